@@ -85,7 +85,7 @@ def _shrunk(window: Size, map_size: Size) -> Size:
 
 
 def _windows(window_size: Windows, num_stages: int) -> list[Size]:
-    if isinstance(window_size, int):
+    if isinstance(window_size, str) or not isinstance(window_size, Sequence):
         return [_pair("window_size", window_size)] * num_stages
     if len(window_size) != num_stages:
         raise UserError(
@@ -96,7 +96,7 @@ def _windows(window_size: Windows, num_stages: int) -> list[Size]:
 
 
 def _pair(name: str, value: int | Sequence[int]) -> Size:
-    if isinstance(value, int):
+    if isinstance(value, str) or not isinstance(value, Sequence):
         value = (value, value)
     if len(value) != 2:
         raise UserError(f"{name}={_plain(value)}: give one number or [height,width]")

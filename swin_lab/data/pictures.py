@@ -1,0 +1,132 @@
+"""What every source of images gives: two sets of labelled pictures, and how one picture becomes RGB."""
+
+import hashlib
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from struct import error as StructError
+from typing import Protocol
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from swin_lab.errors import UserError
+
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, StructError, Image.DecompressionBombError)
+"""What Pillow raises for a file that is damaged, truncated or no picture at all."""
+
+
+class Pictures(Protocol):
+    """Labelled pictures by index."""
+
+    @property
+    def labels(self) -> Sequence[int] | np.ndarray:
+        """Class index of every picture."""
+
+    def picture(self, index: int) -> Image.Image:
+        """One picture, RGB; raises one of UNREADABLE if its file cannot be decoded."""
+
+    def name(self, index: int) -> str:
+        """What a message calls this picture: its path where it has one."""
+
+
+class ImageSource(Protocol):
+    """A data set: what `data=` chooses."""
+
+    class_names: list[str]
+    train: Pictures
+    val: Pictures
+
+
+class ArrayPictures:
+    """Pictures that are in memory.
+
+    Args:
+        images: (N, height, width, 3) of uint8.
+        labels: (N,) class indices.
+        origin: what messages call the set.
+    """
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, origin: str) -> None:
+        self.images = images
+        self.labels = labels
+        self.origin = origin
+
+    def picture(self, index: int) -> Image.Image:
+        return Image.fromarray(self.images[index])
+
+    def name(self, index: int) -> str:
+        return f"{self.origin}[{index}]"
+
+
+def open_rgb(file: Path | bytes) -> Image.Image:
+    """Decodes a picture of any mode as upright RGB: grey of 8 or 16 bits, palette, alpha (on white), CMYK, EXIF rotation.
+
+    Raises:
+        one of UNREADABLE if it cannot be decoded to its last row.
+    """
+    with Image.open(BytesIO(file) if isinstance(file, bytes) else file) as image:
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I;16") or upright.mode == "I":  # Pillow would clip 16 bits to 8, not scale them
+        high_byte = (np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        return Image.fromarray(high_byte).convert("RGB")
+    if upright.has_transparency_data:
+        picture = upright.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return upright.convert("RGB")
+
+
+def split_by_class(labels: Sequence[int] | np.ndarray, val_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Splits indices into a training and a validation part, each class in the same proportion.
+
+    Returns:
+        (training indices, validation indices), each sorted.
+
+    Raises:
+        UserError: the fraction is not between 0 and 1, or a class is too small for it.
+    """
+    from sklearn.model_selection import train_test_split
+
+    if not 0 < val_fraction < 1:
+        raise UserError(f"data.val_fraction={val_fraction} is no part of the pictures; give a number between 0 and 1")
+    indices = np.arange(len(labels))
+    try:
+        train, val = train_test_split(indices, test_size=val_fraction, random_state=seed, stratify=np.asarray(labels))
+    except ValueError as error:
+        raise UserError(
+            f"{len(labels)} pictures cannot be split with data.val_fraction={val_fraction}: {error} "
+            "Give a val/ folder beside train/, or more pictures per class."
+        ) from error
+    return np.sort(train), np.sort(val)
+
+
+def fingerprint(pictures: Pictures) -> str:
+    """A short name of a set's labels and order: runs with the same one saw the same pictures."""
+    digest = hashlib.sha256(np.asarray(pictures.labels, dtype=np.int64).tobytes())
+    for index in np.linspace(0, len(pictures.labels) - 1, num=min(len(pictures.labels), 1000), dtype=int):
+        digest.update(Path(pictures.name(int(index))).name.encode())
+    return digest.hexdigest()[:16]
+
+
+def channel_statistics(pictures: Pictures, limit: int = 500) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of the red, green and blue values (0 to 1) of up to `limit` evenly spaced readable pictures.
+
+    Raises:
+        UserError: none of them can be read.
+    """
+    total, squares, count = np.zeros(3), np.zeros(3), 0
+    for index in np.linspace(0, len(pictures.labels) - 1, num=min(limit, len(pictures.labels)), dtype=int):
+        try:
+            values = np.asarray(pictures.picture(int(index)), dtype=np.float64).reshape(-1, 3) / 255
+        except UNREADABLE:
+            continue
+        total += values.sum(axis=0)
+        squares += (values**2).sum(axis=0)
+        count += len(values)
+    if count == 0:
+        raise UserError(f"no picture can be read, the first is {pictures.name(0)}; are these image files?")
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))
+    return tuple(mean.round(4).tolist()), tuple(deviation.round(4).tolist())

@@ -1,0 +1,63 @@
+"""Which picture is seen when, by which process: the same global batches for any number of devices and workers."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import Sampler
+
+
+class Draw(NamedTuple):
+    """One visit to a picture."""
+
+    epoch: int
+    index: int
+
+
+class TrainingOrder(Sampler[Draw]):
+    """Every epoch a new shuffle, cut into whole global batches; each process takes its equal part of every batch.
+
+    What is left over at the end of a shuffle waits for another epoch, so that all updates see equally many pictures.
+
+    Args:
+        num_pictures: size of the training set.
+        global_batch: pictures per optimizer update, over all processes and accumulation steps.
+        rank: this process.
+        world_size: number of processes; divides global_batch.
+        seed: decides all shuffles.
+    """
+
+    def __init__(self, num_pictures: int, global_batch: int, rank: int, world_size: int, seed: int) -> None:
+        self.num_pictures = num_pictures
+        self.global_batch = global_batch
+        self.rank = rank
+        self.world_size = world_size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.num_pictures // self.global_batch * (self.global_batch // self.world_size)
+
+    def __iter__(self) -> Iterator[Draw]:
+        shuffle = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.num_pictures, generator=shuffle)
+        whole = self.num_pictures // self.global_batch * self.global_batch
+        per_rank = order[:whole].reshape(-1, self.world_size, self.global_batch // self.world_size)[:, self.rank]
+        return (Draw(self.epoch, index) for index in per_rank.flatten().tolist())
+
+
+class EvaluationOrder(Sampler[Draw]):
+    """Every picture exactly once over all processes: process r takes r, r + world_size, ...; none is repeated to even out."""
+
+    def __init__(self, num_pictures: int, rank: int, world_size: int) -> None:
+        self.indices = range(rank, num_pictures, world_size)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[Draw]:
+        return (Draw(0, index) for index in self.indices)

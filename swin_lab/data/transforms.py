@@ -1,0 +1,114 @@
+"""From a picture to the tensor a network sees, in training and in evaluation."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+from torchvision.transforms import v2
+
+from swin_lab.errors import UserError, did_you_mean
+
+INTERPOLATIONS = {name.lower(): Image.Resampling[name] for name in ("NEAREST", "BILINEAR", "BICUBIC", "LANCZOS")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How an evaluated picture becomes a tensor; a checkpoint carries it, so that every later use does the same."""
+
+    img_size: tuple[int, int]
+    """Height and width in pixels of what the network sees."""
+    channels: int
+    """3 (RGB) or 1 (grey)."""
+    crop_pct: float
+    """Part of the resized picture's side that the centre crop keeps; 1.0 keeps all of a square picture."""
+    interpolation: str
+    mean: tuple[float, ...]
+    """Per channel, of values from 0 to 1."""
+    std: tuple[float, ...]
+
+    @classmethod
+    def checked(
+        cls,
+        img_size: tuple[int, int],
+        channels: int,
+        crop_pct: float,
+        interpolation: str,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> "Preprocessing":
+        """Raises UserError for a value that cannot be; RGB statistics are averaged for one channel."""
+        if channels not in (1, 3):
+            raise UserError(f"model.in_channels={channels}: pictures have 3 channels (RGB) or 1 (grey)")
+        if not 0 < crop_pct <= 1:
+            raise UserError(f"data.crop_pct={crop_pct} is no part of a side; give a number above 0, at most 1")
+        if interpolation not in INTERPOLATIONS:
+            raise UserError(f"data.interpolation={interpolation} is unknown{did_you_mean(interpolation, INTERPOLATIONS)}")
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) not in (channels, 3) or (name == "std" and min(values) <= 0):
+                raise UserError(f"data.{name}={list(values)}: give {channels} numbers from 0 to 1, one per channel")
+        if channels == 1:
+            mean, std = [sum(mean) / len(mean)], [sum(std) / len(std)]
+        return cls(
+            img_size=img_size,
+            channels=channels,
+            crop_pct=crop_pct,
+            interpolation=interpolation,
+            mean=tuple(mean),
+            std=tuple(std),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain Python, for a checkpoint."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
+        """The inverse of `as_dict`."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+    def for_evaluation(self) -> v2.Compose:
+        """Picture -> (channels, height, width) of float32: resize, centre crop, normalise."""
+        fit = [ResizeToCover(self.img_size, self.crop_pct, self.interpolation), v2.CenterCrop(self.img_size)]
+        return v2.Compose([*fit, *self._to_tensor()])
+
+    def for_training(self, on_picture: Sequence[nn.Module], on_tensor: Sequence[nn.Module]) -> v2.Compose:
+        """Picture -> (channels, height, width) of float32, through the given augmentations.
+
+        Args:
+            on_picture: applied to the RGB picture; together they must give one size.
+            on_tensor: applied after normalising.
+        """
+        return v2.Compose([*on_picture, *self._to_tensor(), *on_tensor])
+
+    def _to_tensor(self) -> list[nn.Module]:
+        grey = [v2.Grayscale(num_output_channels=1)] if self.channels == 1 else []
+        return [*grey, v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(self.mean, self.std)]
+
+
+class ResizeToCover(nn.Module):
+    """Scales a picture, sides in proportion, to the smallest size whose centre crop of `size` keeps `crop_pct` of it.
+
+    For a square `size` the shorter side becomes int(size / crop_pct), as the published evaluations have it.
+
+    Args:
+        size: one number or (height, width).
+        crop_pct: part of the resized side that the crop keeps.
+        interpolation: nearest, bilinear, bicubic or lanczos.
+    """
+
+    def __init__(self, size: int | Sequence[int], crop_pct: float = 1.0, interpolation: str = "bicubic") -> None:
+        super().__init__()
+        height, width = (size, size) if isinstance(size, int) else size
+        self.height, self.width = int(height / crop_pct), int(width / crop_pct)
+        self.filter = INTERPOLATIONS[interpolation]
+
+    def forward(self, picture: Image.Image) -> Image.Image:
+        width, height = picture.size
+        if height * self.width <= width * self.height:  # the height decides
+            wanted = (max(self.width, width * self.height // height), self.height)
+        else:
+            wanted = (self.width, max(self.height, height * self.width // width))
+        return picture if picture.size == wanted else picture.resize(wanted, self.filter)

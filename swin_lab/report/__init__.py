@@ -1,0 +1,6 @@
+"""What a finished run looks like: tables and pictures."""
+
+from swin_lab.report.evaluation import ClassResults
+from swin_lab.report.summary import print_evaluation, print_sweep, print_training, shorter
+
+__all__ = ["ClassResults", "print_evaluation", "print_sweep", "print_training", "shorter"]

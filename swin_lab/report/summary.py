@@ -1,0 +1,77 @@
+"""What a run prints at its end, and a sweep after its last run."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import rich
+from rich.table import Table
+
+NAMES = {"val/acc1": "top-1", "val/acc5": "top-5", "val/loss": "loss"}
+
+
+def print_training(result: dict[str, Any]) -> None:
+    """Metrics of the best checkpoint, speed, and where to go from here.
+
+    Args:
+        result: what results.json holds.
+    """
+    rows = _metric_rows(result["metrics"])
+    rows += [("from", f"epoch {result['best_epoch']} of {result['epochs']}, the best by top-1 ({result['images']} images)")]
+    if result["images_per_second"] is not None:
+        rows += [("speed", f"{result['images_per_second']:,.0f} images/s in training")]
+    rows += [("time", f"{result['wall_seconds']:.0f} s")]
+    rows += [("skipped", f"{result['skipped']} unreadable images, named in run.log")] if result["skipped"] else []
+    shown = shorter(result["run_dir"])
+    rows += [
+        ("run directory", shown),
+        ("dashboard", f"tensorboard --logdir {shorter(Path(result['run_dir']).parent.parent)}"),
+        ("evaluate", f"python eval.py checkpoint={shown}"),
+    ]
+    _print_rows(rows)
+
+
+def print_evaluation(result: dict[str, Any]) -> None:
+    """Metrics and where the files are."""
+    rows = _metric_rows(result["metrics"])
+    rows += [("images", f"{result['images']} of {result['data']['val_images']}")]
+    rows += [("skipped", f"{result['skipped']} unreadable images, named in run.log")] if result["skipped"] else []
+    rows += [("checkpoint", shorter(result["checkpoint"])), ("results", shorter(result["run_dir"]))]
+    _print_rows(rows)
+
+
+def print_sweep(results: Sequence[dict[str, Any]]) -> None:
+    """One line per run, best first, with the overrides in which the runs differ."""
+    common = set.intersection(*(set(result["overrides"]) for result in results))
+    table = Table(title="Sweep, best first", title_justify="left", title_style="bold")
+    metrics = [name for name in NAMES if name in results[0]["metrics"]]
+    for column in ("run", "differs by", *(NAMES[name] for name in metrics)):
+        table.add_column(column, overflow="fold")
+    for result in sorted(results, key=lambda result: -result["metrics"]["val/acc1"]):
+        differs = " ".join(override for override in result["overrides"] if override not in common)
+        table.add_row(shorter(result["run_dir"]), differs, *(_shown(name, result["metrics"][name]) for name in metrics))
+    rich.get_console().print(table)
+
+
+def shorter(path: str | Path) -> str:
+    """Relative to where the user is, if that is shorter."""
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(str(path)) else str(path)
+
+
+def _metric_rows(metrics: dict[str, float]) -> list[tuple[str, str]]:
+    return [(NAMES[name], _shown(name, metrics[name])) for name in NAMES if name in metrics]
+
+
+def _shown(name: str, value: float) -> str:
+    return f"{value:.4%}" if "acc" in name else f"{value:.6f}"
+
+
+def _print_rows(rows: Sequence[tuple[str, str]]) -> None:
+    table = Table(show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    rich.get_console().print(table)

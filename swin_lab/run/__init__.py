@@ -1,0 +1,1 @@
+"""The composition root: configuration -> model, data, trainer; fit and evaluate."""

@@ -1,0 +1,141 @@
+"""From a composed configuration to objects, each key checked against what its target takes."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import OmegaConf
+from torch import nn
+
+from swin_lab.data import ImageSource, Loading, Preprocessing, channel_statistics
+from swin_lab.errors import UserError, did_you_mean
+from swin_lab.paths import CONF
+
+Config = dict[str, Any]
+
+
+def check_top_keys(config: Config, job: str) -> None:
+    """A file on top of the defaults, such as an experiment, may have misspelt a group: Hydra adds such a key silently."""
+    top = OmegaConf.to_container(OmegaConf.load(CONF / f"{job}.yaml"))
+    assert isinstance(top, dict)
+    groups = {str(key).split()[-1] for entry in top["defaults"] if isinstance(entry, dict) for key in entry}
+    known = (groups | {str(key) for key in top} | {"overrides"}) - {"defaults", "hydra"}
+    for key in config:
+        if key not in known:
+            raise UserError(f"unknown key {key}{did_you_mean(key, known)}")
+
+
+def make(where: str, node: Mapping[str, Any], extra: Mapping[str, Any] | None = None) -> Any:
+    """Instantiates a node that has `_target_`.
+
+    Args:
+        where: name of the node, for messages.
+        node: `_target_` and its arguments, plain Python.
+        extra: further arguments that come from the run, not from the configuration.
+
+    Raises:
+        UserError: the target does not exist, takes no such argument, or refuses a value.
+    """
+    check_arguments(where, node)
+    try:
+        return instantiate(dict(node), **(extra or {}), _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        if isinstance(cause, TypeError | ValueError | MisconfigurationException):
+            raise UserError(f"{where}: {cause}") from error
+        raise
+    except MisconfigurationException as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def check_arguments(where: str, node: Mapping[str, Any]) -> None:
+    """Raises UserError for a key that the node's target, or a target inside it, does not take."""
+    if "_target_" in node:
+        try:
+            target = get_object(node["_target_"])
+        except Exception as error:
+            raise UserError(f"{where}._target_={node['_target_']} cannot be imported: {error}") from error
+        parameters = inspect.signature(target).parameters
+        if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+            for key in node:
+                if key not in parameters and not key.startswith("_"):
+                    raise UserError(f"unknown key {where}.{key}{did_you_mean(key, parameters)}")
+    for key, value in node.items():
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, Mapping):
+                check_arguments(f"{where}.{key}", child)
+
+
+def make_source(data: Config) -> tuple[ImageSource, Loading]:
+    """The pictures of a `data` node, and how they are read."""
+    shared = {field.name for field in fields(Loading)}
+    loading = Loading(**{key: value for key, value in data.items() if key in shared})
+    return make("data", {key: value for key, value in data.items() if key not in shared}), loading
+
+
+def make_network(model: Config, num_classes: int) -> tuple[nn.Module, Config]:
+    """The network of a `model` node for data with that many classes, and the node with its `num_classes` filled in.
+
+    Raises:
+        UserError: the node asks for another number of classes.
+    """
+    wanted = model.get("num_classes")
+    if wanted is not None and wanted != num_classes:
+        raise UserError(f"model.num_classes={wanted} but the data has {num_classes} classes; leave model.num_classes out")
+    complete = {**model, "num_classes": num_classes}
+    return make("model", complete), complete
+
+
+def make_preprocessing(model: Config, loading: Loading, source: ImageSource) -> Preprocessing:
+    """What the network's size and the data's channel statistics ask for."""
+    mean, std = loading.mean, loading.std
+    if mean is None or std is None:
+        measured = channel_statistics(source.train)
+        mean, std = mean or measured[0], std or measured[1]
+    size = model.get("img_size", 224)
+    return Preprocessing.checked(
+        img_size=(size, size) if isinstance(size, int) else (size[0], size[1]),
+        channels=model.get("in_channels", 3),
+        crop_pct=loading.crop_pct,
+        interpolation=loading.interpolation,
+        mean=mean,
+        std=std,
+    )
+
+
+def make_trainer(trainer: Config, precision: str, callbacks: list[Any]) -> Trainer:
+    """Lightning's Trainer; loggers and directories are added when the run directory exists.
+
+    Raises:
+        UserError: Lightning refuses a value.
+    """
+    made: Trainer = make(
+        "trainer",
+        trainer,
+        {
+            "precision": precision,
+            "callbacks": callbacks,
+            "logger": False,
+            "enable_progress_bar": any("ProgressBar" in type(callback).__name__ for callback in callbacks),
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+            "use_distributed_sampler": False,  # ours neither repeats nor drops a picture of an evaluation
+        },
+    )
+    return made
+
+
+def choose_precision(wanted: str, accelerator: str) -> str:
+    """`auto` is bf16-mixed on a GPU that computes in bfloat16, 32-true elsewhere; any other value is kept."""
+    if wanted != "auto":
+        return str(wanted)
+    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"

@@ -1,0 +1,68 @@
+"""Reading the checkpoints that training writes: tensors and plain Python, never code."""
+
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from swin_lab.errors import UserError
+from swin_lab.training import CARD
+
+PREFIX = "network."
+"""Of the network's tensors among a checkpoint's."""
+
+OUR_CLASSES = frozenset(
+    ["swin_lab.models.SwinTransformer"] + [f"swin_lab.data.{name}" for name in ("Cifar", "Digits", "Folder", "Parquet", "Synthetic")]
+)
+"""What a file may name to be built without being trusted."""
+
+
+def find_checkpoint(path: str) -> Path:
+    """The file meant by a checkpoint's or a run directory's path: of a run, the best one, else the last.
+
+    Raises:
+        UserError: there is none.
+    """
+    given = Path(path).expanduser().absolute()
+    if given.is_dir():
+        candidates = [folder / name for name in ("best.ckpt", "last.ckpt") for folder in (given / "checkpoints", given)]
+        for candidate in candidates:
+            if candidate.is_file():
+                return candidate
+        raise UserError(f"checkpoint={path}: the folder holds no checkpoints/best.ckpt or checkpoints/last.ckpt; is it a run directory?")
+    if not given.is_file():
+        raise UserError(f"checkpoint={path}: there is no such file or folder")
+    return given
+
+
+def read_checkpoint(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a checkpoint says of itself, and the network's tensors, on the CPU.
+
+    Raises:
+        UserError: the file is empty, damaged, or was not written by this project's training.
+    """
+    if file.stat().st_size == 0:
+        raise UserError(f"{file} is empty; the copy or the disk it came from may have been full")
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise UserError(f"{file} holds Python objects besides tensors, or is no checkpoint; it is not loaded") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{file} cannot be read, it is damaged or no checkpoint: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict) or CARD not in content:
+        held = ", ".join(sorted(map(str, content))[:5]) if isinstance(content, dict) else type(content).__name__
+        raise UserError(f"{file} is no checkpoint of swin_lab: it holds {held}")
+    tensors = {key.removeprefix(PREFIX): value for key, value in content["state_dict"].items() if key.startswith(PREFIX)}
+    return content[CARD], tensors
+
+
+def refuse_foreign_classes(file: Path, nodes: dict[str, dict[str, Any]]) -> None:
+    """Raises UserError if a file asks to build a class that is not one of this project's own."""
+    for where, node in nodes.items():
+        if node.get("_target_") not in OUR_CLASSES:
+            raise UserError(
+                f"{file} wants to build its {where} with {node.get('_target_')}, which is not part of swin_lab.\n"
+                "If you trust the file, add trust=true."
+            )

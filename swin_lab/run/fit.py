@@ -1,0 +1,233 @@
+"""Training: everything is built and checked, then the run directory is made, then the first picture is trained on."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import rich
+import torch
+from lightning import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+
+from swin_lab import __version__
+from swin_lab.data import ImageData, ImageSource, Preprocessing, fingerprint
+from swin_lab.errors import UserError
+from swin_lab.report import print_training, shorter
+from swin_lab.run import build
+from swin_lab.run.batching import Batching, cut
+from swin_lab.run.directory import run_directory, run_folder, start_console, timed
+from swin_lab.run.identity import identity
+from swin_lab.run.loggers import close, flat, make_loggers
+from swin_lab.training import Classifier, EpochLines
+
+log = logging.getLogger("swin_lab")
+
+
+def run(config: dict[str, Any], wanted_dir: Path | None) -> dict[str, Any]:
+    """Trains as a resolved configuration says.
+
+    Args:
+        config: conf/train.yaml, composed; `overrides` is what was typed.
+        wanted_dir: the run directory; None for a new one under out/name.
+
+    Returns:
+        What results.json holds; in the further processes of a run, only the metrics.
+
+    Raises:
+        UserError: the configuration is wrong, or the run cannot go on for a reason its user can mend.
+        KeyboardInterrupt: after Ctrl-C.
+    """
+    started_at = perf_counter()
+    start_console(quiet=int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0"))) > 0)
+    overrides = config.pop("overrides", [])
+    build.check_top_keys(config, "train")
+    folder = run_folder(config["out"], config["name"])
+    seed_everything(_seed(config["seed"]), verbose=False)
+
+    parts = _Parts(config)
+    with (
+        run_directory(parts.trainer, wanted_dir or timed(folder), config, overrides) as run_dir,
+        mistakes_of_the_machine(run_dir),
+    ):
+        parts.attach(run_dir)
+        parts.announce()
+        try:
+            fit(parts, run_dir)
+            metrics = parts.evaluate_best()
+            result = {"metrics": metrics, "skipped": len(parts.data.skipped_everywhere())}
+            if parts.trainer.is_global_zero:
+                wall_seconds = perf_counter() - started_at
+                result |= parts.record(run_dir) | {"overrides": overrides, "wall_seconds": wall_seconds} | identity()
+                (run_dir / "results.json").write_text(json.dumps(result, indent=2) + "\n")
+                print_training(result)
+        finally:
+            close(parts.trainer.loggers)
+    return result
+
+
+class _Parts:
+    """What a run is made of; making it is checking it."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = config
+        self.optimizer = build.make("optimizer", config["optimizer"])
+        self.schedule = build.make("schedule", config["schedule"])
+        self.best = _checkpoint("best", monitor="val/acc1", mode="max")
+        self.last = _checkpoint("last")
+        self.lines = EpochLines()
+        own = [build.make(f"callbacks.{name}", node) for name, node in (config["callbacks"] or {}).items()]
+        bar: list[Callback] = [RichProgressBar()] if rich.get_console().is_terminal else []
+        self.precision = build.choose_precision(config["precision"], config["trainer"].get("accelerator", "auto"))
+        self.trainer = build.make_trainer(config["trainer"], self.precision, [self.best, self.last, self.lines, *bar, *own])
+        self.batching = cut(config["global_batch"], self.trainer.world_size, config["max_device_batch"])
+        self.trainer.accumulate_grad_batches = self.batching.accumulate
+        self.lines.images_per_batch = self.batching.device_batch * self.batching.devices
+
+        check_model = {**config["model"], "num_classes": config["model"].get("num_classes") or 2}
+        build.make("model", check_model)  # a wrong model is told of before any picture is read
+        self.source, loading = build.make_source(config["data"])
+        _check_size(self.source, self.batching)
+        self.network, self.model = build.make_network(config["model"], len(self.source.class_names))
+        self.preprocessing = build.make_preprocessing(self.model, loading, self.source)
+        augment = {key: [build.make(f"augment.{key}", node) for node in nodes] for key, nodes in config["augment"].items()}
+        self.data = ImageData(
+            self.source,
+            self.preprocessing.for_training(augment["picture"], augment["tensor"]),
+            self.preprocessing.for_evaluation(),
+            global_batch=self.batching.global_batch,
+            device_batch=self.batching.device_batch,
+            seed=config["seed"],
+            loading=loading,
+        )
+        self.classifier = Classifier(
+            self.network,
+            len(self.source.class_names),
+            _card(config, self.model, self.source, self.preprocessing, self.precision, self.batching),
+            optimizer=self.optimizer,
+            schedule=self.schedule,
+            global_batch=self.batching.global_batch,
+            label_smoothing=config["label_smoothing"],
+            seed=config["seed"],
+        )
+
+    def attach(self, run_dir: Path) -> None:
+        """Tells checkpoints and loggers where the run directory is."""
+        self.best.dirpath = self.last.dirpath = str(run_dir / "checkpoints")
+        self.trainer.loggers = make_loggers(self.config["logger"], run_dir, self.config["name"])
+        for logger in self.trainer.loggers:
+            logger.log_hyperparams(flat(self.config))
+
+    def announce(self) -> None:
+        """What was derived from what was asked for, once."""
+        parameters = sum(parameter.numel() for parameter in self.network.parameters())
+        train, val = len(self.source.train.labels), len(self.source.val.labels)
+        rate = self.optimizer.scaled_lr(self.batching.global_batch)
+        log.info("model      %s, %s parameters", type(self.network).__name__, f"{parameters:,}")
+        log.info("data       %s training and %s validation images, %s classes", f"{train:,}", f"{val:,}", len(self.source.class_names))
+        log.info("device     %s x %s, precision %s", self.trainer.num_devices, self.trainer.accelerator.name(), self.precision)
+        log.info("batch      %s", self.batching)
+        log.info("optimizer  %s, learning rate %.4g", type(self.optimizer).__name__, rate)
+
+    def evaluate_best(self) -> dict[str, float]:
+        """Metrics of the best checkpoint, by the same code as eval.py."""
+        self.trainer.validate(self.classifier, self.data, ckpt_path=self.best.best_model_path, verbose=False, weights_only=True)
+        return self.classifier.metrics
+
+    def record(self, run_dir: Path) -> dict[str, Any]:
+        """What results.json says besides the metrics."""
+        return {
+            "name": self.config["name"],
+            "run_dir": str(run_dir),
+            "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "images": self.classifier.images_evaluated,
+            "best_epoch": int(torch.load(self.best.best_model_path, weights_only=True, mmap=True)["epoch"]) + 1,
+            "epochs": self.trainer.current_epoch,
+            "updates": self.trainer.global_step,
+            "images_per_second": self.lines.images_per_second,
+            "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
+            "precision": self.precision,
+            "batching": str(self.batching),
+            "data": describe_data(self.source),
+        }
+
+
+def fit(parts: _Parts, run_dir: Path) -> None:
+    """Lightning's fit; Ctrl-C becomes a KeyboardInterrupt that says what is left."""
+    try:
+        parts.trainer.fit(parts.classifier, parts.data)
+    except SystemExit:  # how Lightning ends after Ctrl-C
+        kept = run_dir / "checkpoints" / "last.ckpt"
+        what = f"the last checkpoint is {shorter(kept)}" if kept.is_file() else "before the first checkpoint was written"
+        raise KeyboardInterrupt(what) from None
+
+
+@contextmanager
+def mistakes_of_the_machine(run_dir: Path) -> Iterator[None]:
+    """Turns a full disk, a folder that may not be written and memory that does not suffice into a message."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"the device's memory is full: {str(error).splitlines()[0]}\nLower max_device_batch, or set model.activation_checkpointing=true") from error
+    except OSError as error:
+        kept = [shorter(file) for file in sorted((run_dir / "checkpoints").glob("*.ckpt"))] if (run_dir / "checkpoints").is_dir() else []
+        raise UserError(
+            f"cannot write to {error.filename or run_dir}: {error.strerror or error}\n"
+            f"Free space or choose another folder with out=FOLDER; checkpoints so far: {', '.join(kept) or 'none'}"
+        ) from error
+
+
+def describe_data(source: ImageSource) -> dict[str, Any]:
+    """Sizes and fingerprints of both sets."""
+    return {
+        "source": type(source).__name__,
+        "classes": len(source.class_names),
+        "train_images": len(source.train.labels),
+        "val_images": len(source.val.labels),
+        "train_fingerprint": fingerprint(source.train),
+        "val_fingerprint": fingerprint(source.val),
+    }
+
+
+def _card(
+    config: dict[str, Any],
+    model: dict[str, Any],
+    source: ImageSource,
+    preprocessing: Preprocessing,
+    precision: str,
+    batching: Batching,
+) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "version": __version__,
+        "model": model,
+        "class_names": list(source.class_names),
+        "preprocessing": preprocessing.as_dict(),
+        "precision": precision,
+        "device_batch": batching.device_batch,
+        "config": config,
+    }
+
+
+def _checkpoint(filename: str, monitor: str | None = None, mode: str = "min") -> ModelCheckpoint:
+    return ModelCheckpoint(
+        filename=filename, monitor=monitor, mode=mode, save_top_k=1, auto_insert_metric_name=False, enable_version_counter=False
+    )
+
+
+def _check_size(source: ImageSource, batching: Batching) -> None:
+    images = len(source.train.labels)
+    if images < batching.global_batch:
+        raise UserError(f"global_batch={batching.global_batch} is more than the {images} training images; lower it to {images} or less")
+
+
+def _seed(seed: Any) -> int:
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise UserError(f"seed={seed} is no whole number from 0 to {2**32 - 1}")
+    return seed

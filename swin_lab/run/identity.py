@@ -1,0 +1,43 @@
+"""What a result must carry to be compared later: code, versions, machine."""
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import swin_lab
+
+PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "timm")
+
+
+def identity() -> dict[str, Any]:
+    """Versions, device and the commit of the code that runs."""
+    return {
+        "git": _commit(),
+        "versions": {"swin_lab": swin_lab.__version__, "python": platform.python_version()}
+        | {package: version(package) for package in PACKAGES},
+        "machine": {
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine(),
+            "devices_visible": torch.cuda.device_count(),
+            "cpu_threads": torch.get_num_threads(),
+            "system": platform.platform(),
+        },
+    }
+
+
+def _commit() -> dict[str, Any] | None:
+    """The checkout's commit and whether files differ from it; None where the code is not a git checkout."""
+    code = Path(swin_lab.__file__).parent
+    try:
+        commit = _git(code, "rev-parse", "HEAD")
+        return {"commit": commit, "changed": bool(_git(code, "status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()

@@ -1,0 +1,61 @@
+"""What a run says while it trains."""
+
+import logging
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+log = logging.getLogger("swin_lab.training")
+
+
+class EpochLines(Callback):
+    """One line per epoch, and how fast training was.
+
+    Args:
+        images_per_batch: pictures of one forward pass over all processes.
+    """
+
+    def __init__(self, images_per_batch: int = 0) -> None:
+        self.images_per_batch = images_per_batch
+        self.speeds: list[float] = []
+        self._started_at = 0.0
+        self._fit_started_at = 0.0
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Pictures trained on per second, evaluation left out: the median over epochs; None before the first ends."""
+        return median(self.speeds) if self.speeds else None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._fit_started_at = perf_counter()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started_at = perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx + 1 == trainer.num_training_batches:  # before the evaluation, which Lightning counts to the epoch
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            self.speeds.append((batch_idx + 1) * self.images_per_batch / (perf_counter() - self._started_at))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        done, last = trainer.current_epoch + 1, trainer.max_epochs
+        parts = [f"epoch {done:>3}/{last if last is not None and last > 0 else '?'}"]
+        parts += [f"loss {metrics['train/loss_epoch']:.4f}"] if "train/loss_epoch" in metrics else []
+        parts += [f"val loss {metrics['val/loss']:.4f}"] if "val/loss" in metrics else []
+        parts += [f"top-1 {metrics['val/acc1']:.2%}"] if "val/acc1" in metrics else []
+        parts += [f"{self.speeds[-1]:,.0f} images/s"] if self.speeds else []
+        if last is not None and last > done:
+            parts.append(f"{_clock((perf_counter() - self._fit_started_at) / done * (last - done))} left")
+        log.info("  ".join(parts))
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"

@@ -1,0 +1,8 @@
+"""Trains a model: `python train.py [group=choice] [key=value] ...`; `--help` lists the choices, `-m` sweeps over values."""
+
+import sys
+
+from swin_lab.run.entry import main
+
+if __name__ == "__main__":
+    sys.exit(main("train"))
