@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 
 class UserError(ValueError):
-    """A wrong input. The message says what is wrong, the value, and what to do; the entry points print it and exit with code 2."""
+    """A wrong input. The message says what is wrong, the value, and what to do; the commands print it and exit with code 2."""
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

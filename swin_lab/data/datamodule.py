@@ -88,25 +88,28 @@ class ImageData(LightningDataModule):
         self.loading = loading
         self.skipped: set[str] = set()
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        assert self.train_transform is not None and self.trainer is not None
+    def train_dataloader(self) -> DataLoader[Any]:
+        assert self.train_transform is not None
+        assert self.trainer is not None
         pictures = self.source.train
         order = TrainingOrder(
             len(pictures.labels), self.global_batch, self.trainer.global_rank, self.trainer.world_size, self.seed
         )
         return self._loader(TransformedPictures(pictures, self.train_transform, self.seed), order)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
         pictures = self.source.val
         order = EvaluationOrder(len(pictures.labels), self.trainer.global_rank, self.trainer.world_size)
         return self._loader(TransformedPictures(pictures, self.eval_transform, self.seed), order)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Stops at an unreadable picture or counts it, here in the main process, where counting is exact for any number of workers."""
+        """Stops at an unreadable picture or counts it: here in the main process, where counts are exact for any workers."""
         for line in batch.unreadable:
             if self.loading.on_error == "raise":
-                raise UserError(f"unreadable picture {line}\nMend or remove it, or go on without such pictures: data.on_error=skip")
+                raise UserError(
+                    f"unreadable picture {line}\nMend or remove it, or go on without such pictures: data.on_error=skip"
+                )
             if line not in self.skipped:
                 self.skipped.add(line)
                 log.warning("skipped unreadable picture %s", line)
@@ -122,12 +125,12 @@ class ImageData(LightningDataModule):
         torch.distributed.all_gather_object(gathered, self.skipped)
         return set().union(*(skipped or set() for skipped in gathered))
 
-    def _loader(self, dataset: "TransformedPictures", order: TrainingOrder | EvaluationOrder) -> DataLoader[Batch]:
+    def _loader(self, dataset: "TransformedPictures", order: TrainingOrder | EvaluationOrder) -> DataLoader[Any]:
         workers = self._workers()
         return DataLoader(
             dataset,
             batch_size=self.device_batch,
-            sampler=order,  # type: ignore[arg-type]
+            sampler=order,
             num_workers=workers,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
@@ -143,7 +146,7 @@ class ImageData(LightningDataModule):
 
 
 class TransformedPictures(Dataset[tuple[Tensor, int] | str]):
-    """Pictures as tensors. What is random in a transform depends on (seed, epoch, index) alone, not on workers or processes."""
+    """Pictures as tensors. What is random in a transform depends on (seed, epoch, picture), not on workers or processes."""
 
     def __init__(self, pictures: Pictures, transform: Transform, seed: int) -> None:
         self.pictures = pictures
@@ -156,12 +159,12 @@ class TransformedPictures(Dataset[tuple[Tensor, int] | str]):
     def __getitem__(self, draw: Draw) -> tuple[Tensor, int] | str:
         """(tensor, label), or one line that names a picture that cannot be decoded."""
         try:
-            picture = self.pictures.picture(draw.index)
+            picture = self.pictures.picture(draw.picture)
         except UNREADABLE as error:
-            return f"{self.pictures.name(draw.index)}: {_first_line(error)}"
+            return f"{self.pictures.name(draw.picture)}: {_first_line(error)}"
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(((self.seed * 1_000_003 + draw.epoch) * 1_000_003 + draw.index) % 2**63)
-            return self.transform(picture), int(self.pictures.labels[draw.index])
+            torch.default_generator.manual_seed(((self.seed * 1_000_003 + draw.epoch) * 1_000_003 + draw.picture) % 2**63)
+            return self.transform(picture), int(self.pictures.labels[draw.picture])
 
 
 def collate(samples: list[tuple[Tensor, int] | str]) -> Batch:

@@ -11,7 +11,7 @@ class Draw(NamedTuple):
     """One visit to a picture."""
 
     epoch: int
-    index: int
+    picture: int
 
 
 class TrainingOrder(Sampler[Draw]):

@@ -67,7 +67,8 @@ class Preprocessing:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
         """The inverse of `as_dict`."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        as_tuples: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        return cls(**as_tuples)
 
     def for_evaluation(self) -> v2.Compose:
         """Picture -> (channels, height, width) of float32: resize, centre crop, normalise."""

@@ -89,8 +89,8 @@ def _windows(window_size: Windows, num_stages: int) -> list[Size]:
         return [_pair("window_size", window_size)] * num_stages
     if len(window_size) != num_stages:
         raise UserError(
-            f"window_size={_plain(window_size)} has {len(window_size)} entries for {num_stages} stages; give one number, or one "
-            f"entry per stage (a non-square window is [height,width]: {[[4, 8]] * num_stages})"
+            f"window_size={_plain(window_size)} has {len(window_size)} entries for {num_stages} stages; "
+            f"give one number, or one entry per stage (a non-square window is [height,width]: {[[4, 8]] * num_stages})"
         )
     return [_pair("window_size", entry) for entry in window_size]
 

@@ -1,7 +1,7 @@
 """Swin Transformer, Liu et al. 2021 (arXiv 2103.14030), Fig. 3: read it from the top.
 
 References:
-1. The paper: section 3.1 (architecture), 3.2 (shifted-window attention), 3.3 and Table 7 (variants), A2.1 (initialisation, drop path).
+1. The paper: sections 3.1 (architecture), 3.2 (shifted windows), 3.3 and Table 7 (variants), A2.1 (start, drop path).
 2. Its code, for what the paper leaves open: github.com/microsoft/Swin-Transformer at f82860b.
 
 Shapes: B batch · H, W map in patches · C channels of a stage
@@ -65,10 +65,19 @@ class SwinTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.shape = SwinShape.checked(
-            img_size, patch_size, in_channels, num_classes, embed_dim, depths, num_heads, window_size, mlp_ratio, drop_path_rate
+            img_size,
+            patch_size,
+            in_channels,
+            num_classes,
+            embed_dim,
+            depths,
+            num_heads,
+            window_size,
+            mlp_ratio,
+            drop_path_rate,
         )
         _check_backend(attention_backend)
-        rates = iter(torch.linspace(0, drop_path_rate, sum(self.shape.depths)).tolist())
+        rates = iter(torch.linspace(0, drop_path_rate, sum(self.shape.depths), device="cpu").tolist())
 
         self.embed = PatchEmbedding(in_channels, embed_dim, patch_size)
         self.stages = nn.ModuleList()
@@ -122,7 +131,7 @@ class PatchEmbedding(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
-        """(B, channels, height, width) in pixels -> (B, H, W, C) in patches; the last row and column of patches may be padded."""
+        """(B, channels, height, width) in pixels -> (B, H, W, C) in patches; the last row and column may hold padding."""
         whole_BHWC = pad_to_multiple(image_BCHW.permute(0, 2, 3, 1), self.patch_size)
         return self.norm(self.proj(whole_BHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
 
@@ -203,7 +212,7 @@ class Mlp(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    """Linear layers: normal of deviation 0.02 truncated at two units, biases 0. Norms and the patch convolution keep torch's start."""
+    """Linear layers: truncated normal of deviation 0.02, biases 0. Norms and the patch convolution keep torch's start."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

@@ -117,7 +117,7 @@ def region_labels(map_size: Size, window: Size, shift: Size) -> Tensor:
 
 def _axis_labels(length: int, window: int, shift: int) -> Tensor:
     """0 in the windows that the shift leaves whole; in the last window, 1 before the seam and 2 behind it."""
-    position = torch.arange(length)
+    position = torch.arange(length, device="cpu")
     if shift == 0:
         return torch.zeros_like(position)
     return (position >= length - window).long() + (position >= length - shift).long()
@@ -130,7 +130,7 @@ def _axis_labels(length: int, window: int, shift: int) -> Tensor:
 @lru_cache(maxsize=128)
 def _relative_position_index(window: Size, table_window: Size, device: str) -> Tensor:
     with torch.inference_mode(False):
-        rows, columns = torch.meshgrid(torch.arange(window[0]), torch.arange(window[1]), indexing="ij")
+        rows, columns = torch.meshgrid(*(torch.arange(side, device="cpu") for side in window), indexing="ij")
         rows, columns = rows.flatten(), columns.flatten()
         delta_row = rows[:, None] - rows[None, :] + table_window[0] - 1
         delta_column = columns[:, None] - columns[None, :] + table_window[1] - 1
@@ -142,4 +142,4 @@ def _shift_mask(map_size: Size, window: Size, shift: Size, device: str) -> Tenso
     with torch.inference_mode(False):
         labels_GT = partition(region_labels(map_size, window, shift)[None, :, :, None], window)[0, :, :, 0]
         other_region = labels_GT[:, :, None] != labels_GT[:, None, :]
-        return torch.zeros(other_region.shape).masked_fill(other_region, MASKED).to(device)
+        return torch.zeros(other_region.shape, device="cpu").masked_fill(other_region, MASKED).to(device)

@@ -86,8 +86,8 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """torch's scaled_dot_product_attention, windows beside heads so that the bias is not copied for every image."""
     B, G, h, T, D = q.shape
     mask = bias.to(q.dtype).expand(G, h, T, T).reshape(1, G * h, T, T)
-    flat = [x.reshape(B, G * h, T, D) for x in (q, k, v)]  # 4-D: with 5-D inputs the fused kernels step aside
-    return _join_heads(F.scaled_dot_product_attention(*flat, attn_mask=mask).reshape(B, G, h, T, D))
+    q, k, v = (x.reshape(B, G * h, T, D) for x in (q, k, v))  # 4-D: with 5-D inputs the fused kernels step aside
+    return _join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).reshape(B, G, h, T, D))
 
 
 BACKENDS = {"auto": sdpa, "reference": reference, "sdpa": sdpa}

@@ -57,14 +57,22 @@ class ClassResults:
         """Two tables: the worst classes, the worst confusions."""
         rows = self.per_class()
         title = "Accuracy per class" if len(rows) <= most else f"The {most} worst of {len(rows)} classes"
-        console.print(_table(title, ["class", "images", "accuracy"], [
-            [row["class"], str(row["images"]), f"{row['accuracy']:.2%}"] for row in rows[:most]
-        ]))
+        console.print(
+            _table(
+                title,
+                ["class", "images", "accuracy"],
+                [[row["class"], str(row["images"]), f"{row['accuracy']:.2%}"] for row in rows[:most]],
+            )
+        )
         confusions = self.worst_confusions(most)
         if confusions:
-            console.print(_table("Most frequent confusions", ["is", "taken for", "times", "of its images"], [
-                [row["truth"], row["prediction"], str(row["count"]), f"{row['fraction']:.2%}"] for row in confusions
-            ]))
+            console.print(
+                _table(
+                    "Most frequent confusions",
+                    ["is", "taken for", "times", "of its images"],
+                    [[row["truth"], row["prediction"], str(row["count"]), f"{row['fraction']:.2%}"] for row in confusions],
+                )
+            )
 
     def draw(self, file: Path) -> None:
         """The confusion matrix as a PNG: rows are truths, each scaled to 1."""

@@ -23,13 +23,10 @@ def print_training(result: dict[str, Any]) -> None:
         rows += [("speed", f"{result['images_per_second']:,.0f} images/s in training")]
     rows += [("time", f"{result['wall_seconds']:.0f} s")]
     rows += [("skipped", f"{result['skipped']} unreadable images, named in run.log")] if result["skipped"] else []
-    shown = shorter(result["run_dir"])
-    rows += [
-        ("run directory", shown),
-        ("dashboard", f"tensorboard --logdir {shorter(Path(result['run_dir']).parent.parent)}"),
-        ("evaluate", f"python eval.py checkpoint={shown}"),
-    ]
-    _print_rows(rows)
+    run_dir = shorter(result["run_dir"])
+    _print_rows(rows, title=run_dir)
+    _print_command("dashboard", f"tensorboard --logdir {shorter(Path(result['run_dir']).parent.parent)}")
+    _print_command("evaluate", f"python eval.py checkpoint={run_dir}")
 
 
 def print_evaluation(result: dict[str, Any]) -> None:
@@ -37,8 +34,8 @@ def print_evaluation(result: dict[str, Any]) -> None:
     rows = _metric_rows(result["metrics"])
     rows += [("images", f"{result['images']} of {result['data']['val_images']}")]
     rows += [("skipped", f"{result['skipped']} unreadable images, named in run.log")] if result["skipped"] else []
-    rows += [("checkpoint", shorter(result["checkpoint"])), ("results", shorter(result["run_dir"]))]
-    _print_rows(rows)
+    _print_rows(rows, title=shorter(result["checkpoint"]))
+    _print_command("results", shorter(result["run_dir"]))
 
 
 def print_sweep(results: Sequence[dict[str, Any]]) -> None:
@@ -68,8 +65,13 @@ def _shown(name: str, value: float) -> str:
     return f"{value:.4%}" if "acc" in name else f"{value:.6f}"
 
 
-def _print_rows(rows: Sequence[tuple[str, str]]) -> None:
-    table = Table(show_header=False)
+def _print_command(name: str, command: str) -> None:
+    """Unwrapped, so that it can be copied."""
+    rich.get_console().print(f"{name:<10} {command}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_rows(rows: Sequence[tuple[str, str]], title: str) -> None:
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:

@@ -117,6 +117,10 @@ def make_trainer(trainer: Config, precision: str, callbacks: list[Any]) -> Train
     Raises:
         UserError: Lightning refuses a value.
     """
+    for key in ("max_epochs", "limit_train_batches", "limit_val_batches"):
+        value = trainer.get(key, 1)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not (value > 0 or value == -1):
+            raise UserError(f"trainer.{key}={value} is no number above zero")
     made: Trainer = make(
         "trainer",
         trainer,

@@ -14,7 +14,8 @@ PREFIX = "network."
 """Of the network's tensors among a checkpoint's."""
 
 OUR_CLASSES = frozenset(
-    ["swin_lab.models.SwinTransformer"] + [f"swin_lab.data.{name}" for name in ("Cifar", "Digits", "Folder", "Parquet", "Synthetic")]
+    ["swin_lab.models.SwinTransformer"]
+    + [f"swin_lab.data.{name}" for name in ("Cifar", "Digits", "Folder", "Parquet", "Synthetic")]
 )
 """What a file may name to be built without being trusted."""
 
@@ -31,7 +32,9 @@ def find_checkpoint(path: str) -> Path:
         for candidate in candidates:
             if candidate.is_file():
                 return candidate
-        raise UserError(f"checkpoint={path}: the folder holds no checkpoints/best.ckpt or checkpoints/last.ckpt; is it a run directory?")
+        raise UserError(
+            f"checkpoint={path}: the folder holds no checkpoints/best.ckpt or checkpoints/last.ckpt; is it a run directory?"
+        )
     if not given.is_file():
         raise UserError(f"checkpoint={path}: there is no such file or folder")
     return given

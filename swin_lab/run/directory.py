@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -96,15 +97,26 @@ def _started_from_outside(trainer: Trainer) -> bool:
 
 
 def _make(wanted: Path, config: dict[str, Any], overrides: list[str]) -> Path:
-    path, number = wanted, 1
+    path = wanted
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        while path.exists() and any(path.iterdir()):  # a sweep has made its empty directories already
-            number += 1
-            path = wanted.with_name(f"{wanted.name}_{number}")
-        path.mkdir(exist_ok=True)
+        path = _first_free(wanted)
         OmegaConf.save(OmegaConf.create(config), path / "config.yaml")
         (path / "overrides.txt").write_text("".join(f"{override}\n" for override in overrides))
     except OSError as error:
-        raise UserError(f"cannot write the run directory {path}: {error.strerror or error}; choose another with out=FOLDER") from error
+        raise UserError(
+            f"cannot write the run directory {path}: {error.strerror or error}; choose another with out=FOLDER"
+        ) from error
+    return path
+
+
+def _first_free(wanted: Path) -> Path:
+    """Makes the directory, or one with a number behind its name: whoever makes it first has it to itself."""
+    for number in count(1):
+        path = wanted if number == 1 else wanted.with_name(f"{wanted.name}_{number}")
+        try:
+            path.mkdir()
+            break
+        except FileExistsError:
+            continue
     return path

@@ -54,25 +54,27 @@ def main(job: str) -> int:
 
 def _join(job: str, run_dir: Path) -> int:
     """A further process of a run on several devices: the configuration is what the first one has resolved and written."""
-    config = OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"))
-    _function_of(job)(config, None)
+    _function_of(job)(_plain(OmegaConf.load(run_dir / "config.yaml")), None)
     return OK
 
 
 def _compose_and_run(job: str) -> int:
     codes: list[int] = []
     finished: list[dict[str, Any]] = []
+    composed_once: list[bool] = []
 
     def task(composed: DictConfig) -> None:
+        composed_once.append(True)
         sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
         try:
             _check_complete(composed)
-            config = OmegaConf.to_container(composed, resolve=True)
-            assert isinstance(config, dict)
+            config = _plain(composed)
+            if config.get("name", "") is None:
+                config["name"] = "{data}_{model}".format(**HydraConfig.get().runtime.choices)
             if sweeping and str(config["trainer"]["devices"]) != "1":
                 codes.append(_in_its_own_process())
                 return
-            run_dir = Path(HydraConfig.get().runtime.output_dir) if sweeping else None
+            run_dir = Path(HydraConfig.get().runtime.output_dir, str(HydraConfig.get().job.num)) if sweeping else None
             overrides = list(HydraConfig.get().overrides.task)
             finished.append(_function_of(job)(config | {"overrides": overrides}, run_dir))
         except UserError as error:  # in a sweep the other runs go on
@@ -80,7 +82,12 @@ def _compose_and_run(job: str) -> int:
             codes.append(WRONG_INPUT)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and leaving
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name=job)(task)()
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=job)(task)()
+    except ValueError as error:  # what Hydra raises for some overrides that it cannot make sense of
+        if composed_once:
+            raise
+        raise UserError(f"{' '.join(sys.argv[1:])}: {error}") from error
     if len(finished) > 1:
         from swin_lab.report import print_sweep
 
@@ -95,9 +102,15 @@ def _function_of(job: str) -> Callable[[dict[str, Any], Path | None], dict[str, 
 
 def _in_its_own_process() -> int:
     """One run of a sweep on several devices: the processes of two such runs cannot follow each other inside one."""
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
-    overrides = [*HydraConfig.get().overrides.task, f"out={run_dir.parent.parent}", f"name={run_dir.parent.name}"]
+    sweep = Path(HydraConfig.get().runtime.output_dir)
+    overrides = [*HydraConfig.get().overrides.task, f"out={sweep.parent}", f"name={sweep.name}"]
     return subprocess.run([sys.executable, sys.argv[0], *overrides], check=False).returncode
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """Plain Python with every interpolation resolved."""
+    container: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    return container
 
 
 def _check_complete(config: DictConfig) -> None:

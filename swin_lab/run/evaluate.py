@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 
 from swin_lab.data import ImageData, ImageSource, Preprocessing
 from swin_lab.errors import UserError
-from swin_lab.report import ClassResults, print_evaluation, shorter
+from swin_lab.report import ClassResults, print_evaluation
 from swin_lab.run import build
 from swin_lab.run.checkpoint import find_checkpoint, read_checkpoint, refuse_foreign_classes
 from swin_lab.run.directory import run_directory, start_console, timed
@@ -63,7 +63,10 @@ def run(config: dict[str, Any], wanted_dir: Path | None) -> dict[str, Any]:
     bar = [RichProgressBar()] if rich.get_console().is_terminal else []
     trainer = build.make_trainer(config["trainer"], build.choose_precision(precision, "auto"), bar)
 
-    with run_directory(trainer, wanted_dir or _results_folder(config["out"], file), config, overrides) as folder, mistakes_of_the_machine(folder):
+    with (
+        run_directory(trainer, wanted_dir or _results_folder(config["out"], file), config, overrides) as folder,
+        mistakes_of_the_machine(folder),
+    ):
         trainer.validate(classifier, data, verbose=False)
         result: dict[str, Any] = {"metrics": classifier.metrics, "skipped": len(data.skipped_everywhere())}
         if trainer.is_global_zero:
@@ -102,7 +105,9 @@ def _check_classes(source: ImageSource, trained: list[str]) -> None:
     if given == trained:
         return
     if len(given) != len(trained):
-        raise UserError(f"the data has {len(given)} classes and the checkpoint was trained on {len(trained)}; give data of the same classes")
+        raise UserError(
+            f"the data has {len(given)} classes and the checkpoint was trained on {len(trained)}; give data of the same classes"
+        )
     first = next(i for i in range(len(given)) if given[i] != trained[i])
     raise UserError(
         f"the data's classes are not the checkpoint's: class {first} is {given[first]!r} in the data "

@@ -30,7 +30,7 @@ def explain(error: Exception, job: str, arguments: list[str]) -> str:
     if isinstance(error, OverrideParseException):
         return f"{error.override} cannot be read as key=value; values with '=', ',' or spaces need quotes: 'key=\"value\"'"
     text = str(error)
-    wrong_key = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
+    wrong_key = re.search(r"Could not override '([^']+)'", text) or re.search(r"is not in struct\s+full_key: (\S+)", text)
     if wrong_key:
         key = wrong_key.group(1).split("@")[0]
         known = list(_known_keys(job, [argument for argument in arguments if not _names(argument, key)]))
@@ -67,7 +67,7 @@ def _known_keys(job: str, right_arguments: list[str]) -> Iterator[str]:
 
 
 def _dotted(config: DictConfig, prefix: str) -> Iterator[str]:
-    for key in config:
+    for key in map(str, config):
         yield f"{prefix}{key}"
         if isinstance(config._get_node(key), DictConfig):
             child = config._get_node(key)

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,7 +12,7 @@ from typing import Any
 
 import rich
 import torch
-from lightning import Callback, Trainer, seed_everything
+from lightning import Callback, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
 from swin_lab import __version__
@@ -130,8 +129,18 @@ class _Parts:
         train, val = len(self.source.train.labels), len(self.source.val.labels)
         rate = self.optimizer.scaled_lr(self.batching.global_batch)
         log.info("model      %s, %s parameters", type(self.network).__name__, f"{parameters:,}")
-        log.info("data       %s training and %s validation images, %s classes", f"{train:,}", f"{val:,}", len(self.source.class_names))
-        log.info("device     %s x %s, precision %s", self.trainer.num_devices, self.trainer.accelerator.name(), self.precision)
+        log.info(
+            "data       %s training and %s validation images, %s classes",
+            f"{train:,}",
+            f"{val:,}",
+            len(self.source.class_names),
+        )
+        log.info(
+            "device     %s x %s, precision %s",
+            self.trainer.num_devices,
+            self.trainer.accelerator.name(),
+            self.precision,
+        )
         log.info("batch      %s", self.batching)
         log.info("optimizer  %s, learning rate %.4g", type(self.optimizer).__name__, rate)
 
@@ -174,9 +183,16 @@ def mistakes_of_the_machine(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise UserError(f"the device's memory is full: {str(error).splitlines()[0]}\nLower max_device_batch, or set model.activation_checkpointing=true") from error
+        raise UserError(
+            f"the device's memory is full: {str(error).splitlines()[0]}\n"
+            "Lower max_device_batch, or set model.activation_checkpointing=true"
+        ) from error
     except OSError as error:
-        kept = [shorter(file) for file in sorted((run_dir / "checkpoints").glob("*.ckpt"))] if (run_dir / "checkpoints").is_dir() else []
+        kept = (
+            [shorter(file) for file in sorted((run_dir / "checkpoints").glob("*.ckpt"))]
+            if (run_dir / "checkpoints").is_dir()
+            else []
+        )
         raise UserError(
             f"cannot write to {error.filename or run_dir}: {error.strerror or error}\n"
             f"Free space or choose another folder with out=FOLDER; checkpoints so far: {', '.join(kept) or 'none'}"
@@ -217,14 +233,21 @@ def _card(
 
 def _checkpoint(filename: str, monitor: str | None = None, mode: str = "min") -> ModelCheckpoint:
     return ModelCheckpoint(
-        filename=filename, monitor=monitor, mode=mode, save_top_k=1, auto_insert_metric_name=False, enable_version_counter=False
+        filename=filename,
+        monitor=monitor,
+        mode=mode,
+        save_top_k=1,
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
     )
 
 
 def _check_size(source: ImageSource, batching: Batching) -> None:
     images = len(source.train.labels)
     if images < batching.global_batch:
-        raise UserError(f"global_batch={batching.global_batch} is more than the {images} training images; lower it to {images} or less")
+        raise UserError(
+            f"global_batch={batching.global_batch} is more than the {images} training images; lower it to {images} or less"
+        )
 
 
 def _seed(seed: Any) -> int:

@@ -10,14 +10,14 @@ import torch
 
 import swin_lab
 
-PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "timm")
+PACKAGES = ("torchvision", "lightning", "hydra-core", "torchmetrics", "timm")
 
 
 def identity() -> dict[str, Any]:
     """Versions, device and the commit of the code that runs."""
     return {
         "git": _commit(),
-        "versions": {"swin_lab": swin_lab.__version__, "python": platform.python_version()}
+        "versions": {"swin_lab": swin_lab.__version__, "python": platform.python_version(), "torch": torch.__version__}
         | {package: version(package) for package in PACKAGES},
         "machine": {
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine(),

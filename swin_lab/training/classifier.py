@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MeanMetric, MetricCollection, SumMetric
+from torchmetrics import MeanMetric, Metric, MetricCollection, SumMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from swin_lab.errors import UserError
@@ -52,7 +52,9 @@ class Classifier(LightningModule):
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
-            raise UserError(f"label_smoothing={label_smoothing} is no part of a target; give a number from 0 up to, not including, 1")
+            raise UserError(
+                f"label_smoothing={label_smoothing} is no part of a target; give a number from 0 up to, not including, 1"
+            )
         self.network = network
         self.card = card
         self.optimizer_recipe = optimizer
@@ -61,7 +63,9 @@ class Classifier(LightningModule):
         self.label_smoothing = label_smoothing
         self.seed = seed
 
-        accuracies = {"val/acc1": MulticlassAccuracy(num_classes, top_k=1, average="micro")}
+        accuracies: dict[str, Metric | MetricCollection] = {
+            "val/acc1": MulticlassAccuracy(num_classes, top_k=1, average="micro")
+        }
         if num_classes > 5:
             accuracies["val/acc5"] = MulticlassAccuracy(num_classes, top_k=5, average="micro")
         self.val_accuracy = MetricCollection(accuracies, compute_groups=False)

@@ -62,7 +62,8 @@ class AdamW:
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Trainable parameters as two groups: decayed, and not decayed (one axis, biases, bias tables)."""
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             exempt = parameter.ndim <= 1 or name.endswith(".bias") or any(part in name for part in NEVER_DECAYED)

@@ -76,7 +76,9 @@ def _class_names(tree: Path) -> list[str]:
     names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     if not names:
         files = sum(_is_picture(entry) for entry in entries)
-        raise UserError(f"{tree} has {files} pictures and no class folders; put each class's pictures into a folder of its name")
+        raise UserError(
+            f"{tree} has {files} pictures and no class folders; put each class's pictures into a folder of its name"
+        )
     return names
 
 

@@ -18,7 +18,12 @@ class Synthetic:
     """
 
     def __init__(
-        self, num_classes: int = 10, train_images: int = 1000, val_images: int = 200, img_size: int = 32, split_seed: int = 0
+        self,
+        num_classes: int = 10,
+        train_images: int = 1000,
+        val_images: int = 200,
+        img_size: int = 32,
+        split_seed: int = 0,
     ) -> None:
         for name, value in (("num_classes", num_classes), ("train_images", train_images), ("val_images", val_images)):
             if value < 1:

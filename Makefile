@@ -1,0 +1,42 @@
+# `make` alone prints this list. Everything happens in .venv; uv is used where it is installed, else venv and pip.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help train test check clean
+
+help:  ## this list
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+train: .venv/.installed  ## train the worked example; ARGS="key=value ..." are passed on
+	@$(BIN)/python train.py $(ARGS)
+
+test: .venv/.installed-dev  ## run the tests; ARGS="-k name" are passed on
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
+
+check: .venv/.installed-dev  ## lint, format and types, without changing a file
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean:  ## remove .venv and caches; runs/ stays
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@if command -v uv >/dev/null 2>&1; then uv venv --quiet --python "$(PYTHON)" .venv; else $(PYTHON) -m venv .venv; fi
+
+.venv/.installed: pyproject.toml | .venv/bin/python
+	$(call install,-e .)
+	@touch $@
+
+.venv/.installed-dev: pyproject.toml | .venv/bin/python
+	$(call install,-e '.[dev]')
+	@touch .venv/.installed $@
+
+define install
+	@echo "installing into .venv (about two minutes the first time)"
+	@if command -v uv >/dev/null 2>&1; then uv pip install --quiet --python $(BIN)/python $(1); \
+	else $(BIN)/python -m pip install --quiet --disable-pip-version-check $(1); fi
+endef

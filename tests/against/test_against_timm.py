@@ -1,0 +1,121 @@
+"""Parity with timm 1.0.31 under the same random weights. Logits of order one differ by 1e-5 at most (fp32)."""
+
+import pytest
+import timm
+import torch
+from keys import TIMM, furthest, gradients, images, randomise, translate
+from timm.models.swin_transformer import SwinTransformer as TimmSwin
+
+from swin_lab import SwinTransformer, create_model
+
+NAME = "swin_tiny_patch4_window7_224"
+SMALL = {"img_size": 32, "embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4, "num_classes": 5}
+FOUR_STAGES = {"img_size": 128, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8)}
+TIMM_ARGUMENTS = {"in_channels": "in_chans"}
+
+
+@pytest.fixture(scope="module")
+def swin_t():
+    peer = randomise(timm.create_model(NAME))
+    ours = create_model(NAME).eval()
+    ours.load_state_dict(translate(peer.state_dict(), TIMM), strict=True)
+    return ours.requires_grad_(False), peer.requires_grad_(False)
+
+
+def pair(**changes):
+    """A tiny network of each with the same weights; a pair is the window of every stage."""
+    config = SMALL | changes
+    peer = randomise(TimmSwin(**{TIMM_ARGUMENTS.get(key, key): value for key, value in config.items()}))
+    if isinstance(config["window_size"], tuple):
+        config["window_size"] = [config["window_size"]] * len(config["depths"])
+    ours = SwinTransformer(**config).eval()
+    ours.load_state_dict(translate(peer.state_dict(), TIMM), strict=True)
+    return ours, peer
+
+
+@pytest.fixture(scope="module")
+def expected_at_224(swin_t):
+    return swin_t[1](images(1, 3, 224, 224))
+
+
+def test_logits_equal_at_224(swin_t, expected_at_224):
+    assert 0.3 < expected_at_224.std() < 3
+    assert furthest(swin_t[0](images(1, 3, 224, 224)), expected_at_224) <= 1e-5
+
+
+def test_the_bias_tables_weigh_in_the_logits_compared_here(swin_t, expected_at_224):
+    """Were they small, as at the start of training, a wrong bias would go unseen."""
+    ours, _ = swin_t
+    flat = {name: torch.zeros_like(t) if name.endswith("table") else t for name, t in ours.state_dict().items()}
+    assert furthest(torch.func.functional_call(ours, flat, images(1, 3, 224, 224)), expected_at_224) > 1e-2
+
+
+def test_logits_equal_at_448_where_the_last_stage_has_four_windows_and_shifts(swin_t):
+    ours, peer = swin_t
+    larger = timm.create_model(NAME, img_size=448).eval()
+    larger.load_state_dict(peer.state_dict(), strict=True)
+    image = images(1, 3, 448, 448)
+    with torch.no_grad():
+        assert furthest(ours(image), larger(image)) <= 1e-5
+
+
+def test_the_feature_maps_of_all_stages_equal():
+    ours, peer = pair(**FOUR_STAGES)
+    image = images(2, 3, 128, 128)
+    expected = peer.forward_intermediates(image, intermediates_only=True, output_fmt="NCHW")
+    torch.testing.assert_close(ours.features(image), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_embedding_equals_the_pooled_features():
+    ours, peer = pair(**FOUR_STAGES)
+    image = images(2, 3, 128, 128)
+    expected = peer.forward_head(peer.forward_features(image), pre_logits=True)
+    assert furthest(ours.embedding(image), expected) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("changes", "image"),
+    [
+        pytest.param({}, (3, 32, 32), id="plain"),
+        pytest.param({"window_size": 8}, (3, 32, 32), id="window shrunk at construction"),
+        pytest.param({"img_size": (32, 64), "window_size": (2, 4)}, (3, 32, 64), id="non-square"),
+        pytest.param({"img_size": 48, "window_size": (3, 12)}, (3, 48, 48), id="shifted along one axis"),
+        pytest.param(
+            {"img_size": 96, "depths": (2, 2, 2), "num_heads": (1, 2, 4), "window_size": 6},
+            (3, 96, 96),
+            id="three stages",
+        ),
+        pytest.param({"qkv_bias": False, "mlp_ratio": 3.0, "in_channels": 1}, (1, 32, 32), id="grey, no qkv bias"),
+    ],
+)
+def test_tiny_networks_equal(changes, image):
+    ours, peer = pair(**changes)
+    batch = images(2, *image)
+    assert furthest(ours(batch), peer(batch)) <= 1e-5
+
+
+def test_the_gradients_of_every_parameter_and_of_the_image_equal():
+    ours, peer = pair()
+    image = images(2, 3, 32, 32)
+    expected = translate(gradients(peer, image), TIMM)
+    torch.testing.assert_close(gradients(ours, image), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_without_shift_they_equal_where_windows_do_not_divide_the_map():
+    ours, peer = pair(img_size=(60, 52), depths=(1, 1))
+    image = images(1, 3, 60, 52)
+    assert furthest(ours(image), peer(image)) <= 1e-5
+
+
+def test_with_shift_they_differ_where_windows_do_not_divide_the_map():
+    """timm rolls before it pads, so that opposite borders of the image share a window unmasked (FACTS c7)."""
+    ours, peer = pair(img_size=(60, 52))
+    image = images(1, 3, 60, 52)
+    assert furthest(ours(image), peer(image)) > 1e-2
+
+
+def test_with_shift_they_differ_at_240x200_with_the_windows_of_swin_t():
+    """The size at which we equal torchvision: see test_against_torchvision.py."""
+    ours, peer = pair(img_size=(240, 200), window_size=7)
+    image = images(1, 3, 240, 200)
+    assert furthest(ours(image), peer(image)) > 1e-2

@@ -1,0 +1,244 @@
+"""Batches: reproducible augmentation, unreadable pictures, and the statistics of a set."""
+
+import logging
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torchvision.transforms import v2
+
+from swin_lab.data import Folder, ImageData, Loading, Synthetic, channel_statistics, fingerprint
+from swin_lab.data.pictures import ArrayPictures
+from swin_lab.errors import UserError
+
+TO_TENSOR = v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
+
+
+class Jitter(nn.Module):
+    """An augmentation that leaves nothing but torch's random numbers."""
+
+    def forward(self, picture):
+        return torch.rand(3, 4, 4)
+
+
+class DieOfTheStandardLibrary(nn.Module):
+    """An augmentation that draws from `random` and numpy, as timm's RandAugment and random erasing do."""
+
+    def forward(self, picture):
+        return torch.tensor([random.random(), np.random.rand()]).reshape(1, 1, 2)
+
+
+def image_data(source, train=TO_TENSOR, *, seed=0, rank=0, world_size=1, device_batch=2, **loading):
+    how = Loading(**{"num_workers": 0} | loading)
+    data = ImageData(source, train, TO_TENSOR, global_batch=4, device_batch=device_batch, seed=seed, loading=how)
+    data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, num_devices=1)
+    return data
+
+
+def delivered(data, loader):
+    return [data.on_before_batch_transfer(batch, 0) for batch in loader]
+
+
+def epoch(data, number=0):
+    """All images of a training epoch in one tensor."""
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(number)
+    return torch.cat([images for images, _ in delivered(data, loader)])
+
+
+@pytest.fixture
+def source():
+    return Synthetic(num_classes=3, train_images=10, val_images=5, img_size=4)
+
+
+def test_an_epoch_is_whole_global_batches(source):
+    data = image_data(source)
+    assert [len(labels) for _, labels in delivered(data, data.train_dataloader())] == [2, 2, 2, 2]
+
+
+def test_an_evaluation_delivers_every_picture_with_its_label_in_order(source):
+    data = image_data(source)
+    batches = delivered(data, data.val_dataloader())
+    expected = torch.stack([TO_TENSOR(source.val.picture(i)) for i in range(5)])
+    assert torch.equal(torch.cat([images for images, _ in batches]), expected)
+    assert torch.cat([labels for _, labels in batches]).tolist() == source.val.labels.tolist()
+
+
+def test_two_processes_together_see_what_one_sees(source):
+    one = epoch(image_data(source, Jitter()))
+    two = torch.cat([epoch(image_data(source, Jitter(), rank=rank, world_size=2)) for rank in (0, 1)])
+    assert {row.numpy().tobytes() for row in one} == {row.numpy().tobytes() for row in two}
+
+
+def test_augmentation_is_the_same_with_and_without_workers(source):
+    assert torch.equal(epoch(image_data(source, Jitter())), epoch(image_data(source, Jitter(), num_workers=2)))
+
+
+def test_augmentation_that_draws_from_random_and_numpy_is_the_same_with_and_without_workers(source):
+    alone = epoch(image_data(source, DieOfTheStandardLibrary()))
+    assert torch.equal(alone, epoch(image_data(source, DieOfTheStandardLibrary(), num_workers=2)))
+
+
+def test_augmentation_is_another_one_in_another_epoch(source):
+    data = image_data(source, Jitter())
+    first, second = ({row.numpy().tobytes() for row in epoch(data, number)} for number in (0, 1))
+    assert not first & second
+
+
+def test_augmentation_is_another_one_for_another_seed(source):
+    of_each_seed = [{row.numpy().tobytes() for row in epoch(image_data(source, Jitter(), seed=seed))} for seed in (0, 1)]
+    assert not of_each_seed[0] & of_each_seed[1]
+
+
+def test_every_picture_has_its_own_augmentation(source):
+    assert len({row.numpy().tobytes() for row in epoch(image_data(source, Jitter()))}) == 8
+
+
+def test_the_random_numbers_of_the_main_process_are_not_touched_by_augmentation(source):
+    loader = image_data(source, Jitter()).train_dataloader()
+    walk = iter(loader)  # a DataLoader draws one base seed here
+    before = torch.get_rng_state()
+    list(walk)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """Eight training pictures, of which one is a cut JPEG and one is text; two validation pictures, one of them cut."""
+    for part, names in (("train", "abcd"), ("val", "a")):
+        for label in ("x", "y"):
+            (tmp_path / part / label).mkdir(parents=True)
+            for name in names:
+                Image.new("RGB", (8, 8), "red").save(tmp_path / part / label / f"{name}.jpg")
+    for cut in ("train/x/b.jpg", "val/y/a.jpg"):
+        content = (tmp_path / cut).read_bytes()
+        (tmp_path / cut).write_bytes(content[: len(content) // 2])
+    (tmp_path / "train/y/c.jpg").write_text("no picture")
+    return Folder(str(tmp_path)), tmp_path
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_unreadable_picture_stops_the_run_and_is_named(damaged, workers):
+    source, root = damaged
+    data = image_data(source, num_workers=workers)
+    with pytest.raises(UserError, match=str(root / "val/y/a.jpg")) as raised:
+        delivered(data, data.val_dataloader())
+    assert "data.on_error=skip" in str(raised.value)
+    assert len(str(raised.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_skipping_leaves_unreadable_pictures_out_and_keeps_the_rest(damaged, workers):
+    source, _ = damaged
+    data = image_data(source, num_workers=workers, on_error="skip")
+    images, labels = delivered(data, data.val_dataloader())[0]
+    assert images.shape == (1, 3, 8, 8)
+    assert labels.tolist() == [0]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_skipped_pictures_are_counted_over_both_sets(damaged, workers):
+    source, root = damaged
+    data = image_data(source, num_workers=workers, on_error="skip", device_batch=4)
+    for number in range(3):
+        epoch(data, number)
+    delivered(data, data.val_dataloader())
+    named = {line.split(": ")[0] for line in data.skipped_everywhere()}
+    assert named == {str(root / name) for name in ("train/x/b.jpg", "train/y/c.jpg", "val/y/a.jpg")}
+    assert len(data.skipped_everywhere()) == 3
+
+
+def test_a_skipped_picture_is_named_once_and_not_in_every_epoch(damaged, caplog, monkeypatch):
+    source, root = damaged
+    monkeypatch.setattr(logging.getLogger("swin_lab"), "propagate", True)
+    caplog.set_level(logging.WARNING, "swin_lab")
+    data = image_data(source, on_error="skip")
+    for _ in range(3):
+        delivered(data, data.val_dataloader())
+    assert [str(root / "val/y/a.jpg") in record.getMessage() for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_a_batch_of_nothing_readable_stops_the_run(damaged, on_error):
+    source, root = damaged
+    for name in ("x/a.jpg", "y/a.jpg"):
+        (root / "val" / name).write_bytes(b"")
+    data = image_data(source, on_error=on_error)
+    with pytest.raises(UserError, match=str(root / "val")):
+        delivered(data, data.val_dataloader())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"on_error": "ignore"}, {"on_error": None}, {"num_workers": -1}, {"num_workers": "two"}, {"num_workers": 1.5}],
+    ids=str,
+)
+def test_loading_refuses_what_it_cannot_do(wrong):
+    name, value = next(iter(wrong.items()))
+    with pytest.raises(UserError, match=rf"data\.{name}={value}"):
+        Loading(**wrong)
+
+
+def chance_pictures(count=12):
+    images = np.random.default_rng(0).integers(0, 256, (count, 6, 5, 3), dtype=np.uint8) // [1, 2, 4]
+    return ArrayPictures(images.astype(np.uint8), np.arange(count) % 3, "chance")
+
+
+def test_channel_statistics_are_those_of_all_pixels():
+    pictures = chance_pictures()
+    mean, std = channel_statistics(pictures)
+    pixels = pictures.images.reshape(-1, 3) / 255
+    assert np.allclose(mean, pixels.mean(axis=0), atol=5e-5)  # they are rounded to four digits
+    assert np.allclose(std, pixels.std(axis=0), atol=5e-5)
+
+
+def test_channel_statistics_of_a_large_set_are_those_of_evenly_spaced_pictures():
+    pictures = chance_pictures(9)
+    chosen = pictures.images[[0, 4, 8]].reshape(-1, 3) / 255
+    assert np.allclose(channel_statistics(pictures, limit=3)[0], chosen.mean(axis=0), atol=5e-5)
+
+
+def test_channel_statistics_leave_unreadable_pictures_out(damaged):
+    source, _ = damaged
+    red = np.asarray(source.val.picture(0)).reshape(-1, 3).mean(axis=0) / 255
+    assert np.allclose(channel_statistics(source.train)[0], red, atol=5e-5)
+
+
+def test_pictures_of_one_colour_have_a_deviation_above_zero():
+    pictures = ArrayPictures(np.full((2, 4, 4, 3), 7, dtype=np.uint8), np.zeros(2, dtype=int), "plain")
+    assert min(channel_statistics(pictures)[1]) > 0
+
+
+def test_a_set_without_a_readable_picture_has_no_statistics(damaged):
+    source, root = damaged
+    (root / "val/x/a.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match=str(root / "val/x/a.jpg")):
+        channel_statistics(source.val)
+
+
+def test_the_same_labels_and_order_have_the_same_fingerprint():
+    assert fingerprint(chance_pictures()) == fingerprint(chance_pictures())
+
+
+def test_other_labels_have_another_fingerprint():
+    other = chance_pictures()
+    other.labels = other.labels[::-1]
+    assert fingerprint(other) != fingerprint(chance_pictures())
+
+
+def test_a_fingerprint_does_not_depend_on_where_the_folder_is(damaged):
+    source, root = damaged
+    before = fingerprint(source.train)
+    moved = root.rename(root.with_name("moved"))
+    assert fingerprint(Folder(str(moved)).train) == before
+
+
+def test_another_order_of_the_files_has_another_fingerprint(damaged):
+    pictures = damaged[0].train
+    swapped = pictures.part(np.array([1, 0, 2, 3, 4, 5, 6, 7]))
+    assert (swapped.labels == pictures.labels).all()
+    assert fingerprint(swapped) != fingerprint(pictures)

@@ -1,0 +1,189 @@
+"""Image parquet files: with and without the metadata of a Hugging Face export, whole and damaged."""
+
+import json
+from io import BytesIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from swin_lab.data import Parquet
+from swin_lab.data.pictures import UNREADABLE
+from swin_lab.errors import UserError
+
+PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def png(shade):
+    buffer = BytesIO()
+    Image.new("RGB", (4, 2), (shade, 0, 0)).save(buffer, "PNG")
+    return {"bytes": buffer.getvalue(), "path": f"{shade}.png"}
+
+
+def features(names):
+    """What Hugging Face's `datasets` writes into the schema."""
+    columns = {"img": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": names}}
+    return {"huggingface": json.dumps({"info": {"features": columns}})}
+
+
+def save(file, labels, names=None, pictures=None, **columns):
+    """A table of pictures, each as dark as its row number, and labels."""
+    pictures = [png(i) for i in range(len(labels))] if pictures is None else pictures
+    data = {"img": pa.array(pictures, PICTURE), "label": pa.array(labels, pa.int64())}
+    table = pa.table({**{name: pa.array(values) for name, values in columns.items()}, **data})
+    pq.write_table(table.replace_schema_metadata(features(names)) if names else table, file)
+
+
+def shades(pictures):
+    return [pictures.picture(i).getpixel((0, 0))[0] for i in range(len(pictures.labels))]
+
+
+@pytest.fixture
+def root(tmp_path):
+    save(tmp_path / "train-00000-of-00002.parquet", [0, 1, 2], ["ant", "bee", "cat"])
+    save(tmp_path / "train-00001-of-00002.parquet", [2, 1], ["ant", "bee", "cat"])
+    save(tmp_path / "test-00000-of-00001.parquet", [1, 0], ["ant", "bee", "cat"])
+    return tmp_path
+
+
+def test_class_names_come_from_the_metadata(root):
+    assert Parquet(str(root)).class_names == ["ant", "bee", "cat"]
+
+
+def test_files_are_read_in_order_and_labels_kept(root):
+    source = Parquet(str(root))
+    assert source.train.labels.tolist() == [0, 1, 2, 2, 1]
+    assert source.val.labels.tolist() == [1, 0]
+
+
+def test_pictures_are_those_of_their_rows(root):
+    assert shades(Parquet(str(root)).train) == [0, 1, 2, 0, 1]
+
+
+def test_a_picture_is_named_by_file_and_row(root):
+    assert Parquet(str(root)).val.name(1) == f"{root / 'test-00000-of-00001.parquet'} row 1"
+
+
+def test_a_picture_of_a_second_file_is_not_named_after_the_first(root):
+    assert "train-00001-of-00002" in Parquet(str(root)).train.name(4)
+
+
+def test_val_files_win_over_test_files(root):
+    save(root / "validation-00000-of-00001.parquet", [0], ["ant", "bee", "cat"])
+    assert len(Parquet(str(root)).val.labels) == 1
+
+
+def test_without_metadata_the_columns_are_found_by_type_and_classes_are_numbers(tmp_path):
+    save(tmp_path / "train.parquet", [0, 2], note=["a", "b"])
+    save(tmp_path / "val.parquet", [1], note=["c"])
+    source = Parquet(str(tmp_path))
+    assert source.class_names == ["0", "1", "2"]
+    assert shades(source.train) == [0, 1]
+
+
+def test_pictures_may_be_plain_bytes(tmp_path):
+    for name in ("train", "val"):
+        columns = {"image": pa.array([png(7)["bytes"]], pa.binary()), "class": pa.array([0])}
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+    assert shades(Parquet(str(tmp_path)).val) == [7]
+
+
+def test_explicit_columns_win_over_what_would_be_found(tmp_path):
+    for name in ("train", "val"):
+        save(tmp_path / f"{name}.parquet", [0, 1], ["ant", "bee"], coarse=[3, 5])
+    assert Parquet(str(tmp_path)).train.labels.tolist() == [0, 1]
+    assert Parquet(str(tmp_path), label_column="coarse").train.labels.tolist() == [3, 5]
+
+
+@pytest.mark.parametrize("option", ["image_column", "label_column"])
+def test_a_wrong_column_name_brings_the_columns_there_are(root, option):
+    with pytest.raises(UserError, match=rf"data\.{option}=image: .* has the columns img, label"):
+        Parquet(str(root), **{option: "image"})
+
+
+def test_files_without_a_label_column_ask_for_one(tmp_path):
+    pq.write_table(pa.table({"img": pa.array([png(0)], PICTURE), "kind": ["a"]}), tmp_path / "train.parquet")
+    with pytest.raises(UserError, match=r"data\.label_column=.* has the columns img, kind"):
+        Parquet(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001"])
+@pytest.mark.parametrize("kept", [0, 0.5, 0.95])
+def test_a_file_that_ends_too_early_is_refused(root, name, kept):
+    file = root / f"{name}.parquet"
+    file.write_bytes(file.read_bytes()[: int(file.stat().st_size * kept)])
+    with pytest.raises(UserError, match="cannot be read as parquet") as raised:
+        Parquet(str(root))
+    assert len(str(raised.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize("name", ["train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001"])
+def test_the_message_about_a_damaged_file_names_it(root, name):
+    (root / f"{name}.parquet").write_bytes(b"no parquet at all")
+    with pytest.raises(UserError, match=name):
+        Parquet(str(root))
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(UserError, match=f"there is no folder {tmp_path / 'none'}"):
+        Parquet(str(tmp_path / "none"))
+
+
+def test_a_folder_without_parquet_files_is_named(tmp_path):
+    with pytest.raises(UserError, match=rf"{tmp_path} holds no \*\.parquet files"):
+        Parquet(str(tmp_path))
+
+
+@pytest.mark.parametrize("label", [3, -1])
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_labels_outside_the_classes_are_refused(tmp_path, part, label):
+    for name in ("train", "val"):
+        save(tmp_path / f"{name}.parquet", [0, 1, label if name == part else 2], ["ant", "bee", "cat"])
+    with pytest.raises(UserError, match="'label' has labels outside the 3 classes"):
+        Parquet(str(tmp_path))
+
+
+def test_rows_without_a_label_are_refused(tmp_path):
+    for name in ("train", "val"):
+        save(tmp_path / f"{name}.parquet", [0, 1, None], ["ant", "bee"])
+    with pytest.raises(UserError, match="label"):
+        Parquet(str(tmp_path))
+
+
+def test_files_without_rows_are_refused(tmp_path):
+    save(tmp_path / "train.parquet", [0, 1], ["ant", "bee"])
+    save(tmp_path / "val.parquet", [], ["ant", "bee"])
+    with pytest.raises(UserError):
+        Parquet(str(tmp_path))
+
+
+def test_validation_files_with_other_columns_are_refused_in_three_lines(tmp_path):
+    save(tmp_path / "train.parquet", [0, 1])
+    pq.write_table(pa.table({"img": pa.array([png(0)], PICTURE)}), tmp_path / "val.parquet")
+    with pytest.raises(UserError) as raised:
+        Parquet(str(tmp_path))
+    assert len(str(raised.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize("value", [None, {"bytes": None, "path": "elsewhere.png"}], ids=["null", "only-a-path"])
+def test_a_row_without_bytes_is_an_unreadable_picture(tmp_path, value):
+    save(tmp_path / "train.parquet", [0, 1], ["ant", "bee"])
+    save(tmp_path / "val.parquet", [0, 1], ["ant", "bee"], pictures=[png(0), value])
+    with pytest.raises(UNREADABLE):
+        Parquet(str(tmp_path)).val.picture(1)
+
+
+def test_one_file_alone_is_split_class_by_class(tmp_path):
+    save(tmp_path / "data.parquet", [i % 2 for i in range(20)], ["ant", "bee"])
+    source = Parquet(str(tmp_path), val_fraction=0.2)
+    assert np.bincount(source.train.labels).tolist() == [8, 8]
+    assert np.bincount(source.val.labels).tolist() == [2, 2]
+    assert sorted(shades(source.train) + shades(source.val)) == list(range(20))
+
+
+def test_labels_and_pictures_stay_together_in_a_split(tmp_path):
+    save(tmp_path / "data.parquet", [i % 2 for i in range(20)], ["ant", "bee"])
+    source = Parquet(str(tmp_path), val_fraction=0.2, split_seed=3)
+    assert [shade % 2 for shade in shades(source.val)] == source.val.labels.tolist()

@@ -1,0 +1,74 @@
+"""What a forward pass costs, and how cost grows with the image. One multiply-accumulate (MAC) is two FLOPs."""
+
+from functools import cache
+
+import pytest
+import timm
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from swin_lab import create_model
+
+MACS = {
+    "swin_tiny_patch4_window7_224": (224, 4.4944e9),
+    "swin_small_patch4_window7_224": (224, 8.7465e9),
+    "swin_base_patch4_window7_224": (224, 15.4385e9),
+    "swin_large_patch4_window7_224": (224, 34.4870e9),
+    "swin_base_patch4_window12_384": (384, 47.1053e9),
+    "swin_large_patch4_window12_384": (384, 103.9523e9),
+    "swin_tiny_c24_patch4_window8_256": (256, 5.9260e9),
+    "swin_s3_tiny_224": (224, 4.6272e9),
+    "swin_s3_small_224": (224, 9.4103e9),
+    "swin_s3_base_224": (224, 13.6625e9),
+}
+"""Image side and MACs by the official code's formula, which counts norms as well (less than 1%)."""
+
+
+def macs(model, side):
+    """Of the matrix products and convolutions on one image; on the meta device nothing is computed."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.empty(1, 3, side, side, device="meta"))
+    return counter.get_total_flops() / 2
+
+
+def swin(name):
+    """With the reference backend: the counter knows matmuls everywhere, but of fused attention only some kernels."""
+    with torch.device("meta"):
+        return create_model(name, attention_backend="reference").eval()
+
+
+@cache
+def swin_tiny_at(side):
+    return macs(swin("swin_tiny_patch4_window7_224"), side)
+
+
+@cache
+def vit_small_at(side):
+    """Global attention of like size (22 M parameters), for comparison."""
+    with torch.device("meta"):
+        model = timm.create_model("vit_small_patch16_224", img_size=side).eval()
+    for block in model.blocks:
+        block.attn.fused_attn = False
+    return macs(model, side)
+
+
+@pytest.mark.parametrize("name", MACS)
+def test_an_image_costs_the_published_number_of_operations(name):
+    side, published = MACS[name]
+    assert macs(swin(name), side) == pytest.approx(published, rel=0.02)
+
+
+@pytest.mark.parametrize("side", [224, 448])
+def test_four_times_the_pixels_cost_four_times_the_operations(side):
+    assert swin_tiny_at(2 * side) / swin_tiny_at(side) == pytest.approx(4, rel=0.02)
+
+
+def test_global_attention_costs_more_than_four_times_and_the_more_the_larger_the_image():
+    first, second = vit_small_at(448) / vit_small_at(224), vit_small_at(896) / vit_small_at(448)
+    assert first > 4.8
+    assert second > 6.9
+
+
+def test_at_224_both_cost_about_the_same_and_at_896_global_attention_costs_twice_as_much():
+    assert vit_small_at(224) / swin_tiny_at(224) == pytest.approx(1, abs=0.05)
+    assert vit_small_at(896) / swin_tiny_at(896) > 2

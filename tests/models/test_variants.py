@@ -1,0 +1,156 @@
+"""The published variants in numbers: parameters, maps, windows and the table of variants itself."""
+
+import inspect
+from dataclasses import dataclass
+from functools import cache
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from swin_lab import SwinTransformer, create_model, list_models
+from swin_lab.models import model_config
+from swin_lab.paths import CONF
+
+IMAGENET_22K = 21841
+
+
+@dataclass(frozen=True)
+class Published:
+    parameters: int
+    tensors: int
+    side: int
+    """Of the image, in pixels."""
+    last_map: tuple[int, int]
+    """Side and channels."""
+    without_head: int | None = None
+    with_22k_head: int | None = None
+
+
+PUBLISHED = {
+    "swin_tiny_patch4_window7_224": Published(28_288_354, 173, 224, (7, 768), 27_519_354, 44_315_083),
+    "swin_small_patch4_window7_224": Published(49_606_258, 329, 224, (7, 768), 48_837_258, 65_632_987),
+    "swin_base_patch4_window7_224": Published(87_768_224, 329, 224, (7, 1024), 86_743_224, 109_130_249),
+    "swin_large_patch4_window7_224": Published(196_532_476, 329, 224, (7, 1536), 194_995_476, 228_565_093),
+    "swin_base_patch4_window12_384": Published(87_903_584, 329, 384, (12, 1024), 86_878_584, 109_265_609),
+    "swin_large_patch4_window12_384": Published(196_735_516, 329, 384, (12, 1536), 195_198_516, 228_768_133),
+    "swin_tiny_c24_patch4_window8_256": Published(28_306_432, 173, 256, (8, 768), 27_537_432),
+    "swin_s3_tiny_224": Published(28_328_674, 173, 224, (7, 768)),
+    "swin_s3_small_224": Published(49_737_298, 329, 224, (7, 768)),
+    "swin_s3_base_224": Published(71_125_762, 485, 224, (7, 768)),
+}
+"""Read out of the official code, timm and torchvision; swin_lab/models has none of these numbers."""
+
+
+@cache
+def built(name, num_classes=1000):
+    with torch.device("meta"):
+        return create_model(name, num_classes=num_classes).eval()
+
+
+def parameters(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_number_of_parameters_is_the_published_one(name):
+    assert parameters(built(name)) == PUBLISHED[name].parameters
+
+
+@pytest.mark.parametrize("name", [name for name, row in PUBLISHED.items() if row.without_head])
+def test_the_number_of_parameters_without_head_is_the_published_one(name):
+    assert parameters(built(name, num_classes=0)) == PUBLISHED[name].without_head
+
+
+@pytest.mark.parametrize("name", [name for name, row in PUBLISHED.items() if row.with_22k_head])
+def test_the_number_of_parameters_with_the_head_of_imagenet_22k_is_the_published_one(name):
+    assert parameters(built(name, num_classes=IMAGENET_22K)) == PUBLISHED[name].with_22k_head
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_number_of_parameter_tensors_is_the_published_one(name):
+    assert len(list(built(name).parameters())) == PUBLISHED[name].tensors
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_maps_halve_and_channels_double_from_stage_to_stage(name):
+    row = PUBLISHED[name]
+    maps = built(name).features(torch.empty(1, 3, row.side, row.side, device="meta"))
+    side, channels = row.last_map
+    assert [tuple(x.shape) for x in maps] == [(1, channels // k, side * k, side * k) for k in (8, 4, 2, 1)]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_there_are_a_thousand_logits_without_asking(name):
+    side = PUBLISHED[name].side
+    with torch.device("meta"):
+        model = create_model(name)
+    assert model(torch.empty(2, 3, side, side, device="meta")).shape == (2, 1000)
+
+
+@pytest.mark.parametrize(
+    ("name", "sides"),
+    [
+        ("swin_tiny_patch4_window7_224", [7, 7, 7, 7]),
+        ("swin_large_patch4_window12_384", [12, 12, 12, 12]),
+        ("swin_tiny_c24_patch4_window8_256", [8, 8, 8, 8]),
+        ("swin_s3_tiny_224", [7, 7, 14, 7]),
+        ("swin_s3_small_224", [14, 14, 14, 7]),
+        ("swin_s3_base_224", [7, 7, 14, 7]),
+    ],
+)
+def test_every_block_has_the_window_of_its_stage(name, sides):
+    for stage, side in zip(built(name).stages, sides, strict=True):
+        for block in stage.blocks:
+            assert block.attn.window == (side, side)
+            assert block.attn.relative_position_bias_table.shape[0] == (2 * side - 1) ** 2
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_second_block_shifts_by_half_a_window(name):
+    for stage in built(name).stages:
+        for j, block in enumerate(stage.blocks):
+            assert block.attn.shift == ((block.attn.window[0] // 2,) * 2 if j % 2 else (0, 0))
+
+
+def test_heads_have_32_channels_but_in_c24_where_they_have_24():
+    for name in PUBLISHED:
+        config = model_config(name)
+        per_head = {config["embed_dim"] * 2**i / heads for i, heads in enumerate(config["num_heads"])}
+        assert per_head == {24 if "c24" in name else 32}
+
+
+@pytest.mark.parametrize(
+    ("name", "rate"),
+    [("tiny", 0.2), ("small", 0.3), ("base", 0.5), ("large", 0.2)],
+)
+def test_drop_path_is_that_of_the_paper(name, rate):
+    assert model_config(f"swin_{name}_patch4_window7_224")["drop_path_rate"] == rate
+
+
+def test_every_listed_swin_is_in_the_table_of_published_numbers():
+    assert set(list_models("swin_*")) == {*PUBLISHED, "swin_micro_patch4_window4_32"}
+
+
+def swin_files():
+    """Every file of the table of variants that describes a SwinTransformer."""
+    files = sorted((CONF / "model").glob("*.yaml"))
+    return [file for file in files if file.stem == "_swin" or "_swin" in (OmegaConf.load(file).get("defaults") or [])]
+
+
+def constructor_defaults():
+    return {name: p.default for name, p in inspect.signature(SwinTransformer).parameters.items()}
+
+
+def test_the_base_file_has_the_defaults_of_the_constructor_except_the_number_of_classes():
+    base = OmegaConf.to_container(OmegaConf.load(CONF / "model" / "_swin.yaml"))
+    assert base.pop("_target_") == "swin_lab.models.SwinTransformer"
+    assert base.pop("num_classes") is None
+    expected = {name: list(v) if isinstance(v, tuple) else v for name, v in constructor_defaults().items()}
+    del expected["num_classes"]
+    assert base == expected
+
+
+@pytest.mark.parametrize("file", swin_files(), ids=lambda file: file.stem)
+def test_a_file_of_the_table_has_no_key_that_the_constructor_lacks(file):
+    assert set(OmegaConf.load(file)) - {"defaults", "_target_"} <= set(constructor_defaults())

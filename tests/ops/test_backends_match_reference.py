@@ -1,0 +1,123 @@
+"""Every backend against the reference, and the reference against a loop over tokens, in values and in gradients."""
+
+import pytest
+import torch
+
+from swin_lab.errors import UserError
+from swin_lab.ops import window_attention
+from swin_lab.ops.window_attention import BACKENDS, attention_backend
+
+HEADS, DIM = 2, 6
+CASES = {
+    "whole windows": ((8, 8), (4, 4), (0, 0)),
+    "shifted": ((8, 8), (4, 4), (2, 2)),
+    "odd shift": ((6, 9), (3, 3), (1, 1)),
+    "padded": ((7, 10), (4, 4), (0, 0)),
+    "padded and shifted": ((7, 10), (4, 4), (2, 2)),
+    "padding as wide as the shift": ((6, 5), (4, 4), (2, 2)),
+    "non-square windows": ((6, 9), (3, 4), (1, 2)),
+    "shifted along one axis": ((8, 8), (4, 4), (0, 2)),
+    "one window high": ((4, 8), (4, 4), (2, 2)),
+    "map smaller than the window": ((3, 5), (4, 7), (2, 3)),
+    "map lower than the window": ((3, 9), (4, 4), (2, 2)),
+    "map of one token": ((1, 1), (4, 4), (2, 2)),
+}
+
+every_case = pytest.mark.parametrize(("size", "window", "shift"), CASES.values(), ids=CASES.keys())
+
+
+def inputs(size, window, dtype, seed=0):
+    """qkv, bias table and padding value of order one, so that a wrong bias or neighbour shows in the first digits."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(2, *size, 3 * DIM), ((2 * window[0] - 1) * (2 * window[1] - 1), HEADS), (3 * DIM,)]
+    return [torch.randn(shape, generator=generator, dtype=dtype).requires_grad_() for shape in shapes]
+
+
+def loop_over_tokens(qkv, bias_table, window, shift, pad_value):
+    """DESIGN.md 4.4 by original coordinates: row r is in window floor((r - shift) / M), padding rows included."""
+    (M, N), (height, width) = window, qkv.shape[1:3]
+    m, n = min(M, height), min(N, width)
+    down = 0 if height <= M else shift[0]
+    right = 0 if width <= N else shift[1]
+    table = bias_table.reshape(2 * M - 1, 2 * N - 1, HEADS)
+
+    windows = {}
+    for row in range(-(-height // m) * m):
+        for column in range(-(-width // n) * n):
+            windows.setdefault(((row - down) // m, (column - right) // n), []).append((row, column))
+
+    out = torch.empty(*qkv.shape[:3], DIM, dtype=qkv.dtype)
+    for b in range(qkv.shape[0]):
+        for tokens in windows.values():
+            content = [qkv[b, r, c] if r < height and c < width else pad_value for r, c in tokens]
+            q, k, v = torch.stack(content).reshape(len(tokens), 3, HEADS, DIM // HEADS).unbind(1)
+            for i, (row, column) in enumerate(tokens):
+                if row >= height or column >= width:
+                    continue
+                bias = torch.stack([table[row - r + M - 1, column - c + N - 1] for r, c in tokens])
+                logits = (q[i] * k).sum(-1) / (DIM // HEADS) ** 0.5 + bias
+                out[b, row, column] = (logits.softmax(0)[:, :, None] * v).sum(0).flatten()
+    return out
+
+
+def with_gradients(attend, tensors):
+    """The output of `attend` and the gradients of a fixed random projection of it."""
+    out = attend(*tensors)
+    direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out.dtype)
+    gradients = torch.autograd.grad((out * direction).sum(), tensors, materialize_grads=True)
+    return {"output": out} | dict(zip(("gradient of qkv", "of bias_table", "of pad_value"), gradients, strict=True))
+
+
+def operator(window, shift, backend):
+    return lambda qkv, table, pad: window_attention(
+        qkv, table, num_heads=HEADS, window=window, shift=shift, pad_value=pad, backend=backend
+    )
+
+
+@every_case
+def test_the_reference_equals_a_loop_over_tokens(size, window, shift):
+    """In double precision, up to the softmax that the reference takes in single."""
+    tensors = inputs(size, window, torch.float64)
+    expected = with_gradients(lambda qkv, table, pad: loop_over_tokens(qkv, table, window, shift, pad), tensors)
+    actual = with_gradients(operator(window, shift, "reference"), tensors)
+    torch.testing.assert_close(actual, expected, atol=2e-6, rtol=2e-6)
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "reference"])
+@every_case
+def test_the_backend_equals_the_reference(backend, size, window, shift):
+    tensors = inputs(size, window, torch.float32)
+    expected = with_gradients(operator(window, shift, "reference"), tensors)
+    actual = with_gradients(operator(window, shift, backend), tensors)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_without_a_padding_value_padding_is_zeros(backend):
+    qkv, table, _ = inputs((5, 6), (4, 4), torch.float32)
+    attend = operator((4, 4), (2, 2), backend)
+    torch.testing.assert_close(attend(qkv, table, None), attend(qkv, table, torch.zeros(3 * DIM)), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_output_is_close_and_in_bfloat16_for_bfloat16_inputs(backend):
+    tensors = inputs((7, 10), (4, 4), torch.float32)
+    exact = operator((4, 4), (2, 2), "reference")(*tensors)
+    qkv, table, pad = tensors
+    rounded = operator((4, 4), (2, 2), backend)(qkv.bfloat16(), table, pad)
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded.float(), exact, atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_inputs_stay_as_they_were(backend):
+    tensors = inputs((7, 10), (4, 4), torch.float32)
+    before = [tensor.detach().clone() for tensor in tensors]
+    operator((4, 4), (2, 2), backend)(*tensors)
+    assert all(torch.equal(tensor, copy) for tensor, copy in zip(tensors, before, strict=True))
+
+
+def test_an_unknown_backend_is_refused_with_the_choices():
+    with pytest.raises(UserError, match="'flash'") as refusal:
+        attention_backend("flash")
+    assert all(name in str(refusal.value) for name in BACKENDS)

@@ -1,0 +1,236 @@
+"""What a tired person types: one to three lines that help, exit code 2, nothing written or overwritten."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, TINY, Command, Outcome
+from PIL import Image
+
+
+def refused(outcome: Outcome, *parts: str) -> None:
+    """A short message with these parts, no traceback."""
+    assert outcome.code == 2, outcome.said
+    assert outcome.err.startswith("error: ")
+    assert len(outcome.err.strip().splitlines()) <= 3, outcome.err
+    assert "Traceback" not in outcome.said
+    for part in parts:
+        assert part in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "parts"),
+    [
+        ("model=swin_tinny_patch4_window7_224", ["model=swin_tinny", "did you mean swin_tiny_patch4_window7_224?"]),
+        ("data=imagnet", ["data=imagnet is unknown", "choose one of cifar10, cifar100, digits, folder, parquet, synthetic"]),
+        ("model.windw_size=4", ["unknown key model.windw_size", "did you mean model.window_size?"]),
+        ("trainer.max_epoch=5", ["trainer.max_epoch", "did you mean trainer.max_epochs?"]),
+        ("max_epochs=5", ["unknown key max_epochs", "did you mean trainer.max_epochs?"]),
+        ("modle=swin_micro_patch4_window4_32", ["unknown key modle", "did you mean model?"]),
+        ("+model.windw_size=4", ["unknown key model.windw_size", "did you mean window_size?"]),
+        ("+optimizer.momentum=0.9", ["unknown key optimizer.momentum"]),
+        ("+data.rooot=/x", ["unknown key data.rooot"]),
+        ("+trainer.max_epoch=5", ["unknown key trainer.max_epoch", "did you mean max_epochs?"]),
+        ("+globl_batch=5", ["unknown key globl_batch", "did you mean global_batch?"]),
+        ("model.num_heads=[3,5]", ["num_heads=[3, 5]", "8 channels of stage 1", "choose one of [1, 2, 4, 8]"]),
+        ("model.depths=[2,2,2]", ["depths=[2, 2, 2] has 3 stages", "num_heads"]),
+        ("model.depths=[2,0]", ["depths=[2, 0]", "above zero"]),
+        ("model.depths=[2,-1]", ["depths=[2, -1]", "above zero"]),
+        ("model.window_size=0", ["window_size=0", "above zero"]),
+        ("model.window_size=-4", ["window_size=-4", "above zero"]),
+        ("model.window_size=four", ["window_size=four", "whole number"]),
+        ("model.num_classes=7", ["model.num_classes=7", "6 classes"]),
+        ("model.attention_backend=flash", ["'flash'", "auto, reference, sdpa"]),
+        ("model.in_channels=4", ["in_channels=4"]),
+        ("optimizer.lr=-1e-3", ["optimizer.lr=-0.001"]),
+        ("optimizer.lr=fast", ["optimizer.lr=fast"]),
+        ("optimizer.lr_scaling=square", ["optimizer.lr_scaling=square", "did you mean sqrt?"]),
+        ("schedule.warmup_epochs=-1", ["schedule.warmup_epochs=-1"]),
+        ("label_smoothing=1.5", ["label_smoothing=1.5"]),
+        ("global_batch=0", ["global_batch=0"]),
+        ("global_batch=65", ["global_batch=65", "64 training images"]),
+        ("trainer.devices=0", ["trainer"]),
+        ("trainer.max_epochs=many", ["trainer"]),
+        ("trainer.accelerator=gpuu", ["trainer", "gpuu"]),
+        ("precision=bf17", ["precision", "bf17"]),
+        ("seed=-1", ["seed=-1"]),
+        ("name=a/b", ["name=a/b", "cannot be a folder"]),
+        ("data.on_error=ignore", ["data.on_error=ignore", "raise or skip"]),
+        ("data.num_workers=-2", ["data.num_workers=-2"]),
+        ("trainer.limit_val_batches=0", ["trainer.limit_val_batches=0"]),
+        ("augment=cifarr", ["augment=cifarr", "did you mean cifar?"]),
+        ("=5", ["=5"]),
+    ],
+)
+def test_wrong_overrides_are_told_in_a_few_lines_and_write_nothing(
+    command: Command, tmp_path: Path, typed: str, parts: list[str]
+) -> None:
+    refused(command("train", *TINY, typed), *parts)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_misspelt_key_in_a_file_is_told_as_on_the_command_line(command: Command, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipes" / "experiment"
+    recipe.mkdir(parents=True)
+    (recipe / "mine.yaml").write_text("# @package _global_\nmodel:\n  windw_size: 4\n")
+    (recipe / "top.yaml").write_text("# @package _global_\ntrianer:\n  max_epochs: 4\n")
+    arguments = ["--config-dir", str(tmp_path / "recipes"), *TINY]
+    refused(command("train", *arguments, "experiment=mine"), "unknown key model.windw_size; did you mean window_size?")
+    refused(command("train", *arguments, "experiment=top"), "unknown key trianer; did you mean trainer?")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_help_and_wrong_overrides_answer_before_torch_is_imported(tmp_path: Path) -> None:
+    for arguments, code in ((["--help"], 0), (["model.windw_size=4"], 2), (["model=swin_tinny"], 2)):
+        watch = f"import sys; sys.argv = ['train.py', *{arguments}]; from swin_lab.run.entry import main\n"
+        watch += "try: code = main('train')\nexcept SystemExit as left: code = left.code\n"
+        watch += "print('torch' in sys.modules, code or 0)"
+        done = subprocess.run([sys.executable, "-c", watch], capture_output=True, text=True, cwd=tmp_path)
+        assert done.stdout.splitlines()[-1] == f"False {code}", done.stderr
+
+
+def test_help_shows_groups_choices_and_keys(command: Command) -> None:
+    said = command("train", "--help").out
+    for part in ("python train.py", "swin_tiny_patch4_window7_224", "digits", "global_batch: 32"):
+        assert part in said
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "part"),
+    [
+        ("none.ckpt", None, "there is no such file"),
+        ("empty.ckpt", b"", "is empty"),
+        ("text.ckpt", b"weights, honestly\n" * 100, "no checkpoint"),
+        ("folder", "folder", "is it a run directory?"),
+    ],
+)
+def test_wrong_checkpoints_are_told_apart(
+    command: Command, tmp_path: Path, name: str, content: bytes | str | None, part: str
+) -> None:
+    if content == "folder":
+        (tmp_path / name).mkdir()
+    elif isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    refused(command("eval", f"checkpoint={name}"), name, part)
+
+
+def test_a_truncated_checkpoint_says_so_and_stays_as_it_is(command: Command, tmp_path: Path) -> None:
+    torch.save({"state_dict": {"weight": torch.ones(1000)}}, tmp_path / "whole.ckpt")
+    damaged = tmp_path / "damaged.ckpt"
+    damaged.write_bytes((tmp_path / "whole.ckpt").read_bytes()[:2000])
+    refused(command("eval", f"checkpoint={damaged}"), "damaged.ckpt", "cannot be read")
+    assert damaged.stat().st_size == 2000
+
+
+def test_a_checkpoint_of_another_project_says_what_it_holds(command: Command, tmp_path: Path) -> None:
+    torch.save({"model": {}, "optimizer": {}}, tmp_path / "foreign.pth")
+    refused(command("eval", "checkpoint=foreign.pth"), "no checkpoint of swin_lab", "model, optimizer")
+
+
+def test_eval_without_a_checkpoint_says_what_to_give(command: Command) -> None:
+    refused(command("eval"), "checkpoint must be given")
+
+
+def pictures(folder: Path, count: int = 8) -> Path:
+    """Two classes of small JPEGs with train/ and val/."""
+    for split in ("train", "val"):
+        for label, colour in (("blue", (0, 0, 250)), ("red", (250, 0, 0))):
+            (folder / split / label).mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (40, 36), colour).save(folder / split / label / f"{i}.jpg")
+    return folder
+
+
+FOLDER = [entry for entry in TINY if not entry.startswith("data")] + ["data=folder", "global_batch=8", "data.num_workers=0"]
+
+
+def test_a_folder_that_is_not_given_is_asked_for(command: Command) -> None:
+    refused(command("train", *FOLDER), "data.root must be given")
+
+
+def test_a_missing_folder_is_named(command: Command, tmp_path: Path) -> None:
+    refused(command("train", *FOLDER, "data.root=nowhere"), "data.root=nowhere", str(tmp_path / "nowhere"))
+
+
+def test_a_class_folder_without_pictures_is_named(command: Command, tmp_path: Path) -> None:
+    root = pictures(tmp_path / "set")
+    (root / "train" / "green").mkdir()
+    (root / "val" / "green").mkdir()
+    refused(command("train", *FOLDER, f"data.root={root}"), str(root / "train" / "green"), "no pictures")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_missing_cifar_files_name_the_folder_to_fill(command: Command, tmp_path: Path) -> None:
+    typed = [entry for entry in TINY if not entry.startswith("data")]
+    outcome = command("train", *typed, "data=cifar10", "data.root=pictures", "data.download=false")
+    refused(outcome, str(tmp_path / "pictures" / "cifar-10-batches-py"), "cifar-10-python.tar.gz")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_truncated_jpeg_stops_the_run_with_its_path(command: Command, tmp_path: Path, workers: int) -> None:
+    root = pictures(tmp_path / "set")
+    broken = root / "train" / "red" / "3.jpg"
+    broken.write_bytes(broken.read_bytes()[:200])
+    outcome = command("train", *FOLDER, f"data.root={root}", f"data.num_workers={workers}")
+    refused(outcome, str(broken), "data.on_error=skip")
+
+
+def test_unreadable_pictures_are_skipped_counted_and_reported(command: Command, tmp_path: Path) -> None:
+    root = pictures(tmp_path / "set")
+    (root / "train" / "red" / "3.jpg").write_bytes(b"no picture")
+    broken = root / "val" / "blue" / "0.jpg"
+    broken.write_bytes(b"no picture")
+    outcome = command("train", *FOLDER, f"data.root={root}", "data.on_error=skip")
+    assert outcome.code == 0, outcome.err
+    assert "2 unreadable images" in outcome.out
+    assert "15 images" in outcome.out
+    (log,) = tmp_path.glob("runs/*/*/run.log")
+    assert str(broken) in log.read_text()
+
+
+@pytest.mark.parametrize("place", ["/dev/null/runs", "/proc/runs"])
+def test_a_run_directory_that_cannot_be_made_is_named(command: Command, place: str) -> None:
+    refused(command("train", *TINY, f"out={place}"), place, "out=FOLDER")
+
+
+@pytest.mark.slow
+def test_a_full_disk_keeps_what_was_written_and_says_where(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the full disk: writing fails in the same places."""
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); "
+    limited += f"sys.argv = ['train.py', *{TINY}]; from swin_lab.run.entry import main; sys.exit(main('train'))"
+    done = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True, cwd=tmp_path)
+    outcome = Outcome(done.returncode, done.stdout, done.stderr)
+    refused(outcome, "cannot write", "out=FOLDER")
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_the_last_checkpoint_and_exits_with_130(tmp_path: Path) -> None:
+    arguments = [*TINY, "trainer.max_epochs=100000"]
+    running = subprocess.Popen(
+        [sys.executable, "-u", str(ROOT / "train.py"), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"COLUMNS": "200"},
+    )
+    killer = threading.Timer(200, running.kill)
+    killer.start()
+    assert running.stdout is not None
+    for line in running.stdout:
+        if line.startswith("epoch   3/"):
+            running.send_signal(signal.SIGINT)
+            break
+    out, err = running.communicate()
+    killer.cancel()
+    assert running.returncode == 130, out + err
+    (last,) = tmp_path.rglob("last.ckpt")
+    assert torch.load(last, weights_only=True)["epoch"] >= 1
+    assert f"the last checkpoint is {last.relative_to(tmp_path)}" in err
+    assert "Traceback" not in err

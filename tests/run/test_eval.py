@@ -1,0 +1,85 @@
+"""eval.py on what train.py left."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import TINY, Command, only_run
+from PIL import Image
+
+
+@pytest.fixture
+def trained(command: Command, tmp_path: Path) -> Path:
+    command("train", *TINY)
+    return only_run(tmp_path)
+
+
+def results_of(run: Path) -> list[dict]:
+    return [json.loads(file.read_text()) for file in sorted(run.glob("eval_*/results.json"))]
+
+
+def test_the_number_equals_the_one_that_training_printed_to_the_last_digit(command: Command, trained: Path) -> None:
+    assert command("eval", f"checkpoint={trained}").code == 0
+    assert results_of(trained)[0]["metrics"] == json.loads((trained / "results.json").read_text())["metrics"]
+
+
+def test_a_checkpoint_file_alone_suffices(command: Command, trained: Path, tmp_path: Path) -> None:
+    expected = json.loads((trained / "results.json").read_text())["metrics"]
+    shutil.copy(trained / "checkpoints" / "best.ckpt", tmp_path / "alone.ckpt")
+    shutil.rmtree(tmp_path / "runs")
+    assert command("eval", "checkpoint=alone.ckpt", "out=here").code == 0
+    assert json.loads((tmp_path / "here" / "results.json").read_text())["metrics"] == expected
+
+
+def test_accuracy_does_not_depend_on_the_batch(command: Command, trained: Path) -> None:
+    for batch in (1, 7):
+        command("eval", f"checkpoint={trained}", f"batch={batch}", f"out={trained}/eval_{batch}")
+    first, second = results_of(trained)
+    assert first["metrics"]["val/acc1"] == second["metrics"]["val/acc1"]
+    assert first["images"] == second["images"] == 30
+
+
+def test_it_prints_classes_and_confusions_and_draws_the_matrix(command: Command, trained: Path) -> None:
+    said = command("eval", f"checkpoint={trained}").out
+    assert "Accuracy per class" in said
+    assert "pattern 0" in said
+    assert "30 of 30" in said
+    (picture,) = trained.glob("eval_*/confusion.png")
+    with Image.open(picture) as image:
+        assert image.width > 300
+    assert len(results_of(trained)[0]["per_class"]) == 6
+
+
+def test_evaluating_twice_overwrites_nothing(command: Command, trained: Path) -> None:
+    before = (trained / "results.json").read_bytes()
+    for _ in range(2):
+        command("eval", f"checkpoint={trained}")
+    assert len(results_of(trained)) == 2
+    assert (trained / "results.json").read_bytes() == before
+
+
+def test_other_data_of_the_same_classes_can_be_given(command: Command, trained: Path) -> None:
+    outcome = command("eval", f"checkpoint={trained}", "data=synthetic", "data.num_classes=6", "data.val_images=12")
+    assert outcome.code == 0
+    assert "12 of 12" in outcome.out
+
+
+def test_data_of_other_classes_is_refused(command: Command, trained: Path) -> None:
+    outcome = command("eval", f"checkpoint={trained}", "data=digits")
+    assert outcome.code == 2
+    assert "10 classes" in outcome.err
+    assert not results_of(trained)
+
+
+def test_a_checkpoint_that_names_a_foreign_class_is_refused_unless_trusted(command: Command, trained: Path) -> None:
+    import torch
+
+    file = trained / "checkpoints" / "best.ckpt"
+    content = torch.load(file, weights_only=True)
+    content["swin_lab"]["model"]["_target_"] = "subprocess.check_output"
+    torch.save(content, file)
+    outcome = command("eval", f"checkpoint={trained}")
+    assert outcome.code == 2
+    assert "subprocess.check_output" in outcome.err
+    assert "trust=true" in outcome.err

@@ -1,0 +1,181 @@
+"""train.py from the command line to the files it leaves."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import torch
+from conftest import TINY, Command, only_run
+from omegaconf import OmegaConf
+
+SWEPT = [entry for entry in TINY if not entry.startswith("optimizer.lr")]
+
+
+def test_a_run_leaves_the_promised_files(command: Command, tmp_path: Path) -> None:
+    assert command("train", *TINY).code == 0
+    run = only_run(tmp_path / "runs" / "tiny")
+    names = {file.relative_to(run).as_posix() for file in run.rglob("*") if file.is_file()}
+    promised = {
+        "config.yaml",
+        "overrides.txt",
+        "checkpoints/last.ckpt",
+        "checkpoints/best.ckpt",
+        "metrics.csv",
+        "results.json",
+        "run.log",
+    }
+    assert promised <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert not [name for name in names if re.search(r"[= ]", name)]
+
+
+def test_nothing_is_written_outside_the_run_directory(command: Command, tmp_path: Path) -> None:
+    command("train", *TINY)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["runs"]
+
+
+def test_the_last_table_names_metrics_directory_dashboard_and_evaluation(command: Command, tmp_path: Path) -> None:
+    said = command("train", *TINY).out
+    run = only_run(tmp_path).relative_to(tmp_path)
+    assert "top-1" in said
+    assert "top-5" in said
+    assert f"python eval.py checkpoint={run}" in said
+    assert "tensorboard --logdir runs" in said
+    assert "images/s" in said
+
+
+def test_results_carry_identity_data_speed_and_overrides(command: Command, tmp_path: Path) -> None:
+    command("train", *TINY)
+    result = json.loads((only_run(tmp_path) / "results.json").read_text())
+    assert result["overrides"] == TINY
+    assert result["images"] == 30
+    assert result["data"]["train_images"] == 64
+    assert result["updates"] == 8
+    assert result["images_per_second"] > 0
+    assert result["wall_seconds"] > 0
+    assert result["versions"]["torch"] == torch.__version__
+    assert {"git", "machine", "metrics"} <= set(result)
+
+
+def test_the_written_configuration_is_resolved_and_plain(command: Command, tmp_path: Path) -> None:
+    command("train", *TINY)
+    text = (only_run(tmp_path) / "config.yaml").read_text()
+    assert "${" not in text
+    assert OmegaConf.create(text)["model"]["embed_dim"] == 8
+
+
+def test_checkpoints_load_without_code_and_describe_themselves(command: Command, tmp_path: Path) -> None:
+    command("train", *TINY)
+    for name in ("best", "last"):
+        content = torch.load(only_run(tmp_path) / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        card = content["swin_lab"]
+        assert card["model"]["num_classes"] == 6
+        assert card["class_names"][0] == "pattern 0"
+        assert card["preprocessing"]["img_size"] == [32, 32]
+
+
+def test_metrics_csv_has_a_column_for_every_metric(command: Command, tmp_path: Path) -> None:
+    command("train", *TINY, "trainer.log_every_n_steps=1")
+    with (only_run(tmp_path) / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    wanted = {"train/loss", "train/loss_epoch", "train/lr", "train/grad_norm", "val/loss", "val/acc1", "val/acc5"}
+    assert wanted <= {name for row in rows for name, value in row.items() if value}
+
+
+def test_the_same_seed_gives_the_same_numbers_to_the_last_bit(command: Command, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        command("train", *TINY, f"name={name}", "seed=3")
+    first, second = (
+        json.loads((only_run(tmp_path / "runs" / name) / "results.json").read_text()) for name in ("first", "second")
+    )
+    assert first["metrics"] == second["metrics"]
+    tensors = [
+        torch.load(only_run(tmp_path / "runs" / name) / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for name in ("first", "second")
+    ]
+    assert all(torch.equal(tensors[0][key], tensors[1][key]) for key in tensors[0] if key.startswith("network."))
+
+
+def test_another_seed_gives_other_numbers(command: Command, tmp_path: Path) -> None:
+    for seed in (3, 4):
+        command("train", *TINY, f"name=seed{seed}", f"seed={seed}")
+    losses = [
+        json.loads((only_run(tmp_path / "runs" / f"seed{seed}") / "results.json").read_text())["metrics"]["val/loss"]
+        for seed in (3, 4)
+    ]
+    assert losses[0] != losses[1]
+
+
+def test_accumulation_gives_the_same_training_as_one_large_batch(command: Command, tmp_path: Path) -> None:
+    """Same pictures per update; only the order of summation differs: losses within 1e-4."""
+    steady = [*TINY, "model.drop_path_rate=0.0", "augment=none"]
+    command("train", *steady, "name=whole")
+    said = command("train", *steady, "name=parts", "max_device_batch=5").out
+    assert "16 = 1 device x 4 pictures x 4 accumulated" in said
+    whole, parts = (
+        json.loads((only_run(tmp_path / "runs" / name) / "results.json").read_text()) for name in ("whole", "parts")
+    )
+    assert whole["updates"] == parts["updates"] == 8
+    assert abs(whole["metrics"]["val/loss"] - parts["metrics"]["val/loss"]) < 1e-4
+
+
+def test_two_runs_of_the_same_second_have_a_directory_each(command: Command, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("swin_lab.run.fit.timed", lambda folder: folder / "now")
+    for _ in range(2):
+        assert command("train", *TINY, "trainer.max_epochs=1").code == 0
+    assert sorted(folder.name for folder in (tmp_path / "runs" / "tiny").iterdir()) == ["now", "now_2"]
+
+
+def test_top_5_is_left_out_with_five_classes_or_fewer(command: Command, tmp_path: Path) -> None:
+    command("train", *TINY, "data.num_classes=5")
+    assert set(json.loads((only_run(tmp_path) / "results.json").read_text())["metrics"]) == {"val/loss", "val/acc1"}
+
+
+def test_plain_lines_without_a_terminal_one_per_epoch(command: Command) -> None:
+    said = command("train", *TINY).out
+    assert len(re.findall(r"^epoch +\d/2  loss [\d.]+  val loss [\d.]+  top-1 [\d.]+%  [\d,]+ images/s", said, re.M)) == 2
+    assert "\x1b" not in said
+
+
+def test_derived_numbers_are_printed_once(command: Command) -> None:
+    said = command("train", *TINY).out
+    assert said.count("16 = 1 device x 16 pictures") == 1
+    assert said.count("precision 32-true") == 1
+    assert said.count("learning rate 0.002121") == 1  # 3e-3 at 32, and sqrt(16/32) of it here
+
+
+def test_debug_limit_runs_from_start_to_end(command: Command) -> None:
+    assert command("train", *TINY[:-2], "debug=limit").code == 0
+
+
+def test_early_stopping_and_constant_schedule_are_choices(command: Command) -> None:
+    assert command("train", *TINY, "callbacks=early_stopping", "schedule=constant").code == 0
+
+
+def test_wandb_runs_offline_without_a_key_and_keeps_checkpoints_here(command: Command, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    outcome = command("train", *TINY, "logger=wandb")
+    assert outcome.code == 0
+    assert "wandb: offline" in outcome.out
+    assert list((only_run(tmp_path) / "wandb").glob("offline-run-*"))
+
+
+def test_a_sweep_makes_one_run_per_value_and_compares_them(command: Command, tmp_path: Path) -> None:
+    outcome = command("train", "-m", *SWEPT, "optimizer.lr=1e-3,3e-3")
+    assert outcome.code == 0
+    results = [json.loads(file.read_text()) for file in sorted((tmp_path / "runs").rglob("results.json"))]
+    rates = [next(typed for typed in result["overrides"] if typed.startswith("optimizer.lr")) for result in results]
+    assert rates == ["optimizer.lr=0.001", "optimizer.lr=0.003"]
+    table = outcome.out[outcome.out.index("Sweep") :]
+    assert "optimizer.lr=0.001" in table
+    assert "optimizer.lr=0.003" in table
+
+
+def test_a_wrong_value_in_a_sweep_does_not_stop_the_other_runs(command: Command, tmp_path: Path) -> None:
+    outcome = command("train", "-m", *SWEPT, "optimizer.lr=-1,1e-3")
+    assert outcome.code == 2
+    assert "optimizer.lr=-1" in outcome.err
+    assert len(list((tmp_path / "runs").rglob("results.json"))) == 1

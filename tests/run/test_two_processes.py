@@ -1,0 +1,82 @@
+"""Training and evaluation on two processes: the CPU stands in for two GPUs, over the same code."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, TINY, Command, only_run
+
+pytestmark = pytest.mark.slow
+
+DDP = ["trainer=ddp", "trainer.devices=2"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uneven 31 validation images on two processes."""
+    folder = tmp_path_factory.mktemp("ddp")
+    arguments = [*TINY, *DDP, "trainer.accelerator=cpu", "data.val_images=31"]
+    done = subprocess.run([sys.executable, str(ROOT / "train.py"), *arguments], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder / "said.txt").write_text(done.stdout)
+    return folder
+
+
+def test_there_is_one_run_directory(trained: Path) -> None:
+    assert len(list((trained / "runs" / "tiny").iterdir())) == 1
+    assert sorted(entry.name for entry in trained.iterdir()) == ["runs", "said.txt"]
+
+
+def test_each_image_is_counted_once(trained: Path) -> None:
+    assert json.loads((only_run(trained) / "results.json").read_text())["images"] == 31
+
+
+def test_the_global_batch_is_shared_and_said_once(trained: Path) -> None:
+    assert (trained / "said.txt").read_text().count("16 = 2 devices x 8 pictures") == 1
+
+
+def test_two_processes_train_as_one_does(trained: Path, command: Command, tmp_path: Path) -> None:
+    """Same pictures per update, no drop path: losses after 8 updates within 1e-4."""
+    steady = [*TINY, "data.val_images=31", "model.drop_path_rate=0.0", "augment=none"]
+    command("train", *steady, "name=one")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *steady, *DDP, "trainer.accelerator=cpu", "name=two"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = (json.loads((only_run(tmp_path / "runs" / name) / "results.json").read_text()) for name in ("one", "two"))
+    assert one["updates"] == two["updates"]
+    assert abs(one["metrics"]["val/loss"] - two["metrics"]["val/loss"]) < 1e-4
+
+
+def test_evaluation_on_two_processes_equals_one(trained: Path, process: Command) -> None:
+    run = only_run(trained)
+    outcome = process("eval", f"checkpoint={run}", *DDP, "trainer.accelerator=cpu", f"out={trained}/two")
+    assert outcome.code == 0, outcome.said
+    result = json.loads((trained / "two" / "results.json").read_text())
+    assert result["images"] == 31
+    assert result["metrics"]["val/acc1"] == json.loads((run / "results.json").read_text())["metrics"]["val/acc1"]
+
+
+def test_torchrun_starts_the_same_run(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
+    arguments = [*TINY, *DDP, "trainer.accelerator=cpu", "trainer.max_epochs=1"]
+    done = subprocess.run([*torchrun, str(ROOT / "train.py"), *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list((tmp_path / "runs" / "tiny").iterdir())) == 1
+    assert json.loads((only_run(tmp_path) / "results.json").read_text())["images"] == 30
+
+
+def test_a_sweep_on_two_processes_makes_one_run_per_value(process: Command, tmp_path: Path) -> None:
+    arguments = [*TINY[:-1], *DDP, "trainer.accelerator=cpu", "trainer.max_epochs=1", "seed=1,2"]
+    outcome = process("train", "-m", *arguments)
+    assert outcome.code == 0, outcome.said
+    assert len(list((tmp_path / "runs").rglob("results.json"))) == 2
