@@ -91,7 +91,8 @@ def relative_position_index(window: Size, table_window: Size, device: torch.devi
     Returns:
         (T, T) of int64: [query, key] -> (Δrow + M' - 1) * (2N' - 1) + Δcolumn + N' - 1 with (M', N') the table's window.
     """
-    return _relative_position_index(window, table_window, str(device))
+    make = _relative_position_index if _may_be_kept() else _relative_position_index.__wrapped__
+    return make(window, table_window, str(device))
 
 
 def shift_mask(map_size: Size, window: Size, shift: Size, device: torch.device) -> Tensor:
@@ -106,7 +107,8 @@ def shift_mask(map_size: Size, window: Size, shift: Size, device: torch.device) 
     Returns:
         (G, T, T) of float32: 0 for pairs of one region, `MASKED` for the others.
     """
-    return _shift_mask(map_size, window, shift, str(device))
+    make = _shift_mask if _may_be_kept() else _shift_mask.__wrapped__
+    return make(map_size, window, shift, str(device))
 
 
 def region_labels(map_size: Size, window: Size, shift: Size) -> Tensor:
@@ -125,6 +127,11 @@ def _axis_labels(length: int, window: int, shift: int) -> Tensor:
 
 # The two caches hold small constants of the geometry: nothing in them depends on a weight or an image. They are made outside
 # inference mode, because tensors born inside it may not be used by autograd later.
+
+
+def _may_be_kept() -> bool:
+    """Whether tensors made now are real: not while a compiler or an exporter traces with stand-ins."""
+    return not torch.compiler.is_compiling() and type(torch.empty(0, device="cpu")) is Tensor
 
 
 @lru_cache(maxsize=128)

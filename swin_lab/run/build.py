@@ -42,6 +42,8 @@ def make(where: str, node: Mapping[str, Any], extra: Mapping[str, Any] | None = 
     Raises:
         UserError: the target does not exist, takes no such argument, or refuses a value.
     """
+    if "_target_" not in node:
+        raise UserError(f"{where} names no class to build (_target_); choose one of the choices that --help lists")
     check_arguments(where, node)
     try:
         return instantiate(dict(node), **(extra or {}), _convert_="all")

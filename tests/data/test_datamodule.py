@@ -40,7 +40,8 @@ def image_data(source, train=TO_TENSOR, *, seed=0, rank=0, world_size=1, device_
 
 
 def delivered(data, loader):
-    return [data.on_before_batch_transfer(batch, 0) for batch in loader]
+    batches = list(loader)  # to the end, so that no worker is left waiting
+    return [data.on_before_batch_transfer(batch, 0) for batch in batches]
 
 
 def epoch(data, number=0):

@@ -64,6 +64,7 @@ def refused(outcome: Outcome, *parts: str) -> None:
         ("data.num_workers=-2", ["data.num_workers=-2"]),
         ("trainer.limit_val_batches=0", ["trainer.limit_val_batches=0"]),
         ("augment=cifarr", ["augment=cifarr", "did you mean cifar?"]),
+        ("data=_loading", ["data names no class", "--help"]),
         ("=5", ["=5"]),
     ],
 )
