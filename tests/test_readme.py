@@ -39,7 +39,11 @@ def test_its_map_lists_every_room() -> None:
 
 
 def test_the_output_it_shows_has_the_form_of_today() -> None:
-    for line in ("device     1 x cpu, precision 32-true", "batch      32 = 1 device x 32 pictures", "dashboard  tensorboard --logdir runs"):
+    for line in (
+        "device     1 x cpu, precision 32-true",
+        "batch      32 = 1 device x 32 pictures",
+        "dashboard  tensorboard --logdir runs",
+    ):
         assert line in README
 
 

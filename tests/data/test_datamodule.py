@@ -39,8 +39,9 @@ def image_data(source, train=TO_TENSOR, *, seed=0, rank=0, world_size=1, device_
     return data
 
 
-def delivered(data, loader):
-    batches = list(loader)  # to the end, so that no worker is left waiting
+def delivered(data):
+    """What the validation pictures become in the main process."""
+    batches = list(data.val_dataloader())  # to the end and let go, so that no worker is waited for
     return [data.on_before_batch_transfer(batch, 0) for batch in batches]
 
 
@@ -48,7 +49,7 @@ def epoch(data, number=0):
     """All images of a training epoch in one tensor."""
     loader = data.train_dataloader()
     loader.sampler.set_epoch(number)
-    return torch.cat([images for images, _ in delivered(data, loader)])
+    return torch.cat([data.on_before_batch_transfer(batch, 0)[0] for batch in loader])
 
 
 @pytest.fixture
@@ -58,12 +59,12 @@ def source():
 
 def test_an_epoch_is_whole_global_batches(source):
     data = image_data(source)
-    assert [len(labels) for _, labels in delivered(data, data.train_dataloader())] == [2, 2, 2, 2]
+    assert [len(batch.labels) for batch in data.train_dataloader()] == [2, 2, 2, 2]
 
 
 def test_an_evaluation_delivers_every_picture_with_its_label_in_order(source):
     data = image_data(source)
-    batches = delivered(data, data.val_dataloader())
+    batches = delivered(data)
     expected = torch.stack([TO_TENSOR(source.val.picture(i)) for i in range(5)])
     assert torch.equal(torch.cat([images for images, _ in batches]), expected)
     assert torch.cat([labels for _, labels in batches]).tolist() == source.val.labels.tolist()
@@ -127,7 +128,7 @@ def test_an_unreadable_picture_stops_the_run_and_is_named(damaged, workers):
     source, root = damaged
     data = image_data(source, num_workers=workers)
     with pytest.raises(UserError, match=str(root / "val/y/a.jpg")) as raised:
-        delivered(data, data.val_dataloader())
+        delivered(data)
     assert "data.on_error=skip" in str(raised.value)
     assert len(str(raised.value).splitlines()) <= 3
 
@@ -136,7 +137,7 @@ def test_an_unreadable_picture_stops_the_run_and_is_named(damaged, workers):
 def test_skipping_leaves_unreadable_pictures_out_and_keeps_the_rest(damaged, workers):
     source, _ = damaged
     data = image_data(source, num_workers=workers, on_error="skip")
-    images, labels = delivered(data, data.val_dataloader())[0]
+    images, labels = delivered(data)[0]
     assert images.shape == (1, 3, 8, 8)
     assert labels.tolist() == [0]
 
@@ -147,7 +148,7 @@ def test_skipped_pictures_are_counted_over_both_sets(damaged, workers):
     data = image_data(source, num_workers=workers, on_error="skip", device_batch=4)
     for number in range(3):
         epoch(data, number)
-    delivered(data, data.val_dataloader())
+    delivered(data)
     named = {line.split(": ")[0] for line in data.skipped_everywhere()}
     assert named == {str(root / name) for name in ("train/x/b.jpg", "train/y/c.jpg", "val/y/a.jpg")}
     assert len(data.skipped_everywhere()) == 3
@@ -159,7 +160,7 @@ def test_a_skipped_picture_is_named_once_and_not_in_every_epoch(damaged, caplog,
     caplog.set_level(logging.WARNING, "swin_lab")
     data = image_data(source, on_error="skip")
     for _ in range(3):
-        delivered(data, data.val_dataloader())
+        delivered(data)
     assert [str(root / "val/y/a.jpg") in record.getMessage() for record in caplog.records] == [True]
 
 
@@ -170,7 +171,7 @@ def test_a_batch_of_nothing_readable_stops_the_run(damaged, on_error):
         (root / "val" / name).write_bytes(b"")
     data = image_data(source, on_error=on_error)
     with pytest.raises(UserError, match=str(root / "val")):
-        delivered(data, data.val_dataloader())
+        delivered(data)
 
 
 @pytest.mark.parametrize(

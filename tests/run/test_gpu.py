@@ -1,0 +1,45 @@
+"""What needs an NVIDIA GPU: `pytest -m gpu`."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, Command, only_run
+
+from swin_lab.ops import window_attention
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
+]
+ON_GPU = [typed for typed in TINY if typed != "trainer.accelerator=cpu"]
+
+
+def test_a_run_takes_the_gpu_in_bf16_by_itself_and_its_evaluation_agrees(command: Command, tmp_path: Path) -> None:
+    said = command("train", *ON_GPU).out
+    assert "1 x cuda, precision bf16-mixed" in said
+    run = only_run(tmp_path)
+    assert command("eval", f"checkpoint={run}").code == 0
+    (evaluated,) = run.glob("eval_*/results.json")
+    assert json.loads(evaluated.read_text())["metrics"] == json.loads((run / "results.json").read_text())["metrics"]
+
+
+def test_a_gpu_checkpoint_evaluates_on_the_cpu(command: Command, tmp_path: Path) -> None:
+    command("train", *ON_GPU)
+    assert command("eval", f"checkpoint={only_run(tmp_path)}", "trainer.accelerator=cpu").code == 0
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (2, 2)])
+def test_sdpa_equals_the_reference_on_the_gpu_in_values_and_gradients(shift: tuple[int, int]) -> None:
+    """fp32, within 1e-4."""
+    results = []
+    for backend in ("reference", "sdpa"):
+        torch.manual_seed(0)
+        qkv = torch.randn(2, 9, 10, 48, device="cuda", requires_grad=True)
+        table = torch.randn(49, 2, device="cuda", requires_grad=True)
+        out = window_attention(qkv, table, num_heads=2, window=(4, 4), shift=shift, backend=backend)
+        out.square().sum().backward()
+        results.append((out, qkv.grad, table.grad))
+    for expected, got in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
