@@ -58,7 +58,7 @@ def test_the_wheel_carries_the_configurations(tmp_path: Path) -> None:
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(tmp_path / "site")], check=True)
-    code = "import swin_lab; print(swin_lab.__file__, len(swin_lab.list_models()), swin_lab.create_model('swin_s3_tiny_224').shape.windows)"
+    code = "import swin_lab as s; print(s.__file__, len(s.list_models()), s.create_model('swin_s3_tiny_224').shape.windows)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "site")}
     )

@@ -57,7 +57,6 @@ def test_the_same_tree_as_training_and_validation_set_is_500_classes(tmp_path):
 
 
 @with_sample
-@pytest.mark.slow
 def test_all_500_imagenet_pictures_become_rgb():
     files = sorted(SAMPLE.rglob("*.JPEG"))
     assert len(files) == 500

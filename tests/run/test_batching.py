@@ -61,9 +61,8 @@ def test_a_batch_that_cannot_be_shared_brings_the_nearest_that_can(global_batch,
 
 
 def test_a_batch_smaller_than_the_devices_does_not_bring_zero():
-    with pytest.raises(UserError, match="nearest") as raised:
+    with pytest.raises(UserError, match=r"; the nearest (is|are) 4$"):
         cut(3, 4, None)
-    assert str(raised.value).endswith(" 4")
 
 
 @pytest.mark.parametrize("value", [0, -8, 2.5, "64", True, float("nan")])

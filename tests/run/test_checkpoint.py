@@ -131,6 +131,14 @@ def test_a_text_file_is_refused(tmp_path, text):
     refused(tmp_path / "a.ckpt")
 
 
+def test_of_a_long_story_that_torch_tells_only_the_first_line_is_passed_on(whole, monkeypatch):
+    def long_story(*_args, **_kwargs):
+        raise RuntimeError("it is broken\n" + "at this line\n" * 9)
+
+    monkeypatch.setattr(torch, "load", long_story)
+    assert refused(whole).endswith("it is broken")
+
+
 class Burglar:
     """On unpickling it would create a file."""
 
