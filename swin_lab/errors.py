@@ -13,3 +13,13 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     choices = sorted(choices)
     near = get_close_matches(word, choices, n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else f"; choose one of {', '.join(choices)}"
+
+
+def is_number(value: object) -> bool:
+    """An int or float, as YAML and the command line give them; not True or False, not text."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_whole(value: object) -> bool:
+    """An int, not True or False."""
+    return isinstance(value, int) and not isinstance(value, bool)

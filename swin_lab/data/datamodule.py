@@ -2,10 +2,13 @@
 
 import logging
 import os
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from lightning import LightningDataModule
 from PIL import Image
@@ -14,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from swin_lab.data.pictures import UNREADABLE, ImageSource, Pictures
 from swin_lab.data.sampling import Draw, EvaluationOrder, TrainingOrder
-from swin_lab.errors import UserError
+from swin_lab.errors import UserError, is_whole
 
 log = logging.getLogger("swin_lab.data")
 
@@ -50,8 +53,8 @@ class Loading:
     def __post_init__(self) -> None:
         if self.on_error not in ("raise", "skip"):
             raise UserError(f"data.on_error={self.on_error} is unknown; choose raise or skip")
-        if self.num_workers is not None and self.num_workers < 0:
-            raise UserError(f"data.num_workers={self.num_workers} is negative; give 0 or more")
+        if self.num_workers is not None and (not is_whole(self.num_workers) or self.num_workers < 0):
+            raise UserError(f"data.num_workers={self.num_workers} is no whole number of zero or more")
 
 
 class ImageData(LightningDataModule):
@@ -162,9 +165,18 @@ class TransformedPictures(Dataset[tuple[Tensor, int] | str]):
             picture = self.pictures.picture(draw.picture)
         except UNREADABLE as error:
             return f"{self.pictures.name(draw.picture)}: {_first_line(error)}"
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(((self.seed * 1_000_003 + draw.epoch) * 1_000_003 + draw.picture) % 2**63)
+        with drawing_from(((self.seed * 1_000_003 + draw.epoch) * 1_000_003 + draw.picture) % 2**63):
             return self.transform(picture), int(self.pictures.labels[draw.picture])
+
+
+@contextmanager
+def drawing_from(seed: int) -> Iterator[None]:
+    """Seeds the generators that transforms draw from; torch's is put back, because drop path draws from it in this process."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def collate(samples: list[tuple[Tensor, int] | str]) -> Batch:

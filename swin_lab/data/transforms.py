@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import v2
 
-from swin_lab.errors import UserError, did_you_mean
+from swin_lab.errors import UserError, did_you_mean, is_number
 
 INTERPOLATIONS = {name.lower(): Image.Resampling[name] for name in ("NEAREST", "BILINEAR", "BICUBIC", "LANCZOS")}
 
@@ -42,13 +42,14 @@ class Preprocessing:
         """Raises UserError for a value that cannot be; RGB statistics are averaged for one channel."""
         if channels not in (1, 3):
             raise UserError(f"model.in_channels={channels}: pictures have 3 channels (RGB) or 1 (grey)")
-        if not 0 < crop_pct <= 1:
+        if not is_number(crop_pct) or not 0 < crop_pct <= 1:
             raise UserError(f"data.crop_pct={crop_pct} is no part of a side; give a number above 0, at most 1")
         if interpolation not in INTERPOLATIONS:
-            raise UserError(f"data.interpolation={interpolation} is unknown{did_you_mean(interpolation, INTERPOLATIONS)}")
+            raise UserError(f"data.interpolation={interpolation} is unknown{did_you_mean(str(interpolation), INTERPOLATIONS)}")
         for name, values in (("mean", mean), ("std", std)):
-            if len(values) not in (channels, 3) or (name == "std" and min(values) <= 0):
-                raise UserError(f"data.{name}={list(values)}: give {channels} numbers from 0 to 1, one per channel")
+            listed = isinstance(values, Sequence) and len(values) in (channels, 3) and all(map(is_number, values))
+            if not listed or not all(0 <= value <= 1 for value in values) or (name == "std" and min(values) == 0):
+                raise UserError(f"data.{name}={values}: give {channels} numbers from 0 to 1, one per channel")
         if channels == 1:
             mean, std = [sum(mean) / len(mean)], [sum(std) / len(std)]
         return cls(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from swin_lab.errors import UserError
+from swin_lab.errors import UserError, is_number, is_whole
 from swin_lab.ops.geometry import Size
 
 Windows = int | Sequence[int | Sequence[int]]
@@ -44,11 +44,11 @@ class SwinShape:
         size = _pair("img_size", img_size)
         for name, value in (("patch_size", patch_size), ("in_channels", in_channels), ("embed_dim", embed_dim)):
             _positive(name, value)
-        if not _is_whole(num_classes) or num_classes < 0:
+        if not is_whole(num_classes) or num_classes < 0:
             raise UserError(f"num_classes={num_classes}: give the number of classes, or 0 for a model without head")
-        if not 0 <= drop_path_rate < 1:
+        if not is_number(drop_path_rate) or not 0 <= drop_path_rate < 1:
             raise UserError(f"drop_path_rate={drop_path_rate} is no probability; give a number from 0 up to, not including, 1")
-        if int(embed_dim * mlp_ratio) < 1:
+        if not is_number(mlp_ratio) or int(embed_dim * mlp_ratio) < 1:
             raise UserError(f"mlp_ratio={mlp_ratio} leaves the MLP without channels; the paper has 4.0")
         depths, num_heads = _per_stage("depths", depths), _per_stage("num_heads", num_heads)
         if len(depths) != len(num_heads):
@@ -116,12 +116,8 @@ def _per_stage(name: str, values: Sequence[int]) -> tuple[int, ...]:
 
 
 def _positive(name: str, value: int, shown: object = None) -> None:
-    if not _is_whole(value) or value <= 0:
+    if not is_whole(value) or value <= 0:
         raise UserError(f"{name}={value if shown is None else shown}: {value!r} is not a whole number above zero")
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _plain(value: object) -> object:

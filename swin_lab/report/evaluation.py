@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 MOST_LABELLED_CLASSES = 40
@@ -85,8 +86,10 @@ class ClassResults:
         image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
         axes.set(xlabel="prediction", ylabel="truth", title=f"{int(self.counts.sum())} images, rows sum to 1")
         if size <= MOST_LABELLED_CLASSES:
-            axes.set_xticks(range(size), self.class_names, rotation=90 if max(map(len, self.class_names)) > 2 else 0)
-            axes.set_yticks(range(size), self.class_names)
+            axes.set_xticks(
+                range(size), self.class_names, parse_math=False, rotation=90 if max(map(len, self.class_names)) > 2 else 0
+            )
+            axes.set_yticks(range(size), self.class_names, parse_math=False)
         if size <= 20:
             for i, j in zip(*np.nonzero(self.counts), strict=True):
                 colour = "white" if share[i, j] > 0.5 else "black"
@@ -100,5 +103,5 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 or column == "taken for" else "right")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     return table

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import rich
+from rich.markup import escape
 from rich.table import Table
 
 NAMES = {"val/acc1": "top-1", "val/acc5": "top-5", "val/loss": "loss"}
@@ -41,13 +42,15 @@ def print_evaluation(result: dict[str, Any]) -> None:
 def print_sweep(results: Sequence[dict[str, Any]]) -> None:
     """One line per run, best first, with the overrides in which the runs differ."""
     common = set.intersection(*(set(result["overrides"]) for result in results))
-    table = Table(title="Sweep, best first", title_justify="left", title_style="bold")
+    sweep = Path(results[0]["run_dir"]).parent
+    table = Table(title=f"Sweep {shorter(sweep)}, best first", title_justify="left", title_style="bold")
     metrics = [name for name in NAMES if name in results[0]["metrics"]]
     for column in ("run", "differs by", *(NAMES[name] for name in metrics)):
         table.add_column(column, overflow="fold")
     for result in sorted(results, key=lambda result: -result["metrics"]["val/acc1"]):
         differs = " ".join(override for override in result["overrides"] if override not in common)
-        table.add_row(shorter(result["run_dir"]), differs, *(_shown(name, result["metrics"][name]) for name in metrics))
+        run = os.path.relpath(result["run_dir"], sweep)
+        table.add_row(run, escape(differs), *(_shown(name, result["metrics"][name]) for name in metrics))
     rich.get_console().print(table)
 
 
@@ -71,9 +74,9 @@ def _print_command(name: str, command: str) -> None:
 
 
 def _print_rows(rows: Sequence[tuple[str, str]], title: str) -> None:
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=False)
+    table = Table(title=escape(title), title_justify="left", title_style="bold", show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(name, escape(value))
     rich.get_console().print(table)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from swin_lab.errors import UserError
+from swin_lab.errors import UserError, is_whole
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,10 @@ def cut(global_batch: int, devices: int, max_device_batch: int | None) -> Batchi
     Raises:
         UserError: a number is not positive, or the global batch cannot be shared out; names the nearest that can.
     """
-    for name, value in (("global_batch", global_batch), ("max_device_batch", max_device_batch)):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise UserError(f"{name}={value} is no whole number above zero")
+    if not is_whole(global_batch) or global_batch < 1:
+        raise UserError(f"global_batch={global_batch} is no whole number above zero")
+    if max_device_batch is not None and (not is_whole(max_device_batch) or max_device_batch < 1):
+        raise UserError(f"max_device_batch={max_device_batch} is no whole number above zero")
     if global_batch % devices:
         lower, upper = global_batch // devices * devices, -(-global_batch // devices) * devices
         nearest = f"{lower} or {upper}" if lower else str(upper)

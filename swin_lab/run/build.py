@@ -14,10 +14,22 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from swin_lab.data import ImageSource, Loading, Preprocessing, channel_statistics
-from swin_lab.errors import UserError, did_you_mean
+from swin_lab.errors import UserError, did_you_mean, is_number
 from swin_lab.paths import CONF
 
 Config = dict[str, Any]
+
+DECIDED_ELSEWHERE = {
+    "precision": "set precision=...",
+    "accumulate_grad_batches": "set global_batch and max_device_batch",
+    "callbacks": "add to the callbacks group",
+    "logger": "choose with logger=...",
+    "enable_progress_bar": "it is shown on a terminal",
+    "enable_model_summary": "the size of the model is printed",
+    "num_sanity_val_steps": "every run is evaluated",
+    "use_distributed_sampler": "every picture of an evaluation is counted once",
+}
+"""Arguments of Lightning's Trainer that have their own place."""
 
 
 def check_top_keys(config: Config, job: str) -> None:
@@ -54,18 +66,12 @@ def make(where: str, node: Mapping[str, Any], extra: Mapping[str, Any] | None = 
         if isinstance(cause, TypeError | ValueError | MisconfigurationException):
             raise UserError(f"{where}: {cause}") from error
         raise
-    except MisconfigurationException as error:
-        raise UserError(f"{where}: {error}") from error
 
 
 def check_arguments(where: str, node: Mapping[str, Any]) -> None:
     """Raises UserError for a key that the node's target, or a target inside it, does not take."""
     if "_target_" in node:
-        try:
-            target = get_object(node["_target_"])
-        except Exception as error:
-            raise UserError(f"{where}._target_={node['_target_']} cannot be imported: {error}") from error
-        parameters = inspect.signature(target).parameters
+        parameters = parameters_of(where, node["_target_"])
         if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
             for key in node:
                 if key not in parameters and not key.startswith("_"):
@@ -76,9 +82,25 @@ def check_arguments(where: str, node: Mapping[str, Any]) -> None:
                 check_arguments(f"{where}.{key}", child)
 
 
+def parameters_of(where: str, target: Any) -> Mapping[str, inspect.Parameter]:
+    """What a target takes; raises UserError if there is no such class or function."""
+    try:
+        found = get_object(target)
+    except Exception as error:
+        raise UserError(f"{where}._target_={target} cannot be imported: {str(error).splitlines()[0]}") from error
+    if not callable(found):
+        raise UserError(f"{where}._target_={target} is no class or function")
+    return inspect.signature(found).parameters
+
+
 def make_source(data: Config) -> tuple[ImageSource, Loading]:
     """The pictures of a `data` node, and how they are read."""
     shared = {field.name for field in fields(Loading)}
+    if "_target_" in data:
+        taken = shared | set(parameters_of("data", data["_target_"]))
+        for key in data:
+            if key not in taken and not key.startswith("_"):
+                raise UserError(f"unknown key data.{key}{did_you_mean(key, taken)}")
     loading = Loading(**{key: value for key, value in data.items() if key in shared})
     return make("data", {key: value for key, value in data.items() if key not in shared}), loading
 
@@ -119,9 +141,12 @@ def make_trainer(trainer: Config, precision: str, callbacks: list[Any]) -> Train
     Raises:
         UserError: Lightning refuses a value.
     """
+    for key, instead in DECIDED_ELSEWHERE.items():
+        if key in trainer:
+            raise UserError(f"trainer.{key} is decided by the run; {instead}")
     for key in ("max_epochs", "limit_train_batches", "limit_val_batches"):
         value = trainer.get(key, 1)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not (value > 0 or value == -1):
+        if not is_number(value) or not (value > 0 or (key == "max_epochs" and value == -1)):
             raise UserError(f"trainer.{key}={value} is no number above zero")
     made: Trainer = make(
         "trainer",

@@ -11,7 +11,7 @@ import rich
 from lightning.pytorch.callbacks import RichProgressBar
 
 from swin_lab.data import ImageData, ImageSource, Preprocessing
-from swin_lab.errors import UserError
+from swin_lab.errors import UserError, is_whole
 from swin_lab.report import ClassResults, print_evaluation
 from swin_lab.run import build
 from swin_lab.run.checkpoint import find_checkpoint, read_checkpoint, refuse_foreign_classes
@@ -115,7 +115,7 @@ def _check_classes(source: ImageSource, trained: list[str]) -> None:
     )
 
 
-def _batch(batch: Any) -> int:
-    if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
+def _batch(batch: int) -> int:
+    if not is_whole(batch) or batch < 1:
         raise UserError(f"batch={batch} is no whole number above zero")
     return batch

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
 from swin_lab import __version__
 from swin_lab.data import ImageData, ImageSource, Preprocessing, fingerprint
-from swin_lab.errors import UserError
+from swin_lab.errors import UserError, is_whole
 from swin_lab.report import print_training, shorter
 from swin_lab.run import build
 from swin_lab.run.batching import Batching, cut
@@ -81,6 +81,8 @@ class _Parts:
         self.best = _checkpoint("best", monitor="val/acc1", mode="max")
         self.last = _checkpoint("last")
         self.lines = EpochLines()
+        for name, node in (config["logger"] or {}).items():
+            build.check_arguments(f"logger.{name}", node or {})
         own = [build.make(f"callbacks.{name}", node) for name, node in (config["callbacks"] or {}).items()]
         bar: list[Callback] = [RichProgressBar()] if rich.get_console().is_terminal else []
         self.precision = build.choose_precision(config["precision"], config["trainer"].get("accelerator", "auto"))
@@ -243,14 +245,16 @@ def _checkpoint(filename: str, monitor: str | None = None, mode: str = "min") ->
 
 
 def _check_size(source: ImageSource, batching: Batching) -> None:
-    images = len(source.train.labels)
-    if images < batching.global_batch:
+    train, val = len(source.train.labels), len(source.val.labels)
+    if train < batching.global_batch:
+        raise UserError(f"global_batch={batching.global_batch} is more than the {train} training images; lower it")
+    if val < batching.devices:
         raise UserError(
-            f"global_batch={batching.global_batch} is more than the {images} training images; lower it to {images} or less"
+            f"{val} validation images are fewer than the {batching.devices} devices; give more, or lower trainer.devices"
         )
 
 
-def _seed(seed: Any) -> int:
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+def _seed(seed: int) -> int:
+    if not is_whole(seed) or not 0 <= seed < 2**32:
         raise UserError(f"seed={seed} is no whole number from 0 to {2**32 - 1}")
     return seed

@@ -1,6 +1,5 @@
 """Where metrics go: TensorBoard and CSV in the run directory always, others by `logger=`."""
 
-import inspect
 import logging
 import netrc
 import os
@@ -9,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_object
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from swin_lab.errors import UserError
-from swin_lab.run.build import make
+from swin_lab.run.build import make, parameters_of
 
 log = logging.getLogger("swin_lab")
 
@@ -25,7 +23,7 @@ def make_loggers(nodes: dict[str, dict[str, Any]], run_dir: Path, name: str) -> 
         CSVLogger(run_dir, name="", version=""),
     ]
     for key, node in (nodes or {}).items():
-        takes = inspect.signature(get_object(node["_target_"])).parameters
+        takes = parameters_of(f"logger.{key}", node.get("_target_"))
         extra = {name: value for name, value in {"run_dir": run_dir, "run_name": name}.items() if name in takes}
         loggers.append(make(f"logger.{key}", node, extra))
     return loggers
@@ -74,7 +72,7 @@ def _has_key() -> bool:
         return True
     host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
     try:
-        return netrc.netrc().authenticators(host) is not None
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
 

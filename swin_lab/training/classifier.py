@@ -1,6 +1,7 @@
 """The training of an image classifier: loss, metrics, optimizer, and what its checkpoints say of themselves."""
 
 import logging
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric, Metric, MetricCollection, SumMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from swin_lab.errors import UserError
+from swin_lab.errors import UserError, is_number
 from swin_lab.training.optim import AdamW
 from swin_lab.training.schedule import Schedule
 
@@ -51,7 +52,9 @@ class Classifier(LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not 0 <= label_smoothing < 1:
+        if num_classes < 2:
+            raise UserError(f"the data has {num_classes} class; a classifier needs pictures of two or more")
+        if not is_number(label_smoothing) or not 0 <= label_smoothing < 1:
             raise UserError(
                 f"label_smoothing={label_smoothing} is no part of a target; give a number from 0 up to, not including, 1"
             )
@@ -69,10 +72,10 @@ class Classifier(LightningModule):
         if num_classes > 5:
             accuracies["val/acc5"] = MulticlassAccuracy(num_classes, top_k=5, average="micro")
         self.val_accuracy = MetricCollection(accuracies, compute_groups=False)
-        self.val_loss = MeanMetric()
+        self.val_loss = MeanMetric(nan_strategy="disable")  # a loss that is no number must show
         self.confusion = MulticlassConfusionMatrix(num_classes) if num_classes <= MOST_CONFUSION_CLASSES else None
         self.val_images = SumMetric()
-        self.train_loss = MeanMetric()
+        self.train_loss = MeanMetric(nan_strategy="disable")
 
         self.metrics: dict[str, float] = {}
         """Of the last evaluation, over all processes."""
@@ -129,8 +132,10 @@ class Classifier(LightningModule):
         schedule = self.schedule
         fused = self.trainer.precision != "16-mixed"  # a fused step unscales fp16 gradients too late for clipping
         optimizer = self.optimizer_recipe.build(self.network, self.global_batch, fused)
+        if self.trainer.estimated_stepping_batches == float("inf"):
+            raise UserError("the run has no end; give trainer.max_epochs or trainer.max_steps")
         total = int(self.trainer.estimated_stepping_batches)
-        per_epoch = max(1, self.trainer.num_training_batches // self.trainer.accumulate_grad_batches)
+        per_epoch = ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         warmup = round(schedule.warmup_epochs * per_epoch)
         if warmup >= total:
             log.warning("warm-up takes %d updates and the run has %d: the full learning rate is never reached", warmup, total)
@@ -141,8 +146,11 @@ class Classifier(LightningModule):
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         # by hand, because Lightning refuses to clip for a fused optimizer under bf16 as well, where nothing is scaled
-        limit = gradient_clip_val if gradient_clip_val else float("inf")
+        by_value = gradient_clip_algorithm == "value"
+        limit = gradient_clip_val if gradient_clip_val and not by_value else float("inf")
         self.log("train/grad_norm", nn.utils.clip_grad_norm_(self.network.parameters(), limit))
+        if by_value and gradient_clip_val:
+            nn.utils.clip_grad_value_(self.network.parameters(), gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CARD] = self.card

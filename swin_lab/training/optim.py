@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from swin_lab.errors import UserError, did_you_mean
+from swin_lab.errors import UserError, did_you_mean, is_number, is_whole
 
 SCALINGS = ("linear", "sqrt", "none")
 NEVER_DECAYED = ("relative_position_bias_table",)
@@ -39,9 +39,9 @@ class AdamW:
 
     def __post_init__(self) -> None:
         for name, value in (("lr", self.lr), ("weight_decay", self.weight_decay), ("eps", self.eps)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+            if not is_number(value) or not value >= 0:
                 raise UserError(f"optimizer.{name}={value} is no number of zero or more")
-        if not isinstance(self.reference_batch, int) or self.reference_batch < 1:
+        if not is_whole(self.reference_batch) or self.reference_batch < 1:
             raise UserError(f"optimizer.reference_batch={self.reference_batch} is no whole number above zero")
         if self.lr_scaling not in SCALINGS:
             raise UserError(f"optimizer.lr_scaling={self.lr_scaling} is unknown{did_you_mean(str(self.lr_scaling), SCALINGS)}")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import cos, pi
 from typing import Protocol
 
-from swin_lab.errors import UserError
+from swin_lab.errors import UserError, is_number
 
 
 class Schedule(Protocol):
@@ -34,7 +34,7 @@ class WarmupCosine:
 
     def __post_init__(self) -> None:
         _check_warmup(self.warmup_epochs, self.warmup_start)
-        if not 0 <= self.final <= 1:
+        if not is_number(self.final) or not 0 <= self.final <= 1:
             raise UserError(f"schedule.final={self.final} is no part of the highest learning rate; give a number from 0 to 1")
 
     def factor(self, update: int, warmup_updates: int, total_updates: int) -> float:
@@ -62,7 +62,7 @@ class WarmupConstant:
 
 
 def _check_warmup(epochs: float, start: float) -> None:
-    if not isinstance(epochs, int | float) or epochs < 0:
+    if not is_number(epochs) or epochs < 0:
         raise UserError(f"schedule.warmup_epochs={epochs} is no number of zero or more")
-    if not isinstance(start, int | float) or not 0 <= start <= 1:
+    if not is_number(start) or not 0 <= start <= 1:
         raise UserError(f"schedule.warmup_start={start} is no part of the highest learning rate; give a number from 0 to 1")

@@ -13,7 +13,7 @@ from conftest import ROOT, TINY, Command, Outcome
 from PIL import Image
 
 
-def refused(outcome: Outcome, *parts: str) -> None:
+def assert_refused(outcome: Outcome, *parts: str) -> None:
     """A short message with these parts, no traceback."""
     assert outcome.code == 2, outcome.said
     assert outcome.err.startswith("error: ")
@@ -71,7 +71,7 @@ def refused(outcome: Outcome, *parts: str) -> None:
 def test_wrong_overrides_are_told_in_a_few_lines_and_write_nothing(
     command: Command, tmp_path: Path, typed: str, parts: list[str]
 ) -> None:
-    refused(command("train", *TINY, typed), *parts)
+    assert_refused(command("train", *TINY, typed), *parts)
     assert not list(tmp_path.iterdir())
 
 
@@ -81,8 +81,8 @@ def test_a_misspelt_key_in_a_file_is_told_as_on_the_command_line(command: Comman
     (recipe / "mine.yaml").write_text("# @package _global_\nmodel:\n  windw_size: 4\n")
     (recipe / "top.yaml").write_text("# @package _global_\ntrianer:\n  max_epochs: 4\n")
     arguments = ["--config-dir", str(tmp_path / "recipes"), *TINY]
-    refused(command("train", *arguments, "experiment=mine"), "unknown key model.windw_size; did you mean window_size?")
-    refused(command("train", *arguments, "experiment=top"), "unknown key trianer; did you mean trainer?")
+    assert_refused(command("train", *arguments, "experiment=mine"), "unknown key model.windw_size; did you mean window_size?")
+    assert_refused(command("train", *arguments, "experiment=top"), "unknown key trianer; did you mean trainer?")
     assert not (tmp_path / "runs").exists()
 
 
@@ -117,24 +117,24 @@ def test_wrong_checkpoints_are_told_apart(
         (tmp_path / name).mkdir()
     elif isinstance(content, bytes):
         (tmp_path / name).write_bytes(content)
-    refused(command("eval", f"checkpoint={name}"), name, part)
+    assert_refused(command("eval", f"checkpoint={name}"), name, part)
 
 
 def test_a_truncated_checkpoint_says_so_and_stays_as_it_is(command: Command, tmp_path: Path) -> None:
     torch.save({"state_dict": {"weight": torch.ones(1000)}}, tmp_path / "whole.ckpt")
     damaged = tmp_path / "damaged.ckpt"
     damaged.write_bytes((tmp_path / "whole.ckpt").read_bytes()[:2000])
-    refused(command("eval", f"checkpoint={damaged}"), "damaged.ckpt", "cannot be read")
+    assert_refused(command("eval", f"checkpoint={damaged}"), "damaged.ckpt", "cannot be read")
     assert damaged.stat().st_size == 2000
 
 
 def test_a_checkpoint_of_another_project_says_what_it_holds(command: Command, tmp_path: Path) -> None:
     torch.save({"model": {}, "optimizer": {}}, tmp_path / "foreign.pth")
-    refused(command("eval", "checkpoint=foreign.pth"), "no checkpoint of swin_lab", "model, optimizer")
+    assert_refused(command("eval", "checkpoint=foreign.pth"), "no checkpoint of swin_lab", "model, optimizer")
 
 
 def test_eval_without_a_checkpoint_says_what_to_give(command: Command) -> None:
-    refused(command("eval"), "checkpoint must be given")
+    assert_refused(command("eval"), "checkpoint must be given")
 
 
 def pictures(folder: Path, count: int = 8) -> Path:
@@ -151,25 +151,25 @@ FOLDER = [entry for entry in TINY if not entry.startswith("data")] + ["data=fold
 
 
 def test_a_folder_that_is_not_given_is_asked_for(command: Command) -> None:
-    refused(command("train", *FOLDER), "data.root must be given")
+    assert_refused(command("train", *FOLDER), "data.root must be given")
 
 
 def test_a_missing_folder_is_named(command: Command, tmp_path: Path) -> None:
-    refused(command("train", *FOLDER, "data.root=nowhere"), "data.root=nowhere", str(tmp_path / "nowhere"))
+    assert_refused(command("train", *FOLDER, "data.root=nowhere"), "data.root=nowhere", str(tmp_path / "nowhere"))
 
 
 def test_a_class_folder_without_pictures_is_named(command: Command, tmp_path: Path) -> None:
     root = pictures(tmp_path / "set")
     (root / "train" / "green").mkdir()
     (root / "val" / "green").mkdir()
-    refused(command("train", *FOLDER, f"data.root={root}"), str(root / "train" / "green"), "no pictures")
+    assert_refused(command("train", *FOLDER, f"data.root={root}"), str(root / "train" / "green"), "no pictures")
     assert not (tmp_path / "runs").exists()
 
 
 def test_missing_cifar_files_name_the_folder_to_fill(command: Command, tmp_path: Path) -> None:
     typed = [entry for entry in TINY if not entry.startswith("data")]
     outcome = command("train", *typed, "data=cifar10", "data.root=pictures", "data.download=false")
-    refused(outcome, str(tmp_path / "pictures" / "cifar-10-batches-py"), "cifar-10-python.tar.gz")
+    assert_refused(outcome, str(tmp_path / "pictures" / "cifar-10-batches-py"), "cifar-10-python.tar.gz")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -178,7 +178,7 @@ def test_a_truncated_jpeg_stops_the_run_with_its_path(command: Command, tmp_path
     broken = root / "train" / "red" / "3.jpg"
     broken.write_bytes(broken.read_bytes()[:200])
     outcome = command("train", *FOLDER, f"data.root={root}", f"data.num_workers={workers}")
-    refused(outcome, str(broken), "data.on_error=skip")
+    assert_refused(outcome, str(broken), "data.on_error=skip")
 
 
 def test_unreadable_pictures_are_skipped_counted_and_reported(command: Command, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_unreadable_pictures_are_skipped_counted_and_reported(command: Command, 
 
 @pytest.mark.parametrize("place", ["/dev/null/runs", "/proc/runs"])
 def test_a_run_directory_that_cannot_be_made_is_named(command: Command, place: str) -> None:
-    refused(command("train", *TINY, f"out={place}"), place, "out=FOLDER")
+    assert_refused(command("train", *TINY, f"out={place}"), place, "out=FOLDER")
 
 
 @pytest.mark.slow
@@ -206,7 +206,7 @@ def test_a_full_disk_keeps_what_was_written_and_says_where(tmp_path: Path) -> No
     limited += f"sys.argv = ['train.py', *{TINY}]; from swin_lab.run.entry import main; sys.exit(main('train'))"
     done = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True, cwd=tmp_path)
     outcome = Outcome(done.returncode, done.stdout, done.stderr)
-    refused(outcome, "cannot write", "out=FOLDER")
+    assert_refused(outcome, "cannot write", "out=FOLDER")
     assert not list(tmp_path.rglob("*.ckpt"))
 
 

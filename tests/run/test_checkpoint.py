@@ -11,7 +11,15 @@ from swin_lab.errors import UserError
 from swin_lab.run.checkpoint import find_checkpoint, read_checkpoint, refuse_foreign_classes
 from swin_lab.training import CARD
 
-CARD_OF_A_RUN = {"format": 1, "class_names": ["a", "b"], "model": {"depths": [2, 2]}}
+CARD_OF_A_RUN = {
+    "format": 1,
+    "class_names": ["a", "b"],
+    "model": {"depths": [2, 2]},
+    "preprocessing": {},
+    "precision": "32-true",
+    "device_batch": 4,
+    "config": {},
+}
 
 
 @pytest.fixture
@@ -27,7 +35,7 @@ def run_directory(top, *names):
         (top / "checkpoints" / name).write_bytes(b"x")
 
 
-def refused(file):
+def assert_refused(file):
     """The message with which a file is refused: one to three lines that name it."""
     with pytest.raises(UserError) as raised:
         read_checkpoint(file)
@@ -86,14 +94,14 @@ def test_a_whole_checkpoint_gives_its_card_and_the_network_s_tensors_alone(whole
 
 def test_an_empty_file_is_called_empty(tmp_path):
     (tmp_path / "a.ckpt").touch()
-    assert "is empty" in refused(tmp_path / "a.ckpt")
+    assert "is empty" in assert_refused(tmp_path / "a.ckpt")
 
 
 @pytest.mark.parametrize("kept", [1, 30, 0.3, 0.7, 0.99])
 def test_a_checkpoint_that_ends_too_early_is_refused(whole, kept):
     content = whole.read_bytes()
     whole.write_bytes(content[: kept if kept >= 1 else int(len(content) * kept)])
-    refused(whole)
+    assert_refused(whole)
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.99])
@@ -102,14 +110,14 @@ def test_a_checkpoint_of_old_torch_that_ends_too_early_is_refused(tmp_path, kept
     torch.save({"model": {"w": torch.zeros(9)}}, file, _use_new_zipfile_serialization=False)
     content = file.read_bytes()
     file.write_bytes(content[: int(len(content) * kept)])
-    refused(file)
+    assert_refused(file)
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_random_bytes_are_refused(tmp_path, seed):
     chance = random.Random(seed)
     (tmp_path / "a.ckpt").write_bytes(chance.randbytes(chance.choice([1, 10, 100, 1000])))
-    refused(tmp_path / "a.ckpt")
+    assert_refused(tmp_path / "a.ckpt")
 
 
 @pytest.mark.parametrize(
@@ -128,7 +136,7 @@ def test_random_bytes_are_refused(tmp_path, seed):
 )
 def test_a_text_file_is_refused(tmp_path, text):
     (tmp_path / "a.ckpt").write_text(text)
-    refused(tmp_path / "a.ckpt")
+    assert_refused(tmp_path / "a.ckpt")
 
 
 def test_of_a_long_story_that_torch_tells_only_the_first_line_is_passed_on(whole, monkeypatch):
@@ -136,7 +144,7 @@ def test_of_a_long_story_that_torch_tells_only_the_first_line_is_passed_on(whole
         raise RuntimeError("it is broken\n" + "at this line\n" * 9)
 
     monkeypatch.setattr(torch, "load", long_story)
-    assert refused(whole).endswith("it is broken")
+    assert assert_refused(whole).endswith("it is broken")
 
 
 class Burglar:
@@ -157,7 +165,7 @@ def test_code_in_a_checkpoint_is_not_executed(tmp_path, how):
         file.write_bytes(pickle.dumps(content, protocol=2))  # torch's own
     else:
         torch.save(content, file, _use_new_zipfile_serialization=how == "zip")
-    assert "objects" in refused(file)
+    assert "objects" in assert_refused(file)
     assert not loot.exists()
 
 
@@ -169,7 +177,7 @@ def test_the_burglar_of_that_test_would_have_done_it(tmp_path):
 @pytest.mark.parametrize("content", [{"model": {"w": torch.zeros(1)}, "epoch": 3}, torch.zeros(2), [1, 2]], ids=type)
 def test_a_file_of_another_project_is_told_apart_by_what_it_holds(tmp_path, content):
     torch.save(content, tmp_path / "a.ckpt")
-    message = refused(tmp_path / "a.ckpt")
+    message = assert_refused(tmp_path / "a.ckpt")
     assert "no checkpoint of swin_lab" in message
     assert ("epoch, model" if isinstance(content, dict) else type(content).__name__) in message
 
@@ -177,11 +185,11 @@ def test_a_file_of_another_project_is_told_apart_by_what_it_holds(tmp_path, cont
 @pytest.mark.parametrize("content", [{CARD: {}}, {CARD: {}, "state_dict": 3}], ids=["none", "a-number"])
 def test_a_card_without_weights_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "a.ckpt")
-    refused(tmp_path / "a.ckpt")
+    assert_refused(tmp_path / "a.ckpt")
 
 
 def test_a_directory_is_refused(tmp_path):
-    refused(tmp_path)
+    assert_refused(tmp_path)
 
 
 def test_classes_of_this_project_are_built():

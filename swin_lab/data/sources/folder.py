@@ -35,6 +35,10 @@ class Folder:
             self.class_names = _class_names(top / "train")
             self.train: FilePictures = _scan(top / "train", self.class_names)
             self.val: FilePictures = self._validation_tree(top)
+        elif any((top / name).is_dir() for name in VALIDATION_NAMES):
+            raise UserError(
+                f"{top} has no train/ beside its validation folder; give its train/, or that folder itself as data.root"
+            )
         else:
             self.class_names = _class_names(top)
             pictures = _scan(top, self.class_names)
@@ -75,7 +79,7 @@ def _class_names(tree: Path) -> list[str]:
     entries = list(tree.iterdir())
     names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     if not names:
-        files = sum(_is_picture(entry) for entry in entries)
+        files = sum(_is_picture(entry, tree) for entry in entries)
         raise UserError(
             f"{tree} has {files} pictures and no class folders; put each class's pictures into a folder of its name"
         )
@@ -86,7 +90,7 @@ def _scan(tree: Path, class_names: Sequence[str]) -> FilePictures:
     files: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(class_names):
-        of_class = sorted(str(file) for file in (tree / name).rglob("*") if _is_picture(file))
+        of_class = sorted(str(file) for file in (tree / name).rglob("*") if _is_picture(file, tree))
         if not of_class:
             raise UserError(
                 f"class folder {tree / name} holds no pictures ({' '.join(IMG_EXTENSIONS)}); add some or remove the folder"
@@ -96,8 +100,9 @@ def _scan(tree: Path, class_names: Sequence[str]) -> FilePictures:
     return FilePictures(np.asarray(files), np.asarray(labels))
 
 
-def _is_picture(file: Path) -> bool:
-    return file.suffix.lower() in IMG_EXTENSIONS and not file.name.startswith(".") and file.is_file()
+def _is_picture(file: Path, tree: Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(tree).parts)
+    return file.suffix.lower() in IMG_EXTENSIONS and not hidden and file.is_file()
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -60,23 +60,35 @@ class Parquet:
 
 
 class EncodedPictures:
-    """Rows of an Arrow table, each an encoded picture."""
+    """Rows of an Arrow table, each an encoded picture.
 
-    def __init__(self, images: pa.ChunkedArray, labels: np.ndarray, rows: np.ndarray, origin: str) -> None:
+    Args:
+        images: the pictures of all files, one after the other.
+        labels: their classes.
+        rows: which of `images` belong to this set.
+        files: where they are from, as (first row, file), for messages.
+    """
+
+    def __init__(self, images: pa.ChunkedArray, labels: np.ndarray, rows: np.ndarray, files: list[tuple[int, Path]]) -> None:
         self.images = images
         self.labels = labels
         self.rows = rows
-        self.origin = origin
+        self.files = files
 
     def part(self, indices: np.ndarray) -> "EncodedPictures":
-        return EncodedPictures(self.images, self.labels[indices], self.rows[indices], self.origin)
+        return EncodedPictures(self.images, self.labels[indices], self.rows[indices], self.files)
 
     def picture(self, index: int) -> Image.Image:
         value = self.images[int(self.rows[index])].as_py()
-        return open_rgb(value["bytes"] if isinstance(value, dict) else value)
+        encoded = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(encoded, bytes):
+            raise OSError("the row holds no picture bytes")
+        return open_rgb(encoded)
 
     def name(self, index: int) -> str:
-        return f"{self.origin} row {int(self.rows[index])}"
+        row = int(self.rows[index])
+        first, file = next((first, file) for first, file in reversed(self.files) if first <= row)
+        return f"{file} row {row - first}"
 
 
 def _columns(file: Path, image_column: str | None, label_column: str | None) -> tuple[str, str]:
@@ -97,12 +109,23 @@ def _columns(file: Path, image_column: str | None, label_column: str | None) -> 
 
 
 def _read(files: list[Path], columns: tuple[str, str]) -> EncodedPictures:
-    try:
-        table = pa.concat_tables([pq.read_table(file, columns=list(columns)) for file in files])
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"a file of {files[0].parent} cannot be read as parquet: {error}") from error
-    labels = table[columns[1]].to_numpy().astype(np.int64)
-    return EncodedPictures(table[columns[0]], labels, np.arange(len(labels)), str(files[0]))
+    tables, starts, rows = [], [], 0
+    for file in files:
+        absent = [column for column in columns if column not in _schema(file).names]
+        if absent:
+            raise UserError(f"{file} has no column {absent[0]!r}, which the first training file has")
+        try:
+            tables.append(pq.read_table(file, columns=list(columns)))
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError(f"{file} cannot be read as parquet: {error}") from error
+        starts.append((rows, file))
+        rows += tables[-1].num_rows
+    table = pa.concat_tables(tables)
+    if rows == 0:
+        raise UserError(f"{files[0]} has no rows")
+    if table[columns[1]].null_count:
+        raise UserError(f"{files[0].parent}: {table[columns[1]].null_count} rows have no label in column {columns[1]!r}")
+    return EncodedPictures(table[columns[0]], table[columns[1]].to_numpy().astype(np.int64), np.arange(rows), starts)
 
 
 def _class_names(file: Path, label_column: str, labels: np.ndarray) -> list[str]:
