@@ -48,7 +48,7 @@ def test_the_output_it_shows_has_the_form_of_today() -> None:
 
 
 def test_make_help_lists_its_targets() -> None:
-    said = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True).stdout
+    said = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True).stdout
     assert [line.split()[1] for line in said.splitlines()] == ["help", "train", "test", "check", "clean"]
 
 

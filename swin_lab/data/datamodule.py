@@ -116,7 +116,7 @@ class ImageData(LightningDataModule):
             if line not in self.skipped:
                 self.skipped.add(line)
                 log.warning("skipped unreadable picture %s", line)
-        if len(batch.labels) == 0:
+        if len(batch.labels) == 0 and self.trainer is not None and self.trainer.training:
             raise UserError(f"all pictures of a batch are unreadable, such as {batch.unreadable[0]}")
         return batch.images, batch.labels
 
@@ -171,7 +171,11 @@ class TransformedPictures(Dataset[tuple[Tensor, int] | str]):
 
 @contextmanager
 def drawing_from(seed: int) -> Iterator[None]:
-    """Seeds the generators that transforms draw from; torch's is put back, because drop path draws from it in this process."""
+    """Seeds the generators that transforms draw from.
+
+    torch's is put back, because drop path draws from it in this process; putting back Python's and numpy's, from which nothing
+    else draws, would take longer than the transforms themselves.
+    """
     random.seed(seed)
     np.random.seed(seed % 2**32)
     with torch.random.fork_rng(devices=[]):

@@ -103,10 +103,15 @@ def split_by_class(labels: Sequence[int] | np.ndarray, val_fraction: float, seed
 
 
 def fingerprint(pictures: Pictures) -> str:
-    """A short name of a set's labels and order: runs with the same one saw the same pictures."""
+    """A short name of a set: of its labels, the names of up to 1,000 pictures and the content of up to 32."""
     digest = hashlib.sha256(np.asarray(pictures.labels, dtype=np.int64).tobytes())
     for index in np.linspace(0, len(pictures.labels) - 1, num=min(len(pictures.labels), 1000), dtype=int):
         digest.update(Path(pictures.name(int(index))).name.encode())
+    for index in np.linspace(0, len(pictures.labels) - 1, num=min(len(pictures.labels), 32), dtype=int):
+        try:
+            digest.update(pictures.picture(int(index)).tobytes())
+        except UNREADABLE:
+            continue
     return digest.hexdigest()[:16]
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from swin_lab.ops import window_attention
 from swin_lab.ops.geometry import Size
+from swin_lab.ops.window_attention import attention_backend
 
 
 class WindowAttention(nn.Module):
@@ -24,6 +25,7 @@ class WindowAttention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, window: Size, shifted: bool, qkv_bias: bool, backend: str) -> None:
         super().__init__()
+        attention_backend(backend)  # raises if there is none of that name
         self.num_heads = num_heads
         self.window = window
         self.shift: Size = (window[0] // 2, window[1] // 2) if shifted else (0, 0)

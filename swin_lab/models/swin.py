@@ -18,7 +18,6 @@ from torchvision.ops import StochasticDepth
 from swin_lab.models.attention import WindowAttention
 from swin_lab.models.shape import SwinShape, Windows
 from swin_lab.ops.geometry import Size, merge_neighbours, pad_to_multiple
-from swin_lab.ops.window_attention import attention_backend
 
 
 class SwinTransformer(nn.Module):
@@ -76,7 +75,6 @@ class SwinTransformer(nn.Module):
             mlp_ratio,
             drop_path_rate,
         )
-        _check_backend(attention_backend)
         rates = iter(torch.linspace(0, drop_path_rate, sum(self.shape.depths), device="cpu").tolist())
 
         self.embed = PatchEmbedding(in_channels, embed_dim, patch_size)
@@ -217,7 +215,3 @@ def _initialise(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def _check_backend(name: str) -> None:
-    attention_backend(name)

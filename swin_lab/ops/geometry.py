@@ -144,7 +144,7 @@ def _relative_position_index(window: Size, table_window: Size, device: str) -> T
         return (delta_row * (2 * table_window[1] - 1) + delta_column).to(device)
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=16)  # up to 10 MB each for images of 900 pixels
 def _shift_mask(map_size: Size, window: Size, shift: Size, device: str) -> Tensor:
     with torch.inference_mode(False):
         labels_GT = partition(region_labels(map_size, window, shift)[None, :, :, None], window)[0, :, :, 0]

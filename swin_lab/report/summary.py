@@ -19,7 +19,7 @@ def print_training(result: dict[str, Any]) -> None:
         result: what results.json holds.
     """
     rows = _metric_rows(result["metrics"])
-    rows += [("from", f"epoch {result['best_epoch']} of {result['epochs']}, the best by top-1 ({result['images']} images)")]
+    rows += [("from", _origin(result))]
     if result["images_per_second"] is not None:
         rows += [("speed", f"{result['images_per_second']:,.0f} images/s in training")]
     rows += [("time", f"{result['wall_seconds']:.0f} s")]
@@ -43,7 +43,7 @@ def print_sweep(results: Sequence[dict[str, Any]]) -> None:
     """One line per run, best first, with the overrides in which the runs differ."""
     common = set.intersection(*(set(result["overrides"]) for result in results))
     sweep = Path(results[0]["run_dir"]).parent
-    table = Table(title=f"Sweep {shorter(sweep)}, best first", title_justify="left", title_style="bold")
+    table = Table(title=escape(f"Sweep {shorter(sweep)}, best first"), title_justify="left", title_style="bold")
     metrics = [name for name in NAMES if name in results[0]["metrics"]]
     for column in ("run", "differs by", *(NAMES[name] for name in metrics)):
         table.add_column(column, overflow="fold")
@@ -60,6 +60,12 @@ def shorter(path: str | Path) -> str:
     return relative if len(relative) < len(str(path)) else str(path)
 
 
+def _origin(result: dict[str, Any]) -> str:
+    if result["best_epoch"] is None:
+        return f"the last weights ({result['images']} images)"
+    return f"epoch {result['best_epoch']} of {result['epochs']}, the best by top-1 ({result['images']} images)"
+
+
 def _metric_rows(metrics: dict[str, float]) -> list[tuple[str, str]]:
     return [(NAMES[name], _shown(name, metrics[name])) for name in NAMES if name in metrics]
 
@@ -74,9 +80,10 @@ def _print_command(name: str, command: str) -> None:
 
 
 def _print_rows(rows: Sequence[tuple[str, str]], title: str) -> None:
-    table = Table(title=escape(title), title_justify="left", title_style="bold", show_header=False)
+    table = Table(show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
         table.add_row(name, escape(value))
+    rich.get_console().print(f"\n{title}", markup=False, highlight=False, soft_wrap=True)
     rich.get_console().print(table)

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from swin_lab.data import ImageSource, Loading, Preprocessing, channel_statistics
-from swin_lab.errors import UserError, did_you_mean, is_number
+from swin_lab.errors import UserError, did_you_mean, is_number, is_whole
 from swin_lab.paths import CONF
 
 Config = dict[str, Any]
@@ -22,6 +22,7 @@ Config = dict[str, Any]
 DECIDED_ELSEWHERE = {
     "precision": "set precision=...",
     "accumulate_grad_batches": "set global_batch and max_device_batch",
+    "fast_dev_run": "choose debug=limit",
     "callbacks": "add to the callbacks group",
     "logger": "choose with logger=...",
     "enable_progress_bar": "it is shown on a terminal",
@@ -57,15 +58,21 @@ def make(where: str, node: Mapping[str, Any], extra: Mapping[str, Any] | None = 
     if "_target_" not in node:
         raise UserError(f"{where} names no class to build (_target_); choose one of the choices that --help lists")
     check_arguments(where, node)
+    taken = parameters_of(where, node["_target_"]).values()
+    needed = [p.name for p in taken if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    missing = [name for name in needed if name not in node and name not in (extra or {})]
+    if missing and not node.get("_partial_") and "_args_" not in node:
+        raise UserError(f"{where}.{missing[0]} is missing; {node['_target_']} needs it")
     try:
         return instantiate(dict(node), **(extra or {}), _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, UserError):
             raise cause from None
-        if isinstance(cause, TypeError | ValueError | MisconfigurationException):
+        elsewhere = not str(node["_target_"]).startswith("swin_lab.")  # ours say UserError, what else they raise is a bug
+        if elsewhere and isinstance(cause, TypeError | ValueError | MisconfigurationException):
             raise UserError(f"{where}: {cause}") from error
-        raise
+        raise cause or error from None
 
 
 def check_arguments(where: str, node: Mapping[str, Any]) -> None:
@@ -91,6 +98,16 @@ def parameters_of(where: str, target: Any) -> Mapping[str, inspect.Parameter]:
     if not callable(found):
         raise UserError(f"{where}._target_={target} is no class or function")
     return inspect.signature(found).parameters
+
+
+def check_augment(augment: Config) -> None:
+    """Raises UserError unless the node is a list of transforms for the picture and one for the tensor."""
+    for key in augment:
+        if key not in ("picture", "tensor"):
+            raise UserError(f"unknown key augment.{key}{did_you_mean(key, ('picture', 'tensor'))}")
+    for key in ("picture", "tensor"):
+        if not isinstance(augment.get(key), list):
+            raise UserError(f"augment.{key} must be a list of transforms, [] for none")
 
 
 def make_source(data: Config) -> tuple[ImageSource, Loading]:
@@ -148,6 +165,11 @@ def make_trainer(trainer: Config, precision: str, callbacks: list[Any]) -> Train
         value = trainer.get(key, 1)
         if not is_number(value) or not (value > 0 or (key == "max_epochs" and value == -1)):
             raise UserError(f"trainer.{key}={value} is no number above zero")
+    clip, every = trainer.get("gradient_clip_val"), trainer.get("check_val_every_n_epoch", 1)
+    if clip is not None and (not is_number(clip) or clip < 0):
+        raise UserError(f"trainer.gradient_clip_val={clip} is no number of zero or more")
+    if not is_whole(every) or every < 1:
+        raise UserError(f"trainer.check_val_every_n_epoch={every} is no whole number above zero")
     made: Trainer = make(
         "trainer",
         trainer,

@@ -59,7 +59,7 @@ def run_folder(out: str, name: str) -> Path:
     """The folder of all runs of a name; raises UserError for a name that is no plain folder name."""
     if not re.fullmatch(r"[\w.\-]+", str(name)) or str(name).startswith("."):
         raise UserError(f"name={name} cannot be a folder; use letters, digits, '_', '-' and '.'")
-    return Path(out).expanduser().absolute() / str(name)
+    return Path(str(out)).expanduser().absolute() / str(name)
 
 
 def start_console(quiet: bool) -> None:

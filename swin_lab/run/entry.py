@@ -3,11 +3,13 @@
 Nothing here imports torch before a configuration has been composed, so that `--help` and wrong overrides answer at once.
 """
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +74,7 @@ def _compose_and_run(job: str) -> int:
             if config.get("name", "") is None:
                 config["name"] = "{data}_{model}".format(**HydraConfig.get().runtime.choices)
             if sweeping and str(config["trainer"]["devices"]) != "1":
-                codes.append(_in_its_own_process())
+                codes.append(_in_its_own_process(job, finished))
                 return
             run_dir = Path(HydraConfig.get().runtime.output_dir, str(HydraConfig.get().job.num)) if sweeping else None
             overrides = list(HydraConfig.get().overrides.task)
@@ -92,7 +94,7 @@ def _compose_and_run(job: str) -> int:
         from swin_lab.report import print_sweep
 
         print_sweep(finished)
-    return max(codes, default=OK)
+    return next((code for code in codes if code != OK), OK)
 
 
 def _function_of(job: str) -> Callable[[dict[str, Any], Path | None], dict[str, Any]]:
@@ -100,11 +102,22 @@ def _function_of(job: str) -> Callable[[dict[str, Any], Path | None], dict[str, 
     return function
 
 
-def _in_its_own_process() -> int:
+def _in_its_own_process(job: str, finished: list[dict[str, Any]]) -> int:
     """One run of a sweep on several devices: the processes of two such runs cannot follow each other inside one."""
-    sweep = Path(HydraConfig.get().runtime.output_dir)
-    overrides = [*HydraConfig.get().overrides.task, f"out={sweep.parent}", f"name={sweep.name}"]
-    return subprocess.run([sys.executable, sys.argv[0], *overrides], check=False).returncode
+    sweep, number = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().job.num
+    place = [f"out={sweep / str(number)}"] if job == "eval" else [f"out={sweep}", f"name={number}"]
+    typed = [*_hydra_flags(), *HydraConfig.get().overrides.task, *place]
+    code = subprocess.run([sys.executable, sys.argv[0], *typed], check=False).returncode
+    finished += [json.loads(file.read_text()) for file in sorted((sweep / str(number)).rglob("results.json"))]
+    return code if code >= 0 else 128 - code
+
+
+def _hydra_flags() -> list[str]:
+    """--config-dir and its like, as they were typed, with their values."""
+    flags = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
+    typed = sys.argv[1:]
+    found = [part for flag, value in pairwise([*typed, ""]) if flag in flags for part in (flag, value)]
+    return found + [part for part in typed if part.startswith(tuple(f"{flag}=" for flag in flags))]
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from swin_lab.report import ClassResults, print_evaluation
 from swin_lab.run import build
 from swin_lab.run.checkpoint import find_checkpoint, read_checkpoint, refuse_foreign_classes
 from swin_lab.run.directory import run_directory, start_console, timed
-from swin_lab.run.fit import describe_data, mistakes_of_the_machine
-from swin_lab.run.identity import identity
+from swin_lab.run.guard import guarded
+from swin_lab.run.identity import describe_data, identity
 from swin_lab.training import Classifier
 
 log = logging.getLogger("swin_lab")
@@ -39,11 +39,12 @@ def run(config: dict[str, Any], wanted_dir: Path | None) -> dict[str, Any]:
     start_console(quiet=int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0"))) > 0)
     overrides = config.pop("overrides", [])
     build.check_top_keys(config, "eval")
-    file = find_checkpoint(config["checkpoint"])
+    file = find_checkpoint(str(config["checkpoint"]))
     card, tensors = read_checkpoint(file)
-    data_node = config.get("data") or card["config"]["data"]
+    given = config.get("data") or {}
+    data_node = given if "_target_" in given else {**card["config"]["data"], **given}
     if not config["trust"]:
-        refuse_foreign_classes(file, {"model": card["model"]} | ({} if config.get("data") else {"data": data_node}))
+        refuse_foreign_classes(file, {"model": card["model"]} | ({} if "_target_" in given else {"data": data_node}))
 
     source, loading = build.make_source(data_node)
     _check_classes(source, card["class_names"])
@@ -55,17 +56,19 @@ def run(config: dict[str, Any], wanted_dir: Path | None) -> dict[str, Any]:
         None,
         Preprocessing.from_dict(card["preprocessing"]).for_evaluation(),
         global_batch=1,
-        device_batch=_batch(config["batch"] or card["device_batch"]),
+        device_batch=_batch(card["device_batch"] if config["batch"] is None else config["batch"]),
         seed=0,
         loading=loading,
     )
     precision = config["precision"] or card["precision"]
     bar = [RichProgressBar()] if rich.get_console().is_terminal else []
-    trainer = build.make_trainer(config["trainer"], build.choose_precision(precision, "auto"), bar)
+    trainer = build.make_trainer(
+        config["trainer"], build.choose_precision(precision, config["trainer"].get("accelerator", "auto")), bar
+    )
 
     with (
         run_directory(trainer, wanted_dir or _results_folder(config["out"], file), config, overrides) as folder,
-        mistakes_of_the_machine(folder),
+        guarded(folder, trainer.world_size),
     ):
         trainer.validate(classifier, data, verbose=False)
         result: dict[str, Any] = {"metrics": classifier.metrics, "skipped": len(data.skipped_everywhere())}

@@ -33,6 +33,8 @@ def explain(error: Exception, job: str, arguments: list[str]) -> str:
     wrong_key = re.search(r"Could not override '([^']+)'", text) or re.search(r"is not in struct\s+full_key: (\S+)", text)
     if wrong_key:
         key = wrong_key.group(1).split("@")[0]
+        if job == "eval" and key.startswith("data."):
+            return f"no data is chosen; give data=..., or +{key}=... to change what the checkpoint was trained with"
         known = list(_known_keys(job, [argument for argument in arguments if not _names(argument, key)]))
         return f"unknown key {key}{_nearest_key(key, known)}"
     return "\n".join(text.splitlines()[:2])

@@ -3,8 +3,6 @@
 import json
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter
@@ -16,13 +14,15 @@ from lightning import Callback, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
 from swin_lab import __version__
-from swin_lab.data import ImageData, ImageSource, Preprocessing, fingerprint
+from swin_lab.data import ImageData, ImageSource, Preprocessing
 from swin_lab.errors import UserError, is_whole
-from swin_lab.report import print_training, shorter
+from swin_lab.ops.window_attention import attention_backend
+from swin_lab.report import print_training
 from swin_lab.run import build
 from swin_lab.run.batching import Batching, cut
 from swin_lab.run.directory import run_directory, run_folder, start_console, timed
-from swin_lab.run.identity import identity
+from swin_lab.run.guard import guarded
+from swin_lab.run.identity import describe_data, identity
 from swin_lab.run.loggers import close, flat, make_loggers
 from swin_lab.training import Classifier, EpochLines
 
@@ -53,12 +53,12 @@ def run(config: dict[str, Any], wanted_dir: Path | None) -> dict[str, Any]:
     parts = _Parts(config)
     with (
         run_directory(parts.trainer, wanted_dir or timed(folder), config, overrides) as run_dir,
-        mistakes_of_the_machine(run_dir),
+        guarded(run_dir, parts.trainer.world_size),
     ):
         parts.attach(run_dir)
         parts.announce()
         try:
-            fit(parts, run_dir)
+            parts.trainer.fit(parts.classifier, parts.data)
             metrics = parts.evaluate_best()
             result = {"metrics": metrics, "skipped": len(parts.data.skipped_everywhere())}
             if parts.trainer.is_global_zero:
@@ -91,12 +91,13 @@ class _Parts:
         self.trainer.accumulate_grad_batches = self.batching.accumulate
         self.lines.images_per_batch = self.batching.device_batch * self.batching.devices
 
-        check_model = {**config["model"], "num_classes": config["model"].get("num_classes") or 2}
-        build.make("model", check_model)  # a wrong model is told of before any picture is read
+        with torch.device("meta"):  # costs nothing, and a wrong model is told of before any picture is read
+            build.make("model", {**config["model"], "num_classes": config["model"].get("num_classes") or 2})
         self.source, loading = build.make_source(config["data"])
         _check_size(self.source, self.batching)
         self.network, self.model = build.make_network(config["model"], len(self.source.class_names))
         self.preprocessing = build.make_preprocessing(self.model, loading, self.source)
+        build.check_augment(config["augment"])
         augment = {key: [build.make(f"augment.{key}", node) for node in nodes] for key, nodes in config["augment"].items()}
         self.data = ImageData(
             self.source,
@@ -144,11 +145,17 @@ class _Parts:
             self.precision,
         )
         log.info("batch      %s", self.batching)
+        if "attention_backend" in self.model:
+            log.info("attention  %s", attention_backend(self.model["attention_backend"]).__name__)
         log.info("optimizer  %s, learning rate %.4g", type(self.optimizer).__name__, rate)
 
     def evaluate_best(self) -> dict[str, float]:
-        """Metrics of the best checkpoint, by the same code as eval.py."""
-        self.trainer.validate(self.classifier, self.data, ckpt_path=self.best.best_model_path, verbose=False, weights_only=True)
+        """Metrics of the best checkpoint, by the same code as eval.py; of the last weights if no epoch was evaluated."""
+        best = self.best.best_model_path or None
+        if best is None:
+            log.warning("training ended before its first evaluation: these are the last weights")
+            self.trainer.save_checkpoint(f"{self.last.dirpath}/last.ckpt")
+        self.trainer.validate(self.classifier, self.data, ckpt_path=best, verbose=False, weights_only=True)
         return self.classifier.metrics
 
     def record(self, run_dir: Path) -> dict[str, Any]:
@@ -158,7 +165,7 @@ class _Parts:
             "run_dir": str(run_dir),
             "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
             "images": self.classifier.images_evaluated,
-            "best_epoch": int(torch.load(self.best.best_model_path, weights_only=True, mmap=True)["epoch"]) + 1,
+            "best_epoch": self._best_epoch(),
             "epochs": self.trainer.current_epoch,
             "updates": self.trainer.global_step,
             "images_per_second": self.lines.images_per_second,
@@ -168,49 +175,10 @@ class _Parts:
             "data": describe_data(self.source),
         }
 
-
-def fit(parts: _Parts, run_dir: Path) -> None:
-    """Lightning's fit; Ctrl-C becomes a KeyboardInterrupt that says what is left."""
-    try:
-        parts.trainer.fit(parts.classifier, parts.data)
-    except SystemExit:  # how Lightning ends after Ctrl-C
-        kept = run_dir / "checkpoints" / "last.ckpt"
-        what = f"the last checkpoint is {shorter(kept)}" if kept.is_file() else "before the first checkpoint was written"
-        raise KeyboardInterrupt(what) from None
-
-
-@contextmanager
-def mistakes_of_the_machine(run_dir: Path) -> Iterator[None]:
-    """Turns a full disk, a folder that may not be written and memory that does not suffice into a message."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"the device's memory is full: {str(error).splitlines()[0]}\n"
-            "Lower max_device_batch, or set model.activation_checkpointing=true"
-        ) from error
-    except OSError as error:
-        kept = (
-            [shorter(file) for file in sorted((run_dir / "checkpoints").glob("*.ckpt"))]
-            if (run_dir / "checkpoints").is_dir()
-            else []
-        )
-        raise UserError(
-            f"cannot write to {error.filename or run_dir}: {error.strerror or error}\n"
-            f"Free space or choose another folder with out=FOLDER; checkpoints so far: {', '.join(kept) or 'none'}"
-        ) from error
-
-
-def describe_data(source: ImageSource) -> dict[str, Any]:
-    """Sizes and fingerprints of both sets."""
-    return {
-        "source": type(source).__name__,
-        "classes": len(source.class_names),
-        "train_images": len(source.train.labels),
-        "val_images": len(source.val.labels),
-        "train_fingerprint": fingerprint(source.train),
-        "val_fingerprint": fingerprint(source.val),
-    }
+    def _best_epoch(self) -> int | None:
+        if not self.best.best_model_path:
+            return None
+        return int(torch.load(self.best.best_model_path, map_location="cpu", weights_only=True, mmap=True)["epoch"]) + 1
 
 
 def _card(

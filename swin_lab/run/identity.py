@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 import swin_lab
+from swin_lab.data import ImageSource, fingerprint
 
 PACKAGES = ("torchvision", "lightning", "hydra-core", "torchmetrics", "timm")
 
@@ -25,6 +26,18 @@ def identity() -> dict[str, Any]:
             "cpu_threads": torch.get_num_threads(),
             "system": platform.platform(),
         },
+    }
+
+
+def describe_data(source: ImageSource) -> dict[str, Any]:
+    """Sizes and fingerprints of both sets."""
+    return {
+        "source": type(source).__name__,
+        "classes": len(source.class_names),
+        "train_images": len(source.train.labels),
+        "val_images": len(source.val.labels),
+        "train_fingerprint": fingerprint(source.train),
+        "val_fingerprint": fingerprint(source.val),
     }
 
 

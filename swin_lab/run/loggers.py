@@ -51,6 +51,8 @@ def wandb_logger(
         from lightning.pytorch.loggers import WandbLogger
     except ImportError as error:
         raise UserError("logger=wandb needs the package wandb: pip install wandb") from error
+    if mode == "online" and not _has_key():
+        raise UserError("logger.wandb.mode=online needs a key: wandb login, or the environment variable WANDB_API_KEY")
     offline = mode == "offline" or os.environ.get("WANDB_MODE") == "offline" or (mode == "auto" and not _has_key())
     if offline:
         log.info("wandb: offline; send the run later with: wandb sync %s/wandb/offline-run-*", run_dir)

@@ -110,6 +110,8 @@ class Classifier(LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
+        if len(labels) == 0:  # not one picture of the batch could be read, and the run skips such pictures
+            return
         logits = self.network(images).float()
         self.val_loss.update(F.cross_entropy(logits, labels, reduction="none"))
         self.val_accuracy.update(logits, labels)

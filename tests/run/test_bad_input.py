@@ -64,8 +64,13 @@ def assert_refused(outcome: Outcome, *parts: str) -> None:
         ("data.num_workers=-2", ["data.num_workers=-2"]),
         ("trainer.limit_val_batches=0", ["trainer.limit_val_batches=0"]),
         ("augment=cifarr", ["augment=cifarr", "did you mean cifar?"]),
-        ("data=_loading", ["data names no class", "--help"]),
         ("=5", ["=5"]),
+        ("+augment.tensr=[]", ["unknown key augment.tensr", "did you mean tensor?"]),
+        ("augment.tensor=5", ["augment.tensor must be a list"]),
+        ("trainer.gradient_clip_val=-1", ["trainer.gradient_clip_val=-1"]),
+        ("trainer.check_val_every_n_epoch=0", ["trainer.check_val_every_n_epoch=0"]),
+        ("+trainer.fast_dev_run=true", ["trainer.fast_dev_run", "debug=limit"]),
+        ("+trainer.precision=16", ["trainer.precision", "set precision=..."]),
     ],
 )
 def test_wrong_overrides_are_told_in_a_few_lines_and_write_nothing(
@@ -150,6 +155,14 @@ def pictures(folder: Path, count: int = 8) -> Path:
 FOLDER = [entry for entry in TINY if not entry.startswith("data")] + ["data=folder", "global_batch=8", "data.num_workers=0"]
 
 
+def test_a_choice_that_is_only_a_base_of_others_is_refused(command: Command) -> None:
+    assert_refused(command("train", "data=_loading"), "data names no class", "--help")
+
+
+def test_a_part_of_the_data_too_small_for_a_batch_is_told(command: Command) -> None:
+    assert_refused(command("train", *TINY, "trainer.limit_train_batches=0.01"), "trainer: ", "limit_train_batches")
+
+
 def test_a_folder_that_is_not_given_is_asked_for(command: Command) -> None:
     assert_refused(command("train", *FOLDER), "data.root must be given")
 
@@ -194,6 +207,18 @@ def test_unreadable_pictures_are_skipped_counted_and_reported(command: Command, 
     assert str(broken) in log.read_text()
 
 
+def test_an_evaluation_skips_a_batch_without_a_readable_picture(command: Command, tmp_path: Path) -> None:
+    root = pictures(tmp_path / "set")
+    assert command("train", *FOLDER, f"data.root={root}").code == 0
+    (run,) = tmp_path.glob("runs/*/*")
+    (root / "val" / "red" / "7.jpg").write_bytes(b"no picture")
+    assert_refused(command("eval", f"checkpoint={run}", "batch=1"), "7.jpg", "data.on_error=skip")
+    assert_refused(command("eval", f"checkpoint={run}", "data.on_error=skip"), "+data.on_error=...")
+    outcome = command("eval", f"checkpoint={run}", "batch=1", "+data.on_error=skip")
+    assert outcome.code == 0, outcome.err
+    assert "15 of 16" in outcome.out
+
+
 @pytest.mark.parametrize("place", ["/dev/null/runs", "/proc/runs"])
 def test_a_run_directory_that_cannot_be_made_is_named(command: Command, place: str) -> None:
     assert_refused(command("train", *TINY, f"out={place}"), place, "out=FOLDER")
@@ -220,6 +245,7 @@ def test_ctrl_c_keeps_the_last_checkpoint_and_exits_with_130(tmp_path: Path) -> 
         text=True,
         cwd=tmp_path,
         env=os.environ | {"COLUMNS": "200"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     killer = threading.Timer(200, running.kill)
     killer.start()

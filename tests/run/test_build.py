@@ -160,9 +160,8 @@ def test_a_value_that_a_class_from_elsewhere_refuses_is_placed():
 
 
 def test_a_bug_in_a_class_is_not_dressed_up_as_a_mistake_of_the_user():
-    with pytest.raises(Exception, match="ZeroDivisionError") as raised:
+    with pytest.raises(ZeroDivisionError, match="a bug"):
         build.make("x", {"_target_": "of_a_user.Broken"})
-    assert not isinstance(raised.value, UserError)
 
 
 def test_a_data_node_becomes_a_source_and_the_way_of_loading():

@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import rich
 import torch
 from conftest import TINY, Command, only_run
 from omegaconf import OmegaConf
@@ -132,6 +133,24 @@ def test_top_5_is_left_out_with_five_classes_or_fewer(command: Command, tmp_path
     assert set(json.loads((only_run(tmp_path) / "results.json").read_text())["metrics"]) == {"val/loss", "val/acc1"}
 
 
+def test_a_run_that_ends_before_its_first_evaluation_is_evaluated_at_its_end(command: Command, tmp_path: Path) -> None:
+    outcome = command("train", *TINY, "trainer.max_steps=2")
+    assert outcome.code == 0, outcome.err
+    assert "the last weights" in outcome.out
+    assert command("eval", f"checkpoint={only_run(tmp_path)}").code == 0
+
+
+def test_a_terminal_gets_a_progress_bar(command: Command) -> None:
+    rich.reconfigure(force_terminal=True)
+    try:
+        said = command("train", *TINY).out
+    finally:
+        rich.reconfigure(force_terminal=None)
+    assert "Epoch 1/1" in said
+    assert "Validation" in said
+    assert "epoch   2/2" in said
+
+
 def test_plain_lines_without_a_terminal_one_per_epoch(command: Command) -> None:
     said = command("train", *TINY).out
     assert len(re.findall(r"^epoch +\d/2  loss [\d.]+  val loss [\d.]+  top-1 [\d.]+%  [\d,]+ images/s", said, re.M)) == 2
@@ -142,6 +161,7 @@ def test_derived_numbers_are_printed_once(command: Command) -> None:
     said = command("train", *TINY).out
     assert said.count("16 = 1 device x 16 pictures") == 1
     assert said.count("precision 32-true") == 1
+    assert said.count("attention  sdpa") == 1
     assert said.count("learning rate 0.002121") == 1  # 3e-3 at 32, and sqrt(16/32) of it here
 
 

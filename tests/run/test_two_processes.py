@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, TINY, Command, only_run
+from PIL import Image
 
 pytestmark = pytest.mark.slow
 
@@ -63,6 +64,21 @@ def test_evaluation_on_two_processes_equals_one(trained: Path, process: Command)
     assert result["metrics"]["val/acc1"] == json.loads((run / "results.json").read_text())["metrics"]["val/acc1"]
 
 
+def test_a_broken_picture_in_one_process_ends_both_with_one_message(process: Command, tmp_path: Path) -> None:
+    for label in ("blue", "red"):
+        for split in ("train", "val"):
+            (tmp_path / "set" / split / label).mkdir(parents=True)
+            for i in range(8):
+                Image.new("RGB", (32, 32), label).save(tmp_path / "set" / split / label / f"{i}.jpg")
+    broken = tmp_path / "set" / "train" / "red" / "3.jpg"
+    broken.write_bytes(broken.read_bytes()[:200])
+    typed = [entry for entry in TINY if not entry.startswith("data")]
+    outcome = process("train", *typed, *DDP, "data=folder", f"data.root={tmp_path / 'set'}", "data.num_workers=0")
+    assert outcome.code == 2, outcome.said
+    assert outcome.err.count(str(broken)) == 1
+    assert "Traceback" not in outcome.err
+
+
 def test_torchrun_starts_the_same_run(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -80,3 +96,4 @@ def test_a_sweep_on_two_processes_makes_one_run_per_value(process: Command, tmp_
     outcome = process("train", "-m", *arguments)
     assert outcome.code == 0, outcome.said
     assert len(list((tmp_path / "runs").rglob("results.json"))) == 2
+    assert "seed=1" in outcome.out[outcome.out.index("Sweep") :]

@@ -35,7 +35,7 @@ class Folder:
             self.class_names = _class_names(top / "train")
             self.train: FilePictures = _scan(top / "train", self.class_names)
             self.val: FilePictures = self._validation_tree(top)
-        elif any((top / name).is_dir() for name in VALIDATION_NAMES):
+        elif set(_class_names(top)) <= set(VALIDATION_NAMES):
             raise UserError(
                 f"{top} has no train/ beside its validation folder; give its train/, or that folder itself as data.root"
             )
