@@ -95,6 +95,7 @@ class _Parts:
             build.make("model", {**config["model"], "num_classes": config["model"].get("num_classes") or 2})
         self.source, loading = build.make_source(config["data"])
         _check_size(self.source, self.batching)
+        torch.manual_seed(config["seed"])  # the same start whatever the data has drawn
         self.network, self.model = build.make_network(config["model"], len(self.source.class_names))
         self.preprocessing = build.make_preprocessing(self.model, loading, self.source)
         build.check_augment(config["augment"])
