@@ -135,6 +135,14 @@ def make_network(model: Config, num_classes: int) -> tuple[nn.Module, Config]:
     return make("model", complete), complete
 
 
+def check_model(model: Config) -> None:
+    """Tells of a wrong model before any picture is read: ours is built without memory, of others only the keys are checked."""
+    check_arguments("model", model)
+    if model.get("_target_") == "swin_lab.models.SwinTransformer":
+        with torch.device("meta"):
+            make("model", {**model, "num_classes": model.get("num_classes") or 2})
+
+
 def make_preprocessing(model: Config, loading: Loading, source: ImageSource) -> Preprocessing:
     """What the network's size and the data's channel statistics ask for."""
     mean, std = loading.mean, loading.std

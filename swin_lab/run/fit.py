@@ -91,8 +91,7 @@ class _Parts:
         self.trainer.accumulate_grad_batches = self.batching.accumulate
         self.lines.images_per_batch = self.batching.device_batch * self.batching.devices
 
-        with torch.device("meta"):  # costs nothing, and a wrong model is told of before any picture is read
-            build.make("model", {**config["model"], "num_classes": config["model"].get("num_classes") or 2})
+        build.check_model(config["model"])
         self.source, loading = build.make_source(config["data"])
         _check_size(self.source, self.batching)
         torch.manual_seed(config["seed"])  # the same start whatever the data has drawn

@@ -72,6 +72,17 @@ def test_data_of_other_classes_is_refused(command: Command, trained: Path) -> No
     assert not results_of(trained)
 
 
+def test_a_model_of_the_user_s_own_trains_and_is_evaluated_if_trusted(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    text = "_target_: timm.create_model\nmodel_name: test_vit\nimg_size: 32\nnum_classes: null\n"
+    (tmp_path / "mine" / "model" / "vit.yaml").write_text(text)
+    typed = [entry for entry in TINY if not entry.startswith("model")]
+    outcome = command("train", "--config-dir", str(tmp_path / "mine"), *typed, "model=vit")
+    assert outcome.code == 0, outcome.err
+    assert "trust=true" in command("eval", f"checkpoint={only_run(tmp_path)}").err
+    assert command("eval", f"checkpoint={only_run(tmp_path)}", "trust=true").code == 0
+
+
 def test_a_checkpoint_that_names_a_foreign_class_is_refused_unless_trusted(command: Command, trained: Path) -> None:
     import torch
 
