@@ -42,6 +42,8 @@ def guarded(run_dir: Path, processes: int) -> Iterator[None]:
     """
     try:
         yield
+        if torch.distributed.is_initialized():  # its threads must not outlive the interpreter
+            torch.distributed.destroy_process_group()
     except SystemExit:  # how Lightning ends after Ctrl-C
         kept = run_dir / "checkpoints" / "last.ckpt"
         raise KeyboardInterrupt(f"the last checkpoint is {shorter(kept)}" if kept.is_file() else "") from None
