@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from swin_lab.errors import UserError, is_number, is_whole
 from swin_lab.ops.geometry import Size
@@ -23,12 +24,15 @@ class SwinShape:
     channels: tuple[int, ...]
     windows: tuple[Size, ...]
     """After shrinking to the map: parameter shapes follow from these."""
+    trained_windows: tuple[Size, ...]
+    """V2: the windows whose farthest offsets its bias is scaled to."""
     maps: tuple[Size, ...]
     """Height and width in tokens at `img_size`."""
 
     @classmethod
     def checked(
         cls,
+        version: int,
         img_size: int | Sequence[int],
         patch_size: int,
         in_channels: int,
@@ -37,10 +41,13 @@ class SwinShape:
         depths: Sequence[int],
         num_heads: Sequence[int],
         window_size: Windows,
+        pretrained_window_sizes: Windows,
         mlp_ratio: float,
         drop_path_rate: float,
     ) -> "SwinShape":
         """Raises UserError, naming the argument, its value and what would do, if they do not make a network."""
+        if version not in (1, 2) or not is_whole(version):
+            raise UserError(f"version={version} is unknown; 1 is Swin Transformer, 2 is Swin Transformer V2")
         size = _pair("img_size", img_size)
         for name, value in (("patch_size", patch_size), ("in_channels", in_channels), ("embed_dim", embed_dim)):
             _positive(name, value)
@@ -66,9 +73,27 @@ class SwinShape:
                 )
         maps = _maps(size, patch_size, len(depths))
         windows = tuple(
-            _shrunk(window, map_size) for window, map_size in zip(_windows(window_size, len(depths)), maps, strict=True)
+            _shrunk(window, map_size)
+            for window, map_size in zip(_per_stage_sizes("window_size", window_size, len(depths)), maps, strict=True)
         )
-        return cls(size, in_channels, num_classes, depths, num_heads, channels, windows, maps)
+        trained = _trained_windows(version, pretrained_window_sizes, windows)
+        return cls(size, in_channels, num_classes, depths, num_heads, channels, windows, trained, maps)
+
+
+def _trained_windows(version: int, pretrained_window_sizes: Windows, windows: tuple[Size, ...]) -> tuple[Size, ...]:
+    """Stage by stage, what is given; the window itself where 0 is given."""
+    entries = pretrained_window_sizes if isinstance(pretrained_window_sizes, Sequence) else [pretrained_window_sizes]
+    if not isinstance(entries, str) and all(is_whole(entry) and entry == 0 for entry in entries):
+        return windows
+    if version == 1:
+        raise UserError(
+            f"pretrained_window_sizes={plain(pretrained_window_sizes)} is for version=2; "
+            "version 1 has a table of its own for every window"
+        )
+    stages = len(windows)
+    filled = [windows[i % stages] if is_whole(entry) and entry == 0 else entry for i, entry in enumerate(entries)]
+    one_for_all = filled[0] if not isinstance(pretrained_window_sizes, Sequence) else filled
+    return tuple(_per_stage_sizes("pretrained_window_sizes", one_for_all, stages))
 
 
 def _maps(img_size: Size, patch_size: int, num_stages: int) -> tuple[Size, ...]:
@@ -84,22 +109,22 @@ def _shrunk(window: Size, map_size: Size) -> Size:
     return min(window[0], map_size[0]), min(window[1], map_size[1])
 
 
-def _windows(window_size: Windows, num_stages: int) -> list[Size]:
-    if isinstance(window_size, str) or not isinstance(window_size, Sequence):
-        return [_pair("window_size", window_size)] * num_stages
-    if len(window_size) != num_stages:
+def _per_stage_sizes(name: str, sizes: Windows, num_stages: int) -> list[Size]:
+    if isinstance(sizes, str) or not isinstance(sizes, Sequence):
+        return [_pair(name, sizes)] * num_stages
+    if len(sizes) != num_stages:
         raise UserError(
-            f"window_size={_plain(window_size)} has {len(window_size)} entries for {num_stages} stages; "
+            f"{name}={plain(sizes)} has {len(sizes)} entries for {num_stages} stages; "
             f"give one number, or one entry per stage (a non-square window is [height,width]: {[[4, 8]] * num_stages})"
         )
-    return [_pair("window_size", entry) for entry in window_size]
+    return [_pair(name, entry) for entry in sizes]
 
 
 def _pair(name: str, value: int | Sequence[int]) -> Size:
     if isinstance(value, str) or not isinstance(value, Sequence):
         value = (value, value)
     if len(value) != 2:
-        raise UserError(f"{name}={_plain(value)}: give one number or [height,width]")
+        raise UserError(f"{name}={plain(value)}: give one number or [height,width]")
     for side in value:
         _positive(name, side)
     return int(value[0]), int(value[1])
@@ -120,5 +145,8 @@ def _positive(name: str, value: int, shown: object = None) -> None:
         raise UserError(f"{name}={value if shown is None else shown}: {value!r} is not a whole number above zero")
 
 
-def _plain(value: object) -> object:
-    return [_plain(entry) for entry in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
+def plain(value: Any) -> Any:
+    """Tuples and other sequences as lists, so that numbers given in Python look like those from YAML; into dicts as well."""
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    return [plain(entry) for entry in value] if isinstance(value, Sequence) and not isinstance(value, str) else value

@@ -24,6 +24,7 @@ def list_models(pattern: str = "*") -> list[str]:
 def create_model(
     name: str,
     *,
+    version: int | None = None,
     num_classes: int | None = None,
     in_channels: int | None = None,
     img_size: int | Sequence[int] | None = None,
@@ -32,6 +33,7 @@ def create_model(
     depths: Sequence[int] | None = None,
     num_heads: Sequence[int] | None = None,
     window_size: Windows | None = None,
+    pretrained_window_sizes: Windows | None = None,
     mlp_ratio: float | None = None,
     qkv_bias: bool | None = None,
     drop_path_rate: float | None = None,
@@ -42,12 +44,13 @@ def create_model(
 
     Args:
         name: one of `list_models()`, such as "swin_tiny_patch4_window7_224".
-        num_classes: and all that follow: as in `SwinTransformer`; None keeps the variant's own value (1000 classes).
+        version: and all that follow: as in `SwinTransformer`; None keeps the variant's own value (1000 classes).
 
     Raises:
         UserError: no variant has that name, or the numbers do not fit each other.
     """
     given = {
+        "version": version,
         "num_classes": num_classes,
         "in_channels": in_channels,
         "img_size": img_size,
@@ -56,6 +59,7 @@ def create_model(
         "depths": depths,
         "num_heads": num_heads,
         "window_size": window_size,
+        "pretrained_window_sizes": pretrained_window_sizes,
         "mlp_ratio": mlp_ratio,
         "qkv_bias": qkv_bias,
         "drop_path_rate": drop_path_rate,

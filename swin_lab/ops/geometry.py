@@ -2,6 +2,7 @@
 
 References:
 1. Swin Transformer, arXiv 2103.14030, sections 3.2 (shifted windows, cyclic shift, relative position bias) and Fig. 4.
+2. Swin Transformer V2, arXiv 2111.09883, section 3.3 (log-spaced continuous relative position bias).
 
 Shapes: B batch · H, W feature map · C channels · M, N window height and width · T = M*N tokens · G windows per image
 """
@@ -95,6 +96,23 @@ def relative_position_index(window: Size, table_window: Size, device: torch.devi
     return make(window, table_window, str(device))
 
 
+def log_spaced_offsets(window: Size, trained_window: Size, device: torch.device) -> Tensor:
+    """The relative positions of a window as V2 sees them (equation 4 of ref. 2), one per row of a bias table.
+
+    Offsets are scaled so that those of the window the weights were trained with span -8..8, then sign(x) log2(1 + |x|) / 3.
+
+    Args:
+        window: (M, N).
+        trained_window: the window whose farthest offset is 8, (M', N').
+        device: where the offsets are wanted.
+
+    Returns:
+        ((2M-1)(2N-1), 2) of float32, (row, column), in the order of `relative_position_index`.
+    """
+    make = _log_spaced_offsets if _may_be_kept() else _log_spaced_offsets.__wrapped__
+    return make(window, trained_window, str(device))
+
+
 def shift_mask(map_size: Size, window: Size, shift: Size, device: torch.device) -> Tensor:
     """What is added to the logits of a cyclically shifted map so that only true neighbours attend to each other (Fig. 4).
 
@@ -125,7 +143,7 @@ def _axis_labels(length: int, window: int, shift: int) -> Tensor:
     return (position >= length - window).long() + (position >= length - shift).long()
 
 
-# The two caches hold small constants of the geometry: nothing in them depends on a weight or an image. They are made outside
+# The caches hold small constants of the geometry: nothing in them depends on a weight or an image. They are made outside
 # inference mode, because tensors born inside it may not be used by autograd later.
 
 
@@ -142,6 +160,17 @@ def _relative_position_index(window: Size, table_window: Size, device: str) -> T
         delta_row = rows[:, None] - rows[None, :] + table_window[0] - 1
         delta_column = columns[:, None] - columns[None, :] + table_window[1] - 1
         return (delta_row * (2 * table_window[1] - 1) + delta_column).to(device)
+
+
+@lru_cache(maxsize=128)
+def _log_spaced_offsets(window: Size, trained_window: Size, device: str) -> Tensor:
+    with torch.inference_mode(False):
+        axes = []
+        for side, trained in zip(window, trained_window, strict=True):
+            offset = torch.arange(1 - side, side, device="cpu", dtype=torch.float32)
+            axes.append(offset / max(trained - 1, 1) * 8)  # a window of one token has no offset but 0
+        offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 2)
+        return (offsets.sign() * (offsets.abs() + 1).log2() / 3).to(device)
 
 
 @lru_cache(maxsize=16)  # up to 10 MB each for images of 900 pixels

@@ -2,6 +2,7 @@
 
 References:
 1. Swin Transformer, arXiv 2103.14030, section 3.2, equation 4: softmax(q k^T / sqrt(D) + bias) v within each window.
+2. Swin Transformer V2, arXiv 2111.09883, section 3.2, equation 2: softmax(cos(q, k) * scale + bias) v.
 
 Callers never see a window: padding, cyclic shift, partition, bias, mask and their inverses all live behind
 `window_attention`, so that a fused kernel may replace every copy in here.
@@ -28,6 +29,7 @@ def window_attention(
     window: Size,
     shift: Size = (0, 0),
     pad_value: Tensor | None = None,
+    cosine_scale: Tensor | None = None,
     backend: str = "auto",
 ) -> Tensor:
     """Attention within each window of a map, with relative position bias.
@@ -40,6 +42,8 @@ def window_attention(
         shift: how far windows are moved down and right, less than the window; (0, 0) for W-MSA, half a window for SW-MSA.
         pad_value: what a position added to fill the last window holds, (3C,): the bias of the linear layer that made
             `qkv_BHWC`, because a padding token is a zero before that layer. Zeros if None.
+        cosine_scale: for the cosine attention of V2, what each head's cosines are multiplied with, (h, 1, 1); None for the
+            scaled dot product of V1.
         backend: "reference" (plain maths, fp32 softmax: the specification), "sdpa" (torch's fused attention) or "auto".
 
     Returns:
@@ -60,7 +64,11 @@ def window_attention(
     if shifted:
         bias = bias + geometry.shift_mask(padded_size, fitted, shift, bias.device)[:, None]  # (G, h, T, T)
     q, k, v = _split_heads(geometry.partition(qkv, fitted), num_heads)
-    attended = attention_backend(backend)(q, k, v, bias)
+    if cosine_scale is None:
+        attended = attention_backend(backend)(q, k, v, bias, q.shape[-1] ** -0.5)
+    else:
+        q, k = _unit(q) * cosine_scale, _unit(k)
+        attended = attention_backend(backend)(q, k, v, bias, 1.0)
 
     out = geometry.reverse_partition(attended, fitted, padded_size)
     if shifted:
@@ -68,29 +76,34 @@ def window_attention(
     return out[:, :H, :W].contiguous()
 
 
-def attention_backend(name: str) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """The function of that name: q, k, v, each (B, G, h, T, D), and bias (1 or G, h, T, T) -> (B, G, T, C)."""
+def attention_backend(name: str) -> Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]:
+    """The function of that name: q, k, v, each (B, G, h, T, D), bias (1 or G, h, T, T) and scale of q k^T -> (B, G, T, C)."""
     if name not in BACKENDS:
         raise UserError(f"attention backend {name!r} is unknown; choose one of {', '.join(BACKENDS)}")
     return BACKENDS[name]
 
 
-def reference(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+def reference(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
     """The specification: equation 4 of the paper spelled out, softmax in fp32."""
-    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1) + bias  # (B, G, h, T, T)
+    logits = (q * scale) @ k.transpose(-2, -1) + bias  # (B, G, h, T, T)
     weights = logits.softmax(dim=-1, dtype=torch.float32).to(v.dtype)
     return _join_heads(weights @ v)
 
 
-def sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+def sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
     """torch's scaled_dot_product_attention, windows beside heads so that the bias is not copied for every image."""
     B, G, h, T, D = q.shape
-    mask = bias.to(q.dtype).expand(G, h, T, T).reshape(1, G * h, T, T)
-    q, k, v = (x.reshape(B, G * h, T, D) for x in (q, k, v))  # 4-D: with 5-D inputs the fused kernels step aside
-    return _join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).reshape(B, G, h, T, D))
+    mask = bias.to(v.dtype).expand(G, h, T, T).reshape(1, G * h, T, T)
+    q, k, v = (x.to(v.dtype).reshape(B, G * h, T, D) for x in (q, k, v))  # 4-D: with 5-D inputs the fused kernels step aside
+    return _join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).reshape(B, G, h, T, D))
 
 
 BACKENDS = {"auto": sdpa, "reference": reference, "sdpa": sdpa}
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Vectors of length one along the last axis, in fp32 at least: the square of a small half-precision number is zero."""
+    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
 
 
 def _bias(table: Tensor, window: Size, table_window: Size) -> Tensor:

@@ -15,7 +15,7 @@ from torch import nn
 from swin_lab.errors import UserError, did_you_mean, is_number, is_whole
 
 SCALINGS = ("linear", "sqrt", "none")
-NEVER_DECAYED = ("relative_position_bias_table",)
+NEVER_DECAYED = ("relative_position_bias_table", "cpb_mlp", "logit_scale")
 
 
 @dataclass(frozen=True, kw_only=True)
