@@ -7,13 +7,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from swin_lab.models import SwinTransformer, create_model, list_models
+    from swin_lab.models import Backbone, SwinTransformer, create_model, list_models
+    from swin_lab.weights import load_model, save_weights
 
 __version__ = "0.1.0"
-__all__ = ["SwinTransformer", "__version__", "create_model", "list_models"]
+__all__ = [
+    "Backbone",
+    "SwinTransformer",
+    "__version__",
+    "create_model",
+    "list_models",
+    "load_model",
+    "save_weights",
+]
 
 
 def __getattr__(name: str) -> object:
     if name in __all__:
-        return getattr(import_module("swin_lab.models"), name)
+        room = "swin_lab.weights" if name in ("load_model", "save_weights") else "swin_lab.models"
+        return getattr(import_module(room), name)
     raise AttributeError(f"module 'swin_lab' has no attribute {name!r}")

@@ -1,0 +1,50 @@
+"""The classes of ImageNet-1k and of the 22k heads of Swin, in the order of their rows.
+
+WordNet ids and words come from timm's lists. The 22k heads are indexed by the sorted list of 21,843 synsets, of which two
+have no pictures; their rows serve the last two synsets instead. Lists that delete the two (transformers' published labels,
+timm's imagenet22k_synsets.txt) name wrong classes from row 9205 on.
+"""
+
+from functools import cache
+
+from timm.data.imagenet_info import ImageNetInfo
+
+ROWS_1K, ROWS_22K = 1000, 21841
+WITHOUT_PICTURES = {9205: 21841, 15027: 21842}
+"""Row of the head -> entry of the sorted list that it serves."""
+
+TEDDY, TEDDY_ROW = "n04399382", 5564
+"""The one class of 1k that the list lacks, and where the published map sends it (n03013580, chemise or teddy)."""
+
+
+@cache
+def wordnet_ids(rows: int) -> tuple[str, ...] | None:
+    """Of a head with 1,000 or 21,841 rows, row by row; None for any other number."""
+    if rows == ROWS_1K:
+        return tuple(ImageNetInfo("imagenet-1k").label_names())
+    if rows == ROWS_22K:
+        synsets = ImageNetInfo("imagenet-21k-goog").label_names()
+        return tuple(synsets[WITHOUT_PICTURES.get(row, row)] for row in range(ROWS_22K))
+    return None
+
+
+@cache
+def rows_of_1k_in_22k() -> tuple[int, ...]:
+    """For every class of ImageNet-1k its row in a 22k head: the published map22kto1k."""
+    row_of = {synset: row for row, synset in enumerate(ImageNetInfo("imagenet-21k-goog").label_names())}
+    return tuple(TEDDY_ROW if synset == TEDDY else row_of[synset] for synset in wordnet_ids(ROWS_1K) or ())
+
+
+@cache
+def words(wordnet_id: str) -> str:
+    """What a class is called: "tench, Tinca tinca"; the id itself if the lists do not know it."""
+    return str(_descriptions().get(wordnet_id, wordnet_id))
+
+
+@cache
+def _descriptions() -> dict[str, str]:
+    described: dict[str, str] = {}
+    for subset in ("imagenet-21k-goog", "imagenet-1k"):
+        info = ImageNetInfo(subset)
+        described |= dict(zip(info.label_names(), info.label_descriptions(), strict=True))
+    return described

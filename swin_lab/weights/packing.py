@@ -1,0 +1,100 @@
+"""Tensors that other libraries keep in another form than ours: pairs of functions, each the inverse of the other.
+
+All of them map named tensors, under our names, to new ones; what they do not know passes unchanged.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+
+
+def keep(tensors: Tensors) -> Tensors:
+    """Of layouts that keep every tensor as we do."""
+    return tensors
+
+
+def join_query_key_value(tensors: Tensors) -> Tensors:
+    """transformers: three linear layers -> one `attn.qkv`; in V2, where keys have no bias, `attn.q_bias` and `attn.v_bias`."""
+    joined: Tensors = {}
+    used: set[str] = set()
+    for name, tensor in tensors.items():
+        block, q, kind = name.partition("attn.q.")
+        if q:
+            k, v = tensors.get(f"{block}attn.k.{kind}"), tensors.get(f"{block}attn.v.{kind}")
+            if k is not None and v is not None and tensor.shape == k.shape == v.shape and tensor.ndim > 0:
+                joined[f"{block}attn.qkv.{kind}"] = torch.cat([tensor, k, v])
+                used |= {f"{block}attn.{letter}.{kind}" for letter in "qkv"}
+            elif k is None and v is not None and kind == "bias":
+                joined[f"{block}attn.q_bias"], joined[f"{block}attn.v_bias"] = tensor, v
+                used |= {name, f"{block}attn.v.bias"}
+    return joined | {name: tensor for name, tensor in tensors.items() if name not in used}
+
+
+def split_query_key_value(tensors: Tensors) -> Tensors:
+    """The inverse of `join_query_key_value`."""
+    split: Tensors = {}
+    for name, tensor in tensors.items():
+        block, qkv, kind = name.partition("attn.qkv.")
+        if qkv:
+            for letter, part in zip("qkv", tensor.chunk(3), strict=True):
+                split[f"{block}attn.{letter}.{kind}"] = part.contiguous()
+        elif name.endswith(("attn.q_bias", "attn.v_bias")):
+            split[name.removesuffix("_bias") + ".bias"] = tensor
+        else:
+            split[name] = tensor
+    return split
+
+
+def unpack_query_value_bias(tensors: Tensors) -> Tensors:
+    """torchvision's V2: one bias of which the keys' part has no effect -> `attn.q_bias` and `attn.v_bias`."""
+    unpacked: Tensors = {}
+    for name, tensor in tensors.items():
+        block, bias, _ = name.partition("attn.qkv.bias")
+        if bias and f"{block}attn.logit_scale" in tensors and tensor.ndim == 1 and len(tensor) % 3 == 0:
+            q, _, v = tensor.chunk(3)
+            unpacked[f"{block}attn.q_bias"], unpacked[f"{block}attn.v_bias"] = q.clone(), v.clone()
+        else:
+            unpacked[name] = tensor
+    return unpacked
+
+
+def pack_query_value_bias(tensors: Tensors) -> Tensors:
+    """The inverse of `unpack_query_value_bias`; the keys' part is zero, as torchvision sets it."""
+    packed: Tensors = {}
+    for name, tensor in tensors.items():
+        block, q_bias, _ = name.partition("attn.q_bias")
+        if q_bias:
+            packed[f"{block}attn.qkv.bias"] = torch.cat([tensor, torch.zeros_like(tensor), tensors[f"{block}attn.v_bias"]])
+        elif not name.endswith("attn.v_bias"):
+            packed[name] = tensor
+    return packed
+
+
+# nn.Unfold, with which mmpretrain merges, lists for each channel the neighbours (0,0), (0,1), (1,0), (1,1); we list for each
+# of the neighbours (0,0), (1,0), (0,1), (1,1) the channels, as the official code does. V2 norms come after the merging.
+
+NEIGHBOURS = [0, 2, 1, 3]
+"""Where each neighbour of one order stands in the other."""
+
+
+def undo_unfold_order(tensors: Tensors) -> Tensors:
+    """mmpretrain: the inputs of every merging, (..., C x 4) -> (..., 4 x C)."""
+    return _reordered(tensors, lambda x: x.unflatten(-1, (-1, 4))[..., NEIGHBOURS].transpose(-1, -2).flatten(-2))
+
+
+def merge_in_unfold_order(tensors: Tensors) -> Tensors:
+    """The inverse of `undo_unfold_order`."""
+    return _reordered(tensors, lambda x: x.unflatten(-1, (4, -1))[..., NEIGHBOURS, :].transpose(-1, -2).flatten(-2))
+
+
+def _reordered(tensors: Tensors, order: Callable[[Tensor], Tensor]) -> Tensors:
+    done: Tensors = {}
+    for name, tensor in tensors.items():
+        place, merge, _ = name.partition(".merge.")
+        reduction = tensors.get(f"{place}.merge.reduction.weight")
+        is_input = merge and reduction is not None and tensor.ndim > 0 and tensor.shape[-1] == reduction.shape[-1]
+        done[name] = order(tensor) if is_input and tensor.shape[-1] % 4 == 0 else tensor
+    return done
