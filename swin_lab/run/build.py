@@ -15,7 +15,12 @@ from torch import nn
 
 from swin_lab.data import ImageSource, Loading, Preprocessing, channel_statistics
 from swin_lab.errors import UserError, did_you_mean, is_number, is_whole
+from swin_lab.models import SwinTransformer
 from swin_lab.paths import CONF
+from swin_lab.weights import Checkpoint, load, open_checkpoint, with_trained_windows
+from swin_lab.weights.adapt import METHODS
+from swin_lab.weights.checkpoint import NETWORK_CLASS
+from swin_lab.weights.head import POLICIES
 
 Config = dict[str, Any]
 
@@ -110,6 +115,22 @@ def check_augment(augment: Config) -> None:
             raise UserError(f"augment.{key} must be a list of transforms, [] for none")
 
 
+def check_transfer(transfer: Config) -> None:
+    """Raises UserError for a key that is none, or a value that no transfer has."""
+    taken = inspect.signature(load).parameters
+    for key in transfer:
+        if key not in taken:
+            raise UserError(f"unknown key transfer.{key}{did_you_mean(key, taken)}")
+    for key, choices in (("head", POLICIES), ("tables", METHODS)):
+        if key in transfer and transfer[key] not in choices:
+            raise UserError(f"transfer.{key}={transfer[key]} is unknown{did_you_mean(str(transfer[key]), choices)}")
+
+
+def transfer_arguments(transfer: Config) -> Config:
+    """Of `swin_lab.weights.load`: what is given."""
+    return {key: value for key, value in transfer.items() if value is not None}
+
+
 def make_source(data: Config) -> tuple[ImageSource, Loading]:
     """The pictures of a `data` node, and how they are read."""
     shared = {field.name for field in fields(Loading)}
@@ -138,9 +159,28 @@ def make_network(model: Config, num_classes: int) -> tuple[nn.Module, Config]:
 def check_model(model: Config) -> None:
     """Tells of a wrong model before any picture is read: ours is built without memory, of others only the keys are checked."""
     check_arguments("model", model)
-    if model.get("_target_") == "swin_lab.models.SwinTransformer":
+    if model.get("_target_") == NETWORK_CLASS:
         with torch.device("meta"):
             make("model", {**model, "num_classes": model.get("num_classes") or 2})
+
+
+def open_weights(weights: str | None, transfer: Config, model: Config) -> tuple[Checkpoint | None, Config]:
+    """The weights that training starts from, and the `model` node that fits them; (None, the node) without any.
+
+    Raises:
+        UserError: they cannot be read, or are those of another network.
+    """
+    if weights is None:
+        return None, model
+    if model.get("_target_") != NETWORK_CLASS:
+        raise UserError(f"weights={weights} is for {NETWORK_CLASS}; the model is a {model.get('_target_')}")
+    checkpoint = open_checkpoint(weights, name=transfer.get("name"), ema=bool(transfer.get("ema")))
+    with torch.device("meta"):
+        asked = SwinTransformer(
+            **{key: value for key, value in model.items() if key != "_target_" and value is not None}
+        ).config
+    fitting = with_trained_windows(checkpoint, asked)
+    return checkpoint, {**model, "pretrained_window_sizes": fitting["pretrained_window_sizes"]}
 
 
 def make_preprocessing(model: Config, loading: Loading, source: ImageSource) -> Preprocessing:

@@ -1,4 +1,4 @@
-"""Evaluation of a checkpoint that describes itself: model, preprocessing and, if nothing else is given, data."""
+"""Evaluation of weights of any origin; the checkpoint of a run says by itself on which data."""
 
 import json
 import logging
@@ -9,18 +9,25 @@ from typing import Any
 
 import rich
 from lightning.pytorch.callbacks import RichProgressBar
+from torch import nn
 
 from swin_lab.data import ImageData, ImageSource, Preprocessing
 from swin_lab.errors import UserError, is_whole
 from swin_lab.report import ClassResults, print_evaluation
 from swin_lab.run import build
-from swin_lab.run.checkpoint import find_checkpoint, read_checkpoint, refuse_foreign_classes
+from swin_lab.run.checkpoint import card_of_run, refuse_foreign_classes, tensors_of_run
 from swin_lab.run.directory import run_directory, start_console, timed
 from swin_lab.run.guard import guarded
 from swin_lab.run.identity import describe_data, identity
 from swin_lab.training import Classifier
+from swin_lab.weights import load
+from swin_lab.weights.checkpoint import NETWORK_CLASS, locate
+from swin_lab.weights.files import Contents, read
 
 log = logging.getLogger("swin_lab")
+
+FOREIGN: dict[str, Any] = {"device_batch": 64, "precision": "auto"}
+"""For weights that come from no run."""
 
 
 def run(config: dict[str, Any], wanted_dir: Path | None) -> dict[str, Any]:
@@ -39,22 +46,21 @@ def run(config: dict[str, Any], wanted_dir: Path | None) -> dict[str, Any]:
     start_console(quiet=int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0"))) > 0)
     overrides = config.pop("overrides", [])
     build.check_top_keys(config, "eval")
-    file = find_checkpoint(str(config["checkpoint"]))
-    card, tensors = read_checkpoint(file)
-    given = config.get("data") or {}
-    data_node = given if "_target_" in given else {**card["config"]["data"], **given}
+    build.check_transfer(config["transfer"])
+    contents = read(locate(str(config["checkpoint"])))
+    card: dict[str, Any] = card_of_run(contents) or FOREIGN | (contents.card or {})
+    data_node = _data_node(config, card, contents.file)
     if not config["trust"]:
-        refuse_foreign_classes(file, {"model": card["model"]} | ({} if "_target_" in given else {"data": data_node}))
+        named = {"model": card["model"]} if "model" in card else {}
+        refuse_foreign_classes(contents.file, named | ({} if "_target_" in (config.get("data") or {}) else {"data": data_node}))
 
     source, loading = build.make_source(data_node)
-    _check_classes(source, card["class_names"])
-    network = build.make("model", card["model"])
-    network.load_state_dict(tensors)
+    network, preprocessing, report = _network(config, card, contents, source)
     classifier = Classifier(network, len(source.class_names), card)
     data = ImageData(
         source,
         None,
-        Preprocessing.from_dict(card["preprocessing"]).for_evaluation(),
+        Preprocessing.from_dict(preprocessing).for_evaluation(),
         global_batch=1,
         device_batch=_batch(card["device_batch"] if config["batch"] is None else config["batch"]),
         seed=0,
@@ -67,14 +73,16 @@ def run(config: dict[str, Any], wanted_dir: Path | None) -> dict[str, Any]:
     )
 
     with (
-        run_directory(trainer, wanted_dir or _results_folder(config["out"], file), config, overrides) as folder,
+        run_directory(trainer, wanted_dir or _results_folder(config["out"], contents.file), config, overrides) as folder,
         guarded(folder, trainer.world_size),
     ):
+        for label, text in report:
+            log.info("%-10s %s", label, text)
         trainer.validate(classifier, data, verbose=False)
         result: dict[str, Any] = {"metrics": classifier.metrics, "skipped": len(data.skipped_everywhere())}
         if trainer.is_global_zero:
             result |= {
-                "checkpoint": str(file),
+                "checkpoint": str(contents.file),
                 "run_dir": str(folder),
                 "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
                 "images": classifier.images_evaluated,
@@ -85,6 +93,40 @@ def run(config: dict[str, Any], wanted_dir: Path | None) -> dict[str, Any]:
             _write(result, classifier, source, folder)
             print_evaluation(result)
     return result
+
+
+def _data_node(config: dict[str, Any], card: dict[str, Any], file: Path) -> dict[str, Any]:
+    """What is given, or what the checkpoint's run was trained with, or this with a few keys changed."""
+    given: dict[str, Any] = config.get("data") or {}
+    if "_target_" in given:
+        return given
+    if "config" not in card:
+        raise UserError(f"{file.name} does not say on which data; give data=folder data.root=... or another choice of data")
+    return {**card["config"]["data"], **given}
+
+
+def _network(
+    config: dict[str, Any], card: dict[str, Any], contents: Contents, source: ImageSource
+) -> tuple[nn.Module, dict[str, Any], list[tuple[str, str]]]:
+    """The network, its preprocessing as plain Python, and what there is to say of its weights."""
+    if "model" in card and card["model"].get("_target_") != NETWORK_CLASS:  # a class of the user's own
+        _check_classes(source, card["class_names"])
+        network: nn.Module = build.make("model", card["model"])
+        network.load_state_dict(tensors_of_run(contents))
+        return network, card["preprocessing"], []
+    if "model" in card and config["transfer"]["head"] == "auto":
+        _check_classes(source, card["class_names"] or source.class_names)
+    swin, report = load(
+        contents.file,
+        class_names=list(source.class_names),
+        **build.transfer_arguments(config["transfer"]),
+    )
+    if report.rows is None or None in report.rows:
+        raise UserError(
+            f"{contents.file.name} cannot be evaluated on these {len(source.class_names)} classes; its head would be "
+            f"{report.head}.\nGive data of the checkpoint's classes, or transfer.head=keep if they are the same in this order"
+        )
+    return swin, swin.card["preprocessing"], report.lines()
 
 
 def _write(result: dict[str, Any], classifier: Classifier, source: ImageSource, folder: Path) -> None:

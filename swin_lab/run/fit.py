@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from swin_lab import __version__
 from swin_lab.data import ImageData, ImageSource, Preprocessing
 from swin_lab.errors import UserError, is_whole
+from swin_lab.models import SwinTransformer
 from swin_lab.ops.window_attention import attention_backend
 from swin_lab.report import print_training
 from swin_lab.run import build
@@ -25,6 +26,7 @@ from swin_lab.run.guard import guarded
 from swin_lab.run.identity import describe_data, identity
 from swin_lab.run.loggers import close, flat, make_loggers
 from swin_lab.training import Classifier, EpochLines
+from swin_lab.weights import Report, transfer
 
 log = logging.getLogger("swin_lab")
 
@@ -92,10 +94,13 @@ class _Parts:
         self.lines.images_per_batch = self.batching.device_batch * self.batching.devices
 
         build.check_model(config["model"])
+        build.check_transfer(config["transfer"])
+        self.weights, model = build.open_weights(config["weights"], config["transfer"], config["model"])
         self.source, loading = build.make_source(config["data"])
         _check_size(self.source, self.batching)
         torch.manual_seed(config["seed"])  # the same start whatever the data has drawn
-        self.network, self.model = build.make_network(config["model"], len(self.source.class_names))
+        self.network, self.model = build.make_network(model, len(self.source.class_names))
+        self.report = self._fill_network()
         self.preprocessing = build.make_preprocessing(self.model, loading, self.source)
         build.check_augment(config["augment"])
         augment = {key: [build.make(f"augment.{key}", node) for node in nodes] for key, nodes in config["augment"].items()}
@@ -119,6 +124,21 @@ class _Parts:
             seed=config["seed"],
         )
 
+    def _fill_network(self) -> Report | None:
+        """Puts the weights that the run starts from into the network."""
+        if self.weights is None:
+            return None
+        assert isinstance(self.network, SwinTransformer)
+        settings = self.config["transfer"]
+        return transfer(
+            self.weights,
+            self.network,
+            head=settings["head"],
+            class_names=list(self.source.class_names),
+            tables=settings["tables"],
+            strict=settings["strict"],
+        )
+
     def attach(self, run_dir: Path) -> None:
         """Tells checkpoints and loggers where the run directory is."""
         self.best.dirpath = self.last.dirpath = str(run_dir / "checkpoints")
@@ -132,6 +152,8 @@ class _Parts:
         train, val = len(self.source.train.labels), len(self.source.val.labels)
         rate = self.optimizer.scaled_lr(self.batching.global_batch)
         log.info("model      %s, %s parameters", type(self.network).__name__, f"{parameters:,}")
+        for label, text in self.report.lines() if self.report is not None else ():
+            log.info("%-10s %s", label, text)
         log.info(
             "data       %s training and %s validation images, %s classes",
             f"{train:,}",

@@ -13,14 +13,13 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric, Metric, MetricCollection, SumMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
+from swin_lab.card import CARD
 from swin_lab.errors import UserError, is_number
 from swin_lab.training.optim import AdamW
 from swin_lab.training.schedule import Schedule
 
 log = logging.getLogger("swin_lab.training")
 
-CARD = "swin_lab"
-"""Key under which a checkpoint describes itself."""
 MOST_CONFUSION_CLASSES = 2000
 """Beyond it the confusion matrix, classes squared, is not kept."""
 

@@ -54,18 +54,20 @@ class AdamW:
         return self.lr * {"linear": ratio, "sqrt": sqrt(ratio), "none": 1.0}[self.lr_scaling]
 
     def build(self, network: nn.Module, global_batch: int, fused: bool) -> torch.optim.AdamW:
-        """The optimizer of a network's trainable parameters; fused is one kernel for all of them."""
+        """The optimizer of a network's parameters; fused is one kernel for all of them."""
         groups = parameter_groups(network, self.weight_decay)
         betas = (self.betas[0], self.betas[1])
         return torch.optim.AdamW(groups, lr=self.scaled_lr(global_batch), betas=betas, eps=self.eps, fused=fused)
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters as two groups: decayed, and not decayed (one axis, biases, bias tables)."""
+    """All parameters as two groups: decayed, and not decayed (one axis, biases, bias tables, V2's bias MLP and logit scale).
+
+    Frozen ones are among them: without a gradient they stay as they are, and may thaw later.
+    """
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            exempt = parameter.ndim <= 1 or name.endswith(".bias") or any(part in name for part in NEVER_DECAYED)
-            (plain if exempt else decayed).append(parameter)
+        exempt = parameter.ndim <= 1 or name.endswith(".bias") or any(part in name for part in NEVER_DECAYED)
+        (plain if exempt else decayed).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]

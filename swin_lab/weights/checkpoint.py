@@ -1,5 +1,7 @@
 """A file of weights, understood: which network it holds, under our names."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,10 @@ NETWORK_CLASS = "swin_lab.models.SwinTransformer"
 
 BODY = ("version", "patch_size", "embed_dim", "depths", "num_heads", "mlp_ratio", "qkv_bias")
 """Arguments of `SwinTransformer` that no transfer can change."""
+
+
+SHOWN = 10
+"""Names in a list of a message."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,47 @@ class Checkpoint:
         """Names of the variants that this network is."""
         return [name for name in list_models() if not _differences(self.config, name)]
 
+    def origin(self) -> list[tuple[str, str]]:
+        """Which file and which network: (what, in words)."""
+        config, shape = self.config, self.shape
+        windows = "-".join(side_by_side(window) for window in dict.fromkeys(shape.windows))
+        depths, heads = ("-".join(map(str, numbers)) for numbers in (shape.depths, shape.num_heads))
+        network = (
+            f"Swin V{config['version']}, C={config['embed_dim']}, depths {depths}, heads {heads}, windows {windows}, "
+            f"{side_by_side(shape.img_size)} pixels, {shape.num_classes} classes"
+        )
+        return [
+            ("weights", f"{self.source}, layout {self.layout.label}" + (f", key {self.key}" if self.key else "")),
+            ("network", network + (f" = {self.variants[0]}" if self.variants else "")),
+        ]
+
+    def asides(self) -> list[tuple[str, str]]:
+        """What else there is to say of the file: (what, in words)."""
+        derived = Counter(name.rpartition(".")[2] for name in self.derived)
+        outside = ", ".join(dict.fromkeys(name.split(".")[0] for name in self.left_out))
+        lines = [
+            ("ignored", ", ".join(f"{count} {name}" for name, count in derived.items()) + " (derived)" * bool(derived)),
+            ("left out", f"{len(self.left_out)} tensors outside the network ({outside})" if outside else ""),
+            ("unused", listed(self.unexpected + self.misshapen)),
+            ("warning", listed(self.unusable)),
+            *(("note", note) for note in self.notes),
+        ]
+        return [(label, text) for label, text in lines if text]
+
+    def lines(self) -> list[tuple[str, str]]:
+        """All that is known of the file: (what, in words)."""
+        names, prepared = self.card.get("class_names"), self.card.get("preprocessing")
+        trained = self.shape.trained_windows != self.shape.windows
+        numbers = sum(tensor.numel() for tensor in self.tensors.values())
+        lines = [
+            ("tensors", f"{len(self.tensors)} of the network, {numbers:,} numbers"),
+            ("trained", "with windows " + "-".join(map(side_by_side, self.shape.trained_windows)) if trained else ""),
+            ("lacks", listed(self.missing)),
+            ("classes", listed(names) if names else "not named" if self.shape.num_classes else "none: no head"),
+            ("pictures", ", ".join(f"{key} {_short(value)}" for key, value in prepared.items()) if prepared else ""),
+        ]
+        return [*self.origin(), *((label, text) for label, text in lines if text), *self.asides()]
+
 
 def open_checkpoint(
     source: str | Path,
@@ -81,21 +128,27 @@ def open_checkpoint(
     given = str(source)
     if name is not None:
         model_config(name)  # raises for an unknown one
-    path = fetch(given) if is_hub_id(given) else find_file(_known_to_exist(given))
-    contents = read(path)
+    contents = read(locate(given))
     try:
         return _understood(given, contents, name, img_size, window_size, ema)
     except UserError as error:
         raise UserError(f"{given}: {error}") from error
 
 
-def _known_to_exist(given: str) -> str:
+def locate(given: str) -> Path:
+    """The file or folder that is meant by a path, or by the id of a model on the hub, which is then fetched.
+
+    Raises:
+        UserError: there is none.
+    """
+    if is_hub_id(given):
+        return fetch(given)
     if given in list_models() and not Path(given).exists():
         raise UserError(
             f"{given} is the name of a model, not of a file; swin_lab.create_model makes one with random weights, "
             f"published ones are on the hub, for example timm/{given}.ms_in1k"
         )
-    return given
+    return find_file(given)
 
 
 def _understood(
@@ -275,3 +328,19 @@ def _type_notes(tensors: Tensors) -> list[str]:
     types = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values() if tensor.is_floating_point()}
     others = sorted(types - {"float32"})
     return [f"{' and '.join(others)} converted to float32"] if others else []
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first ten names, and how many there are."""
+    return ", ".join(names[:SHOWN]) + (f", ... ({len(names)} in all)" if len(names) > SHOWN else "")
+
+
+def side_by_side(size: tuple[int, int]) -> str:
+    """One number for a square, 4x8 for others."""
+    return str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return "x".join(map(_short, value)) if all(isinstance(entry, int) for entry in value) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -83,7 +83,7 @@ def find_file(given: str) -> Path:
     if _weights_of_folder(path):
         return path
     raise UserError(
-        f"{given}: the folder holds no checkpoints/best.ckpt or checkpoints/last.ckpt (a run), and no "
+        f"{given}: the folder holds no checkpoints/best.ckpt or checkpoints/last.ckpt (is it a run directory?), and no "
         f"{' or '.join(TRANSFORMERS_FILES)} (a downloaded model)"
     )
 
@@ -98,7 +98,10 @@ def read(path: Path) -> Contents:
         tree, card = _read_file(path)
         return Contents(path, tree, card, _json_beside(path, "config.json"), _json_beside(path, "preprocessor_config.json"))
     tree, card = {}, None
-    for file in _weights_of_folder(path):
+    files = _weights_of_folder(path)
+    if not files:
+        raise UserError(f"{path} is a folder without {' or '.join(TRANSFORMERS_FILES)}")
+    for file in files:
         part, card = _read_file(file)
         tree |= part
     return Contents(path, tree, card, _json(path / "config.json"), _json(path / "preprocessor_config.json"))

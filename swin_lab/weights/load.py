@@ -14,12 +14,9 @@ from swin_lab.errors import UserError
 from swin_lab.models import SwinTransformer
 from swin_lab.models.shape import Windows, plain
 from swin_lab.weights.adapt import adapt_channels, check_method, resize_table
-from swin_lab.weights.checkpoint import BODY, Checkpoint, open_checkpoint, simplest
+from swin_lab.weights.checkpoint import BODY, Checkpoint, listed, open_checkpoint, side_by_side, simplest
 from swin_lab.weights.head import HeadPlan, fill_head, plan_head
 from swin_lab.weights.imagenet import ROWS_1K, wordnet_ids
-
-SHOWN = 10
-"""Names of an error's list."""
 
 
 @dataclass(frozen=True)
@@ -32,38 +29,21 @@ class Report:
     resized: list[str]
     """In words, one entry per kind."""
     head: str
+    rows: list[int | None] | None
+    """Of the file's head, for each class, None for a class that starts anew; None if the whole head does."""
     new: list[str]
     """Our names of tensors that the file did not fill, the head's aside."""
 
     def lines(self) -> list[tuple[str, str]]:
         """(what, in words), for printing."""
-        c, shape = self.checkpoint, self.checkpoint.shape
-        windows = "-".join(_side(window) for window in dict.fromkeys(shape.windows))
-        derived = Counter(name.rpartition(".")[2] for name in c.derived)
-        left_out = list(dict.fromkeys(name.split(".")[0] for name in c.left_out))
-        lines = [
-            ("weights", f"{c.source}, layout {c.layout.label}" + (f", key {c.key}" if c.key else "")),
-            (
-                "network",
-                f"Swin V{c.config['version']}, C={c.config['embed_dim']}, depths {_joined(shape.depths)}, "
-                f"heads {_joined(shape.num_heads)}, windows {windows}, {_side(shape.img_size)} pixels, "
-                f"{shape.num_classes} classes" + (f" = {c.variants[0]}" if c.variants else ""),
-            ),
-            ("loaded", f"{self.loaded} of {len(c.tensors)} tensors"),
+        checkpoint = self.checkpoint
+        done = [
+            ("loaded", f"{self.loaded} of {len(checkpoint.tensors)} tensors"),
             *(("resized", entry) for entry in self.resized),
             ("head", self.head),
+            *([("new", listed(self.new))] if self.new else []),
         ]
-        if derived:
-            lines.append(("ignored", ", ".join(f"{count} {name}" for name, count in derived.items()) + " (derived)"))
-        for label, names in (
-            ("left out", [f"{len(c.left_out)} tensors outside the network ({', '.join(left_out)})"] if left_out else []),
-            ("new", self.new),
-            ("unused", c.unexpected + c.misshapen),
-            ("warning", c.unusable),
-        ):
-            if names:
-                lines.append((label, _listed(names)))
-        return lines + [("note", note) for note in c.notes]
+        return [*checkpoint.origin(), *done, *checkpoint.asides()]
 
     def __str__(self) -> str:
         return "\n".join(f"{label:<10} {text}" for label, text in self.lines())
@@ -233,7 +213,9 @@ def transfer(
         filled[key] = tensor
     if shape.trained_windows != shape.windows:
         pairs = zip(shape.trained_windows, shape.windows, strict=True)
-        changes = dict.fromkeys(f"{_side(trained)} -> {_side(window)}" for trained, window in pairs if trained != window)
+        changes = dict.fromkeys(
+            f"{side_by_side(trained)} -> {side_by_side(window)}" for trained, window in pairs if trained != window
+        )
         resized[f"windows {', '.join(changes)}: the bias keeps the coordinates of its training"] += 1
 
     network.load_state_dict(filled, strict=False)
@@ -246,14 +228,14 @@ def transfer(
     }
     loaded = len(filled) + (sum(key.startswith("head.") for key in held) if plan.rows is not None else 0)
     kinds = [f"{count} {kind}" if kind.startswith("tables") else kind for kind, count in resized.items()]
-    return Report(checkpoint, loaded, kinds, plan.said, new)
+    return Report(checkpoint, loaded, kinds, plan.said, plan.rows, new)
 
 
 def _refuse_partial(checkpoint: Checkpoint) -> None:
     headless = checkpoint.shape.num_classes == 0
     missing = [key for key in checkpoint.missing if not (headless and key.startswith("head."))]
     problems = [
-        f"{what} {len(names)} of its tensors: {_listed(names)}"
+        f"{what} {len(names)} of its tensors: {listed(names)}"
         for what, names in (
             ("lacks", missing),
             ("has the wrong shape for", checkpoint.misshapen),
@@ -262,7 +244,7 @@ def _refuse_partial(checkpoint: Checkpoint) -> None:
         if names
     ]
     if checkpoint.unexpected:
-        problems.append(f"holds {len(checkpoint.unexpected)} tensors that no Swin has: {_listed(checkpoint.unexpected)}")
+        problems.append(f"holds {len(checkpoint.unexpected)} tensors that no Swin has: {listed(checkpoint.unexpected)}")
     if problems:
         raise UserError(
             f"{checkpoint.source} (layout {checkpoint.layout.label}) "
@@ -296,18 +278,6 @@ def _preprocessing_for(network: SwinTransformer, of_file: dict[str, Any] | None)
     if channels != of_file["channels"]:
         changed |= {key: [sum(of_file[key]) / len(of_file[key])] * channels for key in ("mean", "std")}
     return of_file | changed
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f", ... ({len(names)} in all)" if len(names) > SHOWN else "")
-
-
-def _joined(numbers: Sequence[int]) -> str:
-    return "-".join(map(str, numbers))
-
-
-def _side(size: tuple[int, int]) -> str:
-    return str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"
 
 
 def _table(window: tuple[int, int]) -> str:

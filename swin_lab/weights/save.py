@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def save_weights(model: SwinTransformer, path: str | Path, layout: str = "swin_l
     if layout == "huggingface":
         _write_folder(model, tensors, target)
     else:
-        _whole(target, lambda part: _write_file(model, tensors, layout, target.suffix, part))
+        whole(target, lambda part: _write_file(model, tensors, layout, target.suffix, part))
     return target
 
 
@@ -135,12 +136,15 @@ def _derived(model: SwinTransformer, layout: str) -> dict[str, Tensor]:
 def _write_file(model: SwinTransformer, tensors: Tensors, layout: str, suffix: str, part: Path) -> None:
     if suffix == ".safetensors":
         metadata = {"format": "pt", CARD: json.dumps(card_of(model))}
-        safetensors.torch.save_file({name: tensor.clone() for name, tensor in tensors.items()}, part, metadata)
+        part.write_bytes(safetensors.torch.save({name: tensor.clone() for name, tensor in tensors.items()}, metadata))
         return
     content: dict[str, Any] = {WRAPPED[layout]: tensors} if layout in WRAPPED else dict(tensors)
     if layout == "swin_lab":
         content[CARD] = card_of(model)
-    torch.save(content, part)
+    try:
+        torch.save(content, part)
+    except RuntimeError as error:  # torch's word for a full disk
+        raise OSError(str(error).splitlines()[0]) from error
 
 
 def _write_folder(model: SwinTransformer, tensors: Tensors, target: Path) -> None:
@@ -206,13 +210,13 @@ def _preprocessor(prepared: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _whole(target: Path, write: Any) -> None:
-    """A file that is there whole or not at all."""
+def whole(target: Path, write: Callable[[Path], None]) -> None:
+    """Lets `write` make a file beside the target, then moves it there: the target is whole or not there at all."""
     part = target.with_name(f".{target.name}.part")
     try:
         write(part)
         os.replace(part, target)
-    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
-        raise UserError(f"cannot write {target}: {error}") from error
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
         part.unlink(missing_ok=True)

@@ -135,7 +135,7 @@ def test_a_truncated_checkpoint_says_so_and_stays_as_it_is(command: Command, tmp
 
 def test_a_checkpoint_of_another_project_says_what_it_holds(command: Command, tmp_path: Path) -> None:
     torch.save({"model": {}, "optimizer": {}}, tmp_path / "foreign.pth")
-    assert_refused(command("eval", "checkpoint=foreign.pth"), "no checkpoint of swin_lab", "model, optimizer")
+    assert_refused(command("eval", "checkpoint=foreign.pth"), "foreign.pth", "does not say on which data")
 
 
 def test_eval_without_a_checkpoint_says_what_to_give(command: Command) -> None:

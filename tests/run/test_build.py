@@ -127,7 +127,7 @@ def test_a_target_that_cannot_be_imported_is_named(target):
     assert len(str(raised.value).splitlines()) <= 3
 
 
-@pytest.mark.parametrize("target", ["swin_lab.training", "swin_lab.training.CARD"])
+@pytest.mark.parametrize("target", ["swin_lab.training", "swin_lab.card.CARD"])
 def test_a_target_that_cannot_be_called_is_refused(target):
     with pytest.raises(UserError, match=rf"optimizer\._target_={target}"):
         build.make("optimizer", OPTIMIZER | {"_target_": target})

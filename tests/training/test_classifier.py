@@ -14,8 +14,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from swin_lab import SwinTransformer
+from swin_lab.card import CARD
 from swin_lab.errors import UserError
-from swin_lab.training import CARD, AdamW, Classifier, WarmupConstant, WarmupCosine
+from swin_lab.training import AdamW, Classifier, WarmupConstant, WarmupCosine
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # Lightning's advice on workers
 

@@ -69,10 +69,17 @@ def test_a_bias_of_several_axes_does_not_decay():
     assert names(network) == [set(), {"inner.bias"}]
 
 
-def test_frozen_parameters_are_left_out():
+def test_frozen_parameters_are_known_to_the_optimizer_and_stay_as_they_are():
+    """So that they may thaw later, with the learning rate of the moment; not even weight decay touches them before."""
     network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
     network[0].requires_grad_(False)
-    assert names(network) == [{"1.weight"}, {"1.bias"}]
+    assert names(network) == [{"0.weight", "1.weight"}, {"0.bias", "1.bias"}]
+    before = [parameter.clone() for parameter in network.parameters()]
+    optimizer = torch.optim.AdamW(parameter_groups(network, 0.5), lr=0.1)
+    network(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    changed = [not torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True)]
+    assert changed == [False, False, True, True]
 
 
 @pytest.mark.parametrize(

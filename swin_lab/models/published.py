@@ -1,0 +1,39 @@
+"""Top-1 on ImageNet-1k that the authors publish for their weights: percent, one 224- to 384-pixel crop."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where weights were published."""
+
+    from_1k: float | None = None
+    """Trained on ImageNet-1k alone."""
+    from_22k: float | None = None
+    """Pre-trained on ImageNet-22k, fine-tuned on 1k."""
+
+
+TOP1 = {
+    # github.com/microsoft/Swin-Transformer, MODELHUB.md at f82860b
+    "swin_tiny_patch4_window7_224": Published(81.2, 80.9),
+    "swin_small_patch4_window7_224": Published(83.2, 83.2),
+    "swin_base_patch4_window7_224": Published(83.5, 85.2),
+    "swin_base_patch4_window12_384": Published(84.5, 86.4),
+    "swin_large_patch4_window7_224": Published(None, 86.3),
+    "swin_large_patch4_window12_384": Published(None, 87.3),
+    "swin_tiny_c24_patch4_window8_256": Published(81.6),
+    "swinv2_tiny_window8_256": Published(81.8),
+    "swinv2_tiny_window16_256": Published(82.8),
+    "swinv2_small_window8_256": Published(83.7),
+    "swinv2_small_window16_256": Published(84.1),
+    "swinv2_base_window8_256": Published(84.2),
+    "swinv2_base_window16_256": Published(84.6),
+    "swinv2_base_window12to16_192to256": Published(None, 86.2),
+    "swinv2_base_window12to24_192to384": Published(None, 87.1),
+    "swinv2_large_window12to16_192to256": Published(None, 86.9),
+    "swinv2_large_window12to24_192to384": Published(None, 87.6),
+    # timm 1.0.31, results-imagenet.csv
+    "swin_s3_tiny_224": Published(82.1),
+    "swin_s3_small_224": Published(83.8),
+    "swin_s3_base_224": Published(83.9),
+}

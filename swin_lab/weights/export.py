@@ -1,0 +1,106 @@
+"""Models for use without this package: torch.export programs and ONNX files, proven against the model before they are kept."""
+
+import json
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from swin_lab.card import CARD
+from swin_lab.errors import UserError
+from swin_lab.models import SwinTransformer
+from swin_lab.weights.save import card_of, whole
+
+SUFFIXES = (".onnx", ".pt2")
+PROOF_BATCHES = (1, 3)
+"""Neither is the batch that is traced."""
+TRACED_BATCH = 2
+Runner = Callable[[Tensor], Tensor]
+
+MOST_DIFFERENCE = 1e-4
+"""Of logits, relative to the largest."""
+
+
+def export_model(model: SwinTransformer, path: str | Path) -> dict[int, float]:
+    """Writes a model as a program: images (batch, channels, height, width) -> logits (batch, classes), for any batch.
+
+    Height and width are those the model is made for. The file's metadata holds, under "swin_lab", JSON with the model's
+    arguments, class names and preprocessing; in a .pt2 file it is the extra file swin_lab.json.
+
+    Args:
+        model: what is written; it is in evaluation mode afterwards.
+        path: a new file ending in .onnx, or .pt2 for torch.export.
+
+    Returns:
+        For the batches that were tried the largest difference of a logit from the model's own.
+
+    Raises:
+        UserError: the file exists, a package is missing, or the program does not compute what the model does.
+    """
+    target = Path(path).expanduser().absolute()
+    check_export_target(target)
+    model.eval()
+    height, width = model.shape.img_size
+    example = torch.zeros(TRACED_BATCH, model.shape.in_channels, height, width)
+    differences: dict[int, float] = {}
+
+    def write(part: Path) -> None:
+        run = _write_onnx(model, example, part) if target.suffix == ".onnx" else _write_program(model, example, part)
+        for batch in PROOF_BATCHES:
+            image = torch.randn(batch, *example.shape[1:], generator=torch.Generator().manual_seed(batch))
+            with torch.no_grad():
+                expected = model(image)
+            differences[batch] = (run(image) - expected).abs().max().item()
+            if not differences[batch] <= MOST_DIFFERENCE * max(1.0, expected.abs().max().item()):
+                raise UserError(
+                    f"{target.name} is not written: at batch {batch} its logits differ from the model's by "
+                    f"{differences[batch]:.2g}; please report this with the versions of torch, onnx and onnxruntime"
+                )
+
+    whole(target, write)
+    return differences
+
+
+def check_export_target(target: Path) -> None:
+    """Raises UserError if nothing can or may be written there, or a package for it is missing."""
+    if target.suffix not in SUFFIXES:
+        raise UserError(f"{target.name}: choose the ending .onnx, or .pt2 for torch.export")
+    if target.exists():
+        raise UserError(f"{target} exists already; nothing was written. Remove it or choose another name")
+    if not target.parent.is_dir():
+        raise UserError(f"{target.parent} is no folder; make it first")
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if target.suffix == ".onnx" and find_spec(name) is None]
+    if missing:
+        raise UserError(f"ONNX needs {', '.join(missing)}: pip install 'swin-lab[export]'")
+
+
+def _write_program(model: SwinTransformer, example: Tensor, part: Path) -> Runner:
+    program = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    with part.open("wb") as file:
+        torch.export.save(program, file, extra_files={f"{CARD}.json": json.dumps(card_of(model))})
+    with part.open("rb") as file:
+        loaded = torch.export.load(file).module()
+    return lambda image: loaded(image)
+
+
+def _write_onnx(model: SwinTransformer, example: Tensor, part: Path) -> Runner:
+    import onnxruntime
+
+    plain = SwinTransformer(**model.config | {"attention_backend": "reference"}).eval()  # matrix products and softmax
+    plain.load_state_dict(model.state_dict())
+    program = torch.onnx.export(
+        plain,
+        (example,),
+        input_names=["image"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    program.model.metadata_props[CARD] = json.dumps(card_of(model))
+    program.save(str(part), external_data=False)
+    session = onnxruntime.InferenceSession(str(part), providers=["CPUExecutionProvider"])
+    return lambda image: torch.from_numpy(session.run(["logits"], {"image": image.numpy()})[0])
