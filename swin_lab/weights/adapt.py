@@ -10,9 +10,6 @@ from itertools import accumulate
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.interpolate import RectBivariateSpline
-from scipy.optimize import brentq
-from timm.models import adapt_input_conv
 from torch import Tensor
 
 from swin_lab.errors import UserError, did_you_mean
@@ -40,6 +37,8 @@ def resize_table(table: Tensor, window: Size, wanted: Size, method: str) -> Tens
     Returns:
         ((2M'-1)(2N'-1), heads) in the table's type.
     """
+    from scipy.interpolate import RectBivariateSpline  # here, as below, because few commands need what takes long to import
+
     check_method(method)
     heads = table.shape[1]
     image = table.float().T.reshape(heads, 2 * window[0] - 1, 2 * window[1] - 1)
@@ -57,6 +56,8 @@ def resize_table(table: Tensor, window: Size, wanted: Size, method: str) -> Tens
 
 def _geometric_positions(old: int, new: int) -> np.ndarray:
     """Where `old` offsets stand, in a geometric progression from the middle, so that the last is the last of `new` offsets."""
+    from scipy.optimize import brentq
+
     steps, reach = old // 2, new // 2
     ratio = brentq(lambda q: sum(q**i for i in range(steps)) - reach, 1e-3, reach + 1.0) if reach > steps else 1.0
     outwards = list(accumulate(ratio**i for i in range(steps)))
@@ -77,5 +78,7 @@ def adapt_channels(weight: Tensor, channels: int) -> Tensor:
         raise UserError(
             f"in_channels={channels}: the file has {weight.shape[1]} input channels; only RGB (3) can become another number"
         )
+    from timm.models import adapt_input_conv
+
     adapted: Tensor = adapt_input_conv(channels, weight)
     return adapted.contiguous()

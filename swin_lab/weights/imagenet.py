@@ -6,8 +6,10 @@ timm's imagenet22k_synsets.txt) name wrong classes from row 9205 on.
 """
 
 from functools import cache
+from typing import TYPE_CHECKING
 
-from timm.data.imagenet_info import ImageNetInfo
+if TYPE_CHECKING:
+    from timm.data.imagenet_info import ImageNetInfo
 
 ROWS_1K, ROWS_22K = 1000, 21841
 WITHOUT_PICTURES = {9205: 21841, 15027: 21842}
@@ -21,9 +23,9 @@ TEDDY, TEDDY_ROW = "n04399382", 5564
 def wordnet_ids(rows: int) -> tuple[str, ...] | None:
     """Of a head with 1,000 or 21,841 rows, row by row; None for any other number."""
     if rows == ROWS_1K:
-        return tuple(ImageNetInfo("imagenet-1k").label_names())
+        return tuple(_info("imagenet-1k").label_names())
     if rows == ROWS_22K:
-        synsets = ImageNetInfo("imagenet-21k-goog").label_names()
+        synsets = _info("imagenet-21k-goog").label_names()
         return tuple(synsets[WITHOUT_PICTURES.get(row, row)] for row in range(ROWS_22K))
     return None
 
@@ -31,7 +33,7 @@ def wordnet_ids(rows: int) -> tuple[str, ...] | None:
 @cache
 def rows_of_1k_in_22k() -> tuple[int, ...]:
     """For every class of ImageNet-1k its row in a 22k head: the published map22kto1k."""
-    row_of = {synset: row for row, synset in enumerate(ImageNetInfo("imagenet-21k-goog").label_names())}
+    row_of = {synset: row for row, synset in enumerate(_info("imagenet-21k-goog").label_names())}
     return tuple(TEDDY_ROW if synset == TEDDY else row_of[synset] for synset in wordnet_ids(ROWS_1K) or ())
 
 
@@ -45,6 +47,12 @@ def words(wordnet_id: str) -> str:
 def _descriptions() -> dict[str, str]:
     described: dict[str, str] = {}
     for subset in ("imagenet-21k-goog", "imagenet-1k"):
-        info = ImageNetInfo(subset)
+        info = _info(subset)
         described |= dict(zip(info.label_names(), info.label_descriptions(), strict=True))
     return described
+
+
+def _info(subset: str) -> "ImageNetInfo":
+    from timm.data.imagenet_info import ImageNetInfo  # here, because timm takes seconds to import
+
+    return ImageNetInfo(subset)

@@ -38,6 +38,7 @@ def run_directory(top, *names):
 
 def assert_refused(file):
     """The message with which a file is refused: one to three lines that name it."""
+
     def read_all():
         contents = read(file)
         return card_of_run(contents), tensors_of_run(contents)

@@ -1,0 +1,136 @@
+"""Weights of any origin in train.py and eval.py."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, Command, only_run
+
+from swin_lab import SwinTransformer, load_model, save_weights
+
+NETWORK = {"img_size": 32, "embed_dim": 8, "depths": (1, 2), "num_heads": (1, 2), "window_size": 4, "num_classes": 6}
+"""The model of conftest's TINY."""
+SYNTHETIC = ["data=synthetic", "data.num_classes=6", "data.train_images=64", "data.val_images=30"]
+
+
+@pytest.fixture
+def official(tmp_path: Path) -> SwinTransformer:
+    """A file of the official layout without a word on its classes, and the network in it."""
+    torch.manual_seed(1)
+    model = SwinTransformer(**NETWORK).eval()
+    save_weights(model, tmp_path / "official.pth", "official")
+    return model
+
+
+def first_weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def test_training_starts_from_the_weights_of_a_foreign_file(
+    command: Command, official: SwinTransformer, tmp_path: Path
+) -> None:
+    outcome = command("train", *TINY, "weights=official.pth", "trainer.max_epochs=1", "optimizer.lr=0")
+    assert outcome.code == 0, outcome.err
+    trained = first_weights(only_run(tmp_path))
+    for key, tensor in official.state_dict().items():
+        assert torch.equal(trained[f"network.{key}"], tensor), key
+
+
+def test_training_prints_what_was_loaded(command: Command, official: SwinTransformer) -> None:
+    said = command("train", *TINY, "weights=official.pth", "trainer.max_epochs=1").said
+    assert f"loaded     {len(official.state_dict())} of {len(official.state_dict())} tensors" in said
+    assert "head       kept (6 classes)" in said
+
+
+def test_a_new_head_for_new_classes_keeps_the_rest(command: Command, official: SwinTransformer, tmp_path: Path) -> None:
+    outcome = command("train", *TINY, "data.num_classes=4", "weights=official.pth", "trainer.max_epochs=1", "optimizer.lr=0")
+    assert "head       new (4 classes): the file has 6 classes, the model 4" in outcome.said
+    trained = first_weights(only_run(tmp_path))
+    assert trained["network.head.weight"].shape == (4, 16)
+    assert torch.equal(trained["network.norm.weight"], official.norm.weight)
+
+
+def test_larger_windows_resize_the_tables(command: Command, official: SwinTransformer) -> None:
+    outcome = command(
+        "train", *TINY, "weights=official.pth", "model.img_size=64", "model.window_size=8", "trainer.max_epochs=1"
+    )
+    assert outcome.code == 0, outcome.err
+    assert "3 tables 7x7 -> 15x15 (bicubic)" in outcome.said
+
+
+def test_the_model_s_v2_windows_come_from_the_weights_and_travel_in_the_checkpoint(command: Command, tmp_path: Path) -> None:
+    save_weights(SwinTransformer(version=2, **NETWORK), tmp_path / "v2.safetensors", "timm")
+    typed = [*TINY, "model.version=2", "model.img_size=64", "model.window_size=8", "trainer.max_epochs=1"]
+    assert command("train", *typed, "weights=v2.safetensors").code == 0
+    assert load_model(only_run(tmp_path)).shape.trained_windows == ((4, 4), (4, 4))
+
+
+def test_weights_of_another_network_are_refused_before_data_is_read(command: Command, official: SwinTransformer) -> None:
+    typed = [entry for entry in TINY if not entry.startswith("data")]
+    outcome = command("train", *typed, "weights=official.pth", "model.depths=[2,2]", "data=folder", "data.root=nowhere")
+    assert outcome.code == 2
+    assert "depths is [1, 2] in the file and [2, 2] in the model" in outcome.err
+    assert not Path("runs").exists()
+
+
+def test_weights_for_a_model_of_the_user_s_own_are_refused(command: Command, official: SwinTransformer, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    text = "_target_: timm.create_model\nmodel_name: test_vit\nimg_size: 32\nnum_classes: null\n"
+    (tmp_path / "mine" / "model" / "vit.yaml").write_text(text)
+    typed = [entry for entry in TINY if not entry.startswith("model")]
+    outcome = command("train", "--config-dir", str(tmp_path / "mine"), *typed, "model=vit", "weights=official.pth")
+    assert outcome.code == 2
+    assert "timm.create_model" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "part"),
+    [
+        ("transfer.haed=keep", "did you mean transfer.head?"),
+        ("transfer.head=kep", "did you mean keep?"),
+        ("transfer.tables=cubic", "did you mean bicubic?"),
+        ("weights=none.pth", "no such file"),
+        ("transfer.ema=true", "moving average"),
+    ],
+)
+def test_wrong_transfers_are_refused(command: Command, official: SwinTransformer, typed: str, part: str) -> None:
+    outcome = command("train", *TINY, "weights=official.pth", typed)
+    assert outcome.code == 2
+    assert part in outcome.err
+
+
+def test_a_foreign_file_is_evaluated_on_the_data_that_is_given(
+    command: Command, official: SwinTransformer, tmp_path: Path
+) -> None:
+    outcome = command("eval", "checkpoint=official.pth", *SYNTHETIC, "out=here")
+    assert outcome.code == 0, outcome.err
+    assert "head       kept (6 classes)" in outcome.said
+    assert json.loads((tmp_path / "here" / "results.json").read_text())["images"] == 30
+
+
+def test_a_foreign_file_without_data_says_what_to_give(command: Command, official: SwinTransformer) -> None:
+    outcome = command("eval", "checkpoint=official.pth")
+    assert outcome.code == 2
+    assert "does not say on which data" in outcome.err
+
+
+def test_random_heads_are_not_evaluated(command: Command, official: SwinTransformer, tmp_path: Path) -> None:
+    outcome = command("eval", "checkpoint=official.pth", *SYNTHETIC, "data.num_classes=4", "out=here")
+    assert outcome.code == 2
+    assert "new (4 classes)" in outcome.err
+    assert not (tmp_path / "here").exists()
+
+
+def test_run_export_and_converted_file_have_the_same_metrics(command: Command, tmp_path: Path) -> None:
+    command("train", *TINY)
+    run = only_run(tmp_path)
+    model = load_model(run)
+    save_weights(model, tmp_path / "export.safetensors")
+    save_weights(model, tmp_path / "converted.safetensors", "timm")
+    found = []
+    for source, data in ((run, []), ("export.safetensors", SYNTHETIC), ("converted.safetensors", SYNTHETIC)):
+        outcome = command("eval", f"checkpoint={source}", *data, f"out=of_{Path(source).stem}")
+        assert outcome.code == 0, outcome.err
+        found.append(json.loads((tmp_path / f"of_{Path(source).stem}" / "results.json").read_text())["metrics"])
+    assert found[0] == found[1] == found[2]
