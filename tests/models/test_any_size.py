@@ -9,16 +9,24 @@ from swin_lab import SwinTransformer
 def tiny(**changes):
     torch.manual_seed(0)
     base = {"img_size": 64, "embed_dim": 16, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8), "window_size": 4}
-    return SwinTransformer(**base | {"num_classes": 5} | changes).eval()
+    model = SwinTransformer(**base | {"num_classes": 5} | changes).eval()
+    for block in (block for stage in model.stages for block in stage.blocks):  # V2 starts with blocks that change nothing
+        torch.nn.init.ones_(block.norm1.weight)
+        torch.nn.init.ones_(block.norm2.weight)
+    return model
+
+
+both_versions = pytest.mark.parametrize("version", [1, 2])
 
 
 def images(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("size", [(250, 190), (32, 32), (37, 61), (1, 1), (4, 300)])
-def test_every_map_is_as_large_as_its_stride_says_rounded_up(size):
-    maps = tiny().features(images(1, 3, *size))
+@both_versions
+@pytest.mark.parametrize("size", [(250, 190), (32, 32), (500, 333), (37, 61), (1, 1), (4, 300)])
+def test_every_map_is_as_large_as_its_stride_says_rounded_up(size, version):
+    maps = tiny(version=version, window_size=7).features(images(1, 3, *size))
     height, width = -(-size[0] // 4), -(-size[1] // 4)
     for x in maps:
         assert x.shape[2:] == (height, width)
@@ -26,32 +34,36 @@ def test_every_map_is_as_large_as_its_stride_says_rounded_up(size):
         height, width = -(-height // 2), -(-width // 2)
 
 
-def test_pixels_missing_in_the_last_row_and_column_of_patches_count_as_zeros():
-    model, image = tiny(), images(1, 3, 37, 61)
+@both_versions
+def test_pixels_missing_in_the_last_row_and_column_of_patches_count_as_zeros(version):
+    model, image = tiny(version=version), images(1, 3, 37, 61)
     filled = torch.zeros(1, 3, 40, 64)
     filled[:, :, :37, :61] = image
     torch.testing.assert_close(model(image), model(filled), atol=0, rtol=0)
 
 
-def test_a_size_seen_before_leaves_no_trace_on_the_next():
-    model = tiny()
+@both_versions
+def test_a_size_seen_before_leaves_no_trace_on_the_next(version):
+    model = tiny(version=version)
     sizes = [(64, 64), (50, 78), (32, 96), (17, 23)]
     first = [model(images(1, 3, *size)) for size in sizes]
     again = [model(images(1, 3, *size)) for size in reversed(sizes)]
     assert all(torch.equal(a, b) for a, b in zip(first, reversed(again), strict=True))
 
 
-def test_a_trained_size_does_not_bind_the_gradient_at_another():
-    model = tiny()
+@both_versions
+def test_a_trained_size_does_not_bind_the_gradient_at_another(version):
+    model = tiny(version=version)
     for size in [(64, 64), (40, 72)]:
         model.zero_grad()
         model(images(2, 3, *size)).square().sum().backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_img_size_only_shrinks_windows():
+@both_versions
+def test_img_size_only_shrinks_windows(version):
     """Both are made for maps of at least a window per stage, so that they have the same parameters."""
-    small, large = tiny(img_size=128), tiny(img_size=512)
+    small, large = tiny(version=version, img_size=128), tiny(version=version, img_size=512)
     large.load_state_dict(small.state_dict(), strict=True)
     image = images(1, 3, 96, 64)
     assert torch.equal(small(image), large(image))

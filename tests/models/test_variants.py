@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from swin_lab import SwinTransformer, create_model, list_models
 from swin_lab.models import model_config
 from swin_lab.paths import CONF
+from swin_lab.training.optim import parameter_groups
 
 IMAGENET_22K = 21841
 
@@ -38,6 +39,18 @@ PUBLISHED = {
     "swin_s3_tiny_224": Published(28_328_674, 173, 224, (7, 768)),
     "swin_s3_small_224": Published(49_737_298, 329, 224, (7, 768)),
     "swin_s3_base_224": Published(71_125_762, 485, 224, (7, 768)),
+    "swinv2_tiny_window8_256": Published(28_347_154, 221, 256, (8, 768), 27_578_154),
+    "swinv2_tiny_window16_256": Published(28_347_154, 221, 256, (8, 768), 27_578_154),
+    "swinv2_small_window8_256": Published(49_728_418, 425, 256, (8, 768), 48_959_418),
+    "swinv2_small_window16_256": Published(49_728_418, 425, 256, (8, 768), 48_959_418),
+    "swinv2_base_window8_256": Published(87_918_816, 425, 256, (8, 1024), 86_893_816),
+    "swinv2_base_window16_256": Published(87_918_816, 425, 256, (8, 1024), 86_893_816),
+    "swinv2_base_window12_192": Published(87_918_816, 425, 192, (6, 1024), 86_893_816, 109_280_841),
+    "swinv2_base_window12to16_192to256": Published(87_918_816, 425, 256, (8, 1024), 86_893_816),
+    "swinv2_base_window12to24_192to384": Published(87_918_816, 425, 384, (12, 1024), 86_893_816),
+    "swinv2_large_window12_192": Published(196_739_932, 425, 192, (6, 1536), 195_202_932, 228_772_549),
+    "swinv2_large_window12to16_192to256": Published(196_739_932, 425, 256, (8, 1536), 195_202_932),
+    "swinv2_large_window12to24_192to384": Published(196_739_932, 425, 384, (12, 1536), 195_202_932),
 }
 """Read out of the official code, timm and torchvision; swin_lab/models has none of these numbers."""
 
@@ -97,13 +110,24 @@ def test_there_are_a_thousand_logits_without_asking(name):
         ("swin_s3_tiny_224", [7, 7, 14, 7]),
         ("swin_s3_small_224", [14, 14, 14, 7]),
         ("swin_s3_base_224", [7, 7, 14, 7]),
+        ("swinv2_tiny_window8_256", [8, 8, 8, 8]),
+        ("swinv2_tiny_window16_256", [16, 16, 16, 8]),
+        ("swinv2_base_window12_192", [12, 12, 12, 6]),
+        ("swinv2_large_window12to24_192to384", [24, 24, 24, 12]),
     ],
 )
 def test_every_block_has_the_window_of_its_stage(name, sides):
     for stage, side in zip(built(name).stages, sides, strict=True):
         for block in stage.blocks:
             assert block.attn.window == (side, side)
-            assert block.attn.relative_position_bias_table.shape[0] == (2 * side - 1) ** 2
+            table = block.attn.bias_table() if "v2" in name else block.attn.relative_position_bias_table
+            assert table.shape[0] == (2 * side - 1) ** 2
+
+
+@pytest.mark.parametrize("name", list_models("swinv2*"))
+def test_v2_keeps_the_coordinates_of_the_windows_it_was_trained_with(name):
+    shape = built(name).shape
+    assert shape.trained_windows == (((12, 12),) * 3 + ((6, 6),) if "12to" in name else shape.windows)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -121,6 +145,25 @@ def test_heads_have_32_channels_but_in_c24_where_they_have_24():
 
 
 @pytest.mark.parametrize(
+    ("name", "decayed"),
+    [
+        ("swin_tiny_patch4_window7_224", 53),
+        ("swin_small_patch4_window7_224", 101),
+        ("swin_base_patch4_window7_224", 101),
+        ("swin_large_patch4_window7_224", 101),
+        ("swinv2_tiny_window8_256", 53),
+        ("swinv2_small_window8_256", 101),
+        ("swinv2_base_window8_256", 101),
+    ],
+)
+def test_as_many_tensors_decay_as_in_the_official_code(name, decayed):
+    group, plain = (entry["params"] for entry in parameter_groups(built(name), 0.05))
+    assert (len(group), len(group) + len(plain)) == (decayed, PUBLISHED[name].tensors)
+    elements = {"tiny": 28_199_424, "small": 49_433_088, "base": 87_537_664, "large": 196_187_136}
+    assert sum(parameter.numel() for parameter in group) == elements[name.split("_")[1]]
+
+
+@pytest.mark.parametrize(
     ("name", "rate"),
     [("tiny", 0.2), ("small", 0.3), ("base", 0.5), ("large", 0.2)],
 )
@@ -129,13 +172,15 @@ def test_drop_path_is_that_of_the_paper(name, rate):
 
 
 def test_every_listed_swin_is_in_the_table_of_published_numbers():
-    assert set(list_models("swin_*")) == {*PUBLISHED, "swin_micro_patch4_window4_32"}
+    assert set(list_models()) == {*PUBLISHED, "swin_micro_patch4_window4_32"}
 
 
 def swin_files():
     """Every file of the table of variants that describes a SwinTransformer."""
     files = sorted((CONF / "model").glob("*.yaml"))
-    return [file for file in files if file.stem == "_swin" or "_swin" in (OmegaConf.load(file).get("defaults") or [])]
+    return [
+        file for file in files if file.stem == "_swin" or {"_swin", "_swinv2"} & set(OmegaConf.load(file).get("defaults") or [])
+    ]
 
 
 def constructor_defaults():

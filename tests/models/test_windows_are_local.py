@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from swin_lab.models.attention import WindowAttention
 from swin_lab.models.swin import SwinBlock
 from swin_lab.ops import window_attention
 
@@ -12,16 +13,8 @@ WINDOW = 4
 def block(shifted):
     """In double precision and with large biases, so that whatever a token reaches changes."""
     torch.manual_seed(0)
-    made = SwinBlock(
-        dim=8,
-        num_heads=2,
-        window=(WINDOW, WINDOW),
-        shifted=shifted,
-        mlp_ratio=2.0,
-        qkv_bias=True,
-        drop_path=0.0,
-        backend="auto",
-    )
+    attention = WindowAttention(8, 2, (WINDOW, WINDOW), shifted, True, "auto")
+    made = SwinBlock(attention, dim=8, mlp_ratio=2.0, drop_path=0.0)
     torch.nn.init.normal_(made.attn.relative_position_bias_table)
     torch.nn.init.normal_(made.attn.qkv.bias)
     return made.double().eval()

@@ -25,9 +25,9 @@ def heard(model, image, monkeypatch):
     """Shapes of the queries of every attention, in order: (B, windows, heads, tokens, channels per head)."""
     shapes = []
 
-    def listen(q, k, v, bias):
+    def listen(q, k, v, bias, scale):
         shapes.append(tuple(q.shape))
-        return BACKENDS["reference"](q, k, v, bias)
+        return BACKENDS["reference"](q, k, v, bias, scale)
 
     monkeypatch.setitem(BACKENDS, "auto", listen)
     model(image)

@@ -46,7 +46,8 @@ def test_names_are_listed_in_order():
 
 def test_names_are_listed_by_pattern():
     assert list_models("swin_tiny*") == ["swin_tiny_c24_patch4_window8_256", "swin_tiny_patch4_window7_224"]
-    assert list_models("*384") == ["swin_base_patch4_window12_384", "swin_large_patch4_window12_384"]
+    assert list_models("swin_*384") == ["swin_base_patch4_window12_384", "swin_large_patch4_window12_384"]
+    assert len(list_models("swinv2*")) == 12
     assert list_models("no such*") == []
 
 

@@ -33,7 +33,7 @@ def inputs(size, window, dtype, seed=0):
     return [torch.randn(shape, generator=generator, dtype=dtype).requires_grad_() for shape in shapes]
 
 
-def loop_over_tokens(qkv, bias_table, window, shift, pad_value):
+def loop_over_tokens(qkv, bias_table, window, shift, pad_value, cosine_scale=None):
     """DESIGN.md 4.4 by original coordinates: row r is in window floor((r - shift) / M), padding rows included."""
     (M, N), (height, width) = window, qkv.shape[1:3]
     m, n = min(M, height), min(N, width)
@@ -55,7 +55,10 @@ def loop_over_tokens(qkv, bias_table, window, shift, pad_value):
                 if row >= height or column >= width:
                     continue
                 bias = torch.stack([table[row - r + M - 1, column - c + N - 1] for r, c in tokens])
-                logits = (q[i] * k).sum(-1) / (DIM // HEADS) ** 0.5 + bias
+                if cosine_scale is None:
+                    logits = (q[i] * k).sum(-1) / (DIM // HEADS) ** 0.5 + bias
+                else:
+                    logits = torch.cosine_similarity(q[i][None], k, dim=-1) * cosine_scale.flatten() + bias
                 out[b, row, column] = (logits.softmax(0)[:, :, None] * v).sum(0).flatten()
     return out
 
@@ -90,6 +93,50 @@ def test_the_backend_equals_the_reference(backend, size, window, shift):
     expected = with_gradients(operator(window, shift, "reference"), tensors)
     actual = with_gradients(operator(window, shift, backend), tensors)
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+def cosine_inputs(size, window, dtype):
+    return [*inputs(size, window, dtype), torch.tensor([3.0, 20.0], dtype=dtype).reshape(HEADS, 1, 1).requires_grad_()]
+
+
+def cosine_operator(window, shift, backend):
+    return lambda qkv, table, pad, scale: window_attention(
+        qkv, table, num_heads=HEADS, window=window, shift=shift, pad_value=pad, cosine_scale=scale, backend=backend
+    )
+
+
+def with_all_gradients(attend, tensors):
+    out = attend(*tensors)
+    direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out.dtype)
+    return [out, *torch.autograd.grad((out * direction).sum(), tensors, materialize_grads=True)]
+
+
+@every_case
+def test_the_cosine_attention_of_v2_equals_a_loop_over_tokens(size, window, shift):
+    """As above; a scale of 20 multiplies what the softmax rounds."""
+    tensors = cosine_inputs(size, window, torch.float64)
+    expected = with_all_gradients(lambda qkv, t, pad, scale: loop_over_tokens(qkv, t, window, shift, pad, scale), tensors)
+    actual = with_all_gradients(cosine_operator(window, shift, "reference"), tensors)
+    torch.testing.assert_close(actual, expected, atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "reference"])
+@every_case
+def test_the_backend_equals_the_reference_in_cosine_attention(backend, size, window, shift):
+    tensors = cosine_inputs(size, window, torch.float32)
+    expected = with_all_gradients(cosine_operator(window, shift, "reference"), tensors)
+    actual = with_all_gradients(cosine_operator(window, shift, backend), tensors)
+    torch.testing.assert_close(actual, expected, atol=5e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_keys_of_length_zero_are_no_trouble_in_half_precision(backend, dtype):
+    """What padding holds in V2, where keys have no bias; its square, and its length, vanish in fp16."""
+    qkv, table, _, scale = cosine_inputs((5, 6), (4, 4), torch.float32)
+    out = cosine_operator((4, 4), (2, 2), backend)(qkv.to(dtype) * 1e-4, table, torch.zeros(3 * DIM), scale)
+    assert out.dtype == dtype
+    assert out.isfinite().all()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

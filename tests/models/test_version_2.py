@@ -1,0 +1,291 @@
+"""What Swin V2 does otherwise (arXiv 2111.09883): cosine attention, continuous position bias, norms at the end of branches."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from swin_lab import SwinTransformer
+from swin_lab.errors import UserError
+from swin_lab.models.attention import CosineWindowAttention
+from swin_lab.ops.geometry import log_spaced_offsets, relative_position_index
+
+TINY = {
+    "version": 2,
+    "img_size": 64,
+    "embed_dim": 16,
+    "depths": (2, 2),
+    "num_heads": (2, 4),
+    "window_size": 8,
+    "num_classes": 5,
+}
+CPU = torch.device("cpu")
+
+
+def tiny(**changes):
+    torch.manual_seed(0)
+    return SwinTransformer(**TINY | changes)
+
+
+def images(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def attention(window=(4, 4), trained=None, **changes):
+    torch.manual_seed(0)
+    made = CosineWindowAttention(
+        **{"dim": 8, "num_heads": 2, "window": window, "shifted": False, "qkv_bias": True, "backend": "reference"} | changes,
+        trained_window=trained or window,
+    )
+    for parameter in made.cpb_mlp.parameters():
+        torch.nn.init.normal_(parameter)
+    return made
+
+
+def test_a_new_block_changes_nothing():
+    model = tiny(depths=(1, 1))
+    x_BHWC = model.embed(images(1, 3, 64, 64))
+    assert torch.equal(model.stages[0].blocks[0](x_BHWC), x_BHWC)
+
+
+def test_norms_of_blocks_start_at_zero_and_the_others_at_one():
+    weights = {name: tensor for name, tensor in tiny().named_parameters() if "norm" in name and name.endswith("weight")}
+    zero = {name for name, tensor in weights.items() if not tensor.any()}
+    assert zero == {name for name in weights if ".blocks." in name}
+    assert all((weights[name] == 1).all() for name in set(weights) - zero)
+
+
+def test_a_branch_ends_in_its_norm():
+    block = tiny().stages[0].blocks[0]
+    torch.nn.init.normal_(block.norm1.weight)
+    torch.nn.init.normal_(block.norm2.weight)
+    x_BHWC = images(1, 16, 16, 16)
+    after = x_BHWC + block.norm1(block.attn(x_BHWC))
+    torch.testing.assert_close(block(x_BHWC), after + block.norm2(block.mlp(after)), atol=1e-6, rtol=0)
+
+
+def test_merging_reduces_first_and_norms_then():
+    merge = tiny().stages[1].merge
+    x_BHWC = images(1, 4, 6, 16)
+    corners = [x_BHWC[:, i::2, j::2] for j in (0, 1) for i in (0, 1)]
+    expected = merge.norm(merge.reduction(torch.cat(corners, dim=-1)))
+    torch.testing.assert_close(merge(x_BHWC), expected, atol=1e-6, rtol=0)
+
+
+def test_one_window_attends_by_cosines():
+    """Equation 2 written out for a map of one window."""
+    layer = attention()
+    torch.nn.init.normal_(layer.q_bias)
+    torch.nn.init.normal_(layer.v_bias)
+    x_TC = images(16, 8)
+    q, k, v = (x_TC @ layer.qkv.weight.T + torch.cat([layer.q_bias, torch.zeros(8), layer.v_bias])).chunk(3, dim=-1)
+    table, index = layer.bias_table(), relative_position_index((4, 4), (4, 4), CPU)
+    heads = []
+    for h in range(2):
+        part = slice(4 * h, 4 * h + 4)
+        cosines = torch.cosine_similarity(q[:, None, part], k[None, :, part], dim=-1)
+        logits = cosines * math.exp(layer.logit_scale[h].item()) + table[index, h]
+        heads.append(logits.softmax(-1) @ v[:, part])
+    expected = layer.proj(torch.cat(heads, dim=-1))
+    torch.testing.assert_close(layer(x_TC.reshape(1, 4, 4, 8)).reshape(16, 8), expected, atol=1e-5, rtol=0)
+
+
+def test_the_logit_scale_starts_at_ten_and_ends_at_a_hundred():
+    layer = attention()
+    assert layer.logit_scale.exp().flatten().tolist() == pytest.approx([10, 10])
+    x_BHWC = images(1, 4, 4, 8)
+    with torch.no_grad():
+        layer.logit_scale.fill_(math.log(100))
+        at_limit = layer(x_BHWC)
+        layer.logit_scale.fill_(9.0)
+    beyond = layer(x_BHWC)
+    torch.testing.assert_close(beyond, at_limit, atol=1e-6, rtol=0)
+    beyond.sum().backward()
+    assert not layer.logit_scale.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("window", "trained"), [((4, 4), (4, 4)), ((3, 5), (3, 5)), ((16, 16), (12, 12)), ((4, 6), (2, 9)), ((1, 1), (1, 1))]
+)
+def test_offsets_are_log_spaced_and_scaled_to_the_window_of_the_training(window, trained):
+    offsets = log_spaced_offsets(window, trained, CPU)
+    expected = []
+    for row in range(1 - window[0], window[0]):
+        for column in range(1 - window[1], window[1]):
+            scaled = [8 * d / max(t - 1, 1) for d, t in zip((row, column), trained, strict=True)]
+            expected.append([math.copysign(math.log2(1 + abs(x)) / 3, x) for x in scaled])
+    torch.testing.assert_close(offsets, torch.tensor(expected), atol=1e-6, rtol=0)
+
+
+def test_the_farthest_offset_is_log2_of_9_over_3_and_lies_beyond_it_in_larger_windows_than_trained():
+    assert log_spaced_offsets((12, 12), (12, 12), CPU).max().item() == pytest.approx(math.log2(9) / 3)
+    assert log_spaced_offsets((16, 16), (12, 12), CPU).max().item() == pytest.approx(math.log2(1 + 8 * 15 / 11) / 3)
+
+
+def test_the_bias_table_is_sixteen_times_the_sigmoid_of_the_mlp_of_the_offsets():
+    layer = attention((3, 5))
+    first, _, second = layer.cpb_mlp
+    hidden = (log_spaced_offsets((3, 5), (3, 5), CPU) @ first.weight.T + first.bias).clamp(min=0)
+    torch.testing.assert_close(layer.bias_table(), 16 * torch.sigmoid(hidden @ second.weight.T), atol=1e-5, rtol=0)
+    assert layer.bias_table().shape == (5 * 9, 2)
+
+
+def test_windows_of_the_training_do_not_change_parameters():
+    ours = tiny(window_size=16, img_size=128, pretrained_window_sizes=[8, 4])
+    assert ours.shape.trained_windows == ((8, 8), (4, 4))
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in tiny().state_dict().items()}
+
+
+@pytest.mark.parametrize("zero", [0, [0, 0]])
+def test_zero_means_the_window_itself_after_shrinking(zero):
+    assert tiny(window_size=16, pretrained_window_sizes=zero).shape.trained_windows == ((16, 16), (8, 8))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ({"version": 3}, "version=3"),
+        ({"version": True}, "version=True"),
+        ({"version": 1, "pretrained_window_sizes": 4}, "is for version=2"),
+        ({"pretrained_window_sizes": [4]}, "1 entries for 2 stages"),
+        ({"pretrained_window_sizes": [4, -1]}, "-1"),
+        ({"pretrained_window_sizes": "4"}, "pretrained_window_sizes"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(arguments, part):
+    with pytest.raises(UserError, match=part):
+        tiny(**arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_logits_stay_near_those_of_fp32(dtype):
+    model = tiny(num_classes=3).eval()
+    for name, parameter in model.named_parameters():
+        if ".norm" in name and name.endswith("weight"):
+            torch.nn.init.ones_(parameter)
+    image = images(2, 3, 60, 52)  # padded: keys of length zero
+    with torch.no_grad():
+        exact = model(image)
+        with torch.autocast("cpu", dtype):
+            rounded = model(image)
+    torch.testing.assert_close(rounded.float(), exact, atol=0.05, rtol=0.05)
+
+
+def test_the_bias_is_computed_in_fp32_under_autocast():
+    with torch.autocast("cpu", torch.bfloat16):
+        table = attention().bias_table()
+    assert table.dtype == torch.float32
+
+
+# The table is kept in evaluation
+
+
+class Count:
+    """How often the MLP of a layer runs."""
+
+    def __init__(self, layer):
+        self.runs = 0
+        layer.cpb_mlp.register_forward_hook(self)
+
+    def __call__(self, *_):
+        self.runs += 1
+
+
+@torch.no_grad()
+def test_in_evaluation_the_mlp_runs_once():
+    layer = attention().eval()
+    count = Count(layer)
+    outputs = [layer(images(1, 8, 8, 8)) for _ in range(3)]
+    assert count.runs == 1
+    assert torch.equal(outputs[0], outputs[2])
+
+
+@torch.no_grad()
+def test_in_training_it_runs_once_per_forward():
+    layer = attention().train()
+    count = Count(layer)
+    for _ in range(3):
+        layer(images(1, 8, 8, 8))
+    assert count.runs == 3
+
+
+def changed_in_place(layer):
+    with torch.no_grad():
+        layer.cpb_mlp[0].bias.add_(1)
+
+
+def loaded(layer):
+    layer.load_state_dict({name: tensor + 1 for name, tensor in layer.state_dict().items()})
+
+
+def replaced(layer):
+    layer.cpb_mlp[2].weight = torch.nn.Parameter(torch.randn_like(layer.cpb_mlp[2].weight))
+
+
+def in_double(layer):
+    layer.double()
+
+
+def behind_the_counter(layer):
+    layer.train()
+    layer.cpb_mlp[0].weight.data += 1
+    layer.eval()
+
+
+@pytest.mark.parametrize("change", [changed_in_place, loaded, replaced, in_double, behind_the_counter])
+def test_a_change_of_the_mlp_is_seen(change):
+    layer = attention().eval()
+    with torch.no_grad():
+        before = layer.bias_table()
+        change(layer)
+        after = layer.bias_table()
+    fresh = layer._drawn_table().detach()
+    assert torch.equal(after, fresh)
+    assert after.dtype != before.dtype or not torch.equal(after, before)
+
+
+def test_in_evaluation_gradients_are_those_of_training():
+    layer, image = attention(), images(1, 8, 8, 8)
+    expected = torch.autograd.grad(layer.train()(image).square().sum(), layer.parameters())
+    with torch.no_grad():
+        layer.eval()(image)  # now there is a table to be kept
+    for _ in range(2):
+        actual = torch.autograd.grad(layer(image).square().sum(), layer.parameters())
+        assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
+
+
+def test_a_table_from_inference_mode_serves_where_gradients_of_the_image_are_asked_for():
+    layer = attention().eval().requires_grad_(False)
+    with torch.inference_mode():
+        layer(images(1, 8, 8, 8))
+    image = images(1, 8, 8, 8).requires_grad_()
+    layer(image).sum().backward()
+    assert image.grad.isfinite().all()
+
+
+@torch.no_grad()
+def test_a_copy_has_a_table_of_its_own():
+    layer = attention().eval()
+    layer.bias_table()
+    twin = copy.deepcopy(layer)
+    changed_in_place(twin)
+    assert torch.equal(twin.bias_table(), twin._drawn_table())
+    assert torch.equal(layer.bias_table(), layer._drawn_table())
+
+
+@torch.no_grad()
+def test_the_kept_table_is_no_part_of_the_state():
+    layer = attention().eval()
+    before = list(layer.state_dict())
+    layer.bias_table()
+    assert list(layer.state_dict()) == before
+
+
+def test_torch_export_sees_through_the_kept_table():
+    model = tiny().eval()
+    image = images(2, 3, 60, 52)
+    with torch.no_grad():
+        expected = model(image)
+        program = torch.export.export(model, (image,)).module()
+        torch.testing.assert_close(program(image), expected, atol=1e-6, rtol=0)
