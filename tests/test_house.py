@@ -64,7 +64,9 @@ def test_no_file_is_long_and_no_signature_swallows_keywords(file: Path) -> None:
 
 
 def test_every_room_is_listed() -> None:
-    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == {name for name in MAY_KNOW if not name.endswith(".py")}
+    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == {
+        name for name in MAY_KNOW if not name.endswith(".py")
+    }
 
 
 def test_models_and_ops_work_without_the_frameworks() -> None:

@@ -218,13 +218,12 @@ def _config_of_tensors(
     """Of a foreign file: tensors first, then what lies beside it or was given for what tensors do not tell."""
     read_off = architecture(found)
     windows, trained = read_off.pop("window_size"), read_off.pop("trained_windows")
-    last_patch = read_off["patch_size"] * 2 ** (len(read_off["depths"]) - 1)
     variant = name or _variant_beside(beside)
     told = model_config(variant) if variant is not None else _told_by_transformers(beside)
     if None not in windows:
         pixels = told.get("img_size") if told else None
-        if pixels is None:  # the smallest image whose last map holds the last window: true of all published models
-            pixels = [side * last_patch for side in windows[-1]]
+        if pixels is None:
+            pixels = _smallest_image(windows, read_off["patch_size"])
         chosen: Windows = windows
     elif window_size is not None and img_size is not None:
         chosen, pixels = window_size, img_size
@@ -253,6 +252,11 @@ def simplest(sizes: Any) -> Any:
         entries = [simplest(entry) for entry in sizes]
         return entries[0] if all(entry == entries[0] for entry in entries) and not isinstance(entries[0], list) else entries
     return sizes
+
+
+def _smallest_image(windows: list[list[int]], patch: int) -> list[int]:
+    """The smallest image on whose maps every stage's window finds room: the size of all published models."""
+    return [max(window[axis] * patch * 2**i for i, window in enumerate(windows)) for axis in (0, 1)]
 
 
 def _told_by_transformers(beside: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ classes that published files carry beside their weights an inert stand-in. Anyth
 
 import json
 import re
+import warnings
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -174,7 +175,8 @@ def _read_safetensors(file: Path) -> tuple[dict[Any, Any], dict[str, Any] | None
 
 def _read_torch(file: Path) -> Any:
     try:
-        with safe_globals(STAND_INS):
+        with safe_globals(STAND_INS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd pickle protocols: what cannot be read is an error anyway
             return torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise UserError(_refusal(file, str(error))) from error

@@ -189,7 +189,8 @@ def transfer(
     shape, source = network.shape, checkpoint.shape
     names_of_file = checkpoint.card.get("class_names")
     held = checkpoint.tensors
-    whole_head = "head.weight" in held and not _bad(checkpoint, "head.weight") and "head.weight" not in checkpoint.missing
+    whole_head = "head.weight" in held and not _bad(checkpoint, "head.weight")
+    bias = held["head.bias"] if "head.bias" in held and not _bad(checkpoint, "head.bias") else None
     plan = plan_head(head, source.num_classes if whole_head else 0, shape.num_classes, names_of_file, class_names)
 
     filled: dict[str, Tensor] = {}
@@ -221,12 +222,13 @@ def transfer(
     network.load_state_dict(filled, strict=False)
     if plan.rows is not None:
         assert isinstance(network.head, nn.Linear)
-        fill_head(network.head, plan, held["head.weight"], held.get("head.bias"))
+        fill_head(network.head, plan, held["head.weight"], bias)
+        new += ["head.bias"] * (bias is None)
     network.card = {
         "class_names": _names_of_network(plan, class_names, names_of_file),
         "preprocessing": _preprocessing_for(network, checkpoint.card.get("preprocessing")),
     }
-    loaded = len(filled) + (sum(key.startswith("head.") for key in held) if plan.rows is not None else 0)
+    loaded = len(filled) + (1 + (bias is not None) if plan.rows is not None else 0)
     kinds = [f"{count} {kind}" if kind.startswith("tables") else kind for kind, count in resized.items()]
     return Report(checkpoint, loaded, kinds, plan.said, plan.rows, new)
 

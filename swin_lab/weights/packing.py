@@ -24,13 +24,17 @@ def join_query_key_value(tensors: Tensors) -> Tensors:
         block, q, kind = name.partition("attn.q.")
         if q:
             k, v = tensors.get(f"{block}attn.k.{kind}"), tensors.get(f"{block}attn.v.{kind}")
-            if k is not None and v is not None and tensor.shape == k.shape == v.shape and tensor.ndim > 0:
+            if k is not None and v is not None and _alike(tensor, k, v):
                 joined[f"{block}attn.qkv.{kind}"] = torch.cat([tensor, k, v])
                 used |= {f"{block}attn.{letter}.{kind}" for letter in "qkv"}
-            elif k is None and v is not None and kind == "bias":
+            elif k is None and v is not None and kind == "bias" and _alike(tensor, v):
                 joined[f"{block}attn.q_bias"], joined[f"{block}attn.v_bias"] = tensor, v
                 used |= {name, f"{block}attn.v.bias"}
     return joined | {name: tensor for name, tensor in tensors.items() if name not in used}
+
+
+def _alike(*tensors: Tensor) -> bool:
+    return tensors[0].ndim > 0 and len({(tensor.shape, tensor.dtype) for tensor in tensors}) == 1
 
 
 def split_query_key_value(tensors: Tensors) -> Tensors:
@@ -95,6 +99,7 @@ def _reordered(tensors: Tensors, order: Callable[[Tensor], Tensor]) -> Tensors:
     for name, tensor in tensors.items():
         place, merge, _ = name.partition(".merge.")
         reduction = tensors.get(f"{place}.merge.reduction.weight")
-        is_input = merge and reduction is not None and tensor.ndim > 0 and tensor.shape[-1] == reduction.shape[-1]
-        done[name] = order(tensor) if is_input and tensor.shape[-1] % 4 == 0 else tensor
+        inputs = reduction.shape[-1] if merge and reduction is not None and reduction.ndim == 2 else 0
+        is_input = inputs > 0 and inputs % 4 == 0 and tensor.ndim > 0 and tensor.shape[-1] == inputs
+        done[name] = order(tensor) if is_input else tensor
     return done

@@ -133,7 +133,7 @@ def _attempt(tensors: Tensors, layout: Layout, wrapper: str, with_root: bool) ->
         name = full.removeprefix(wrapper)
         ours = layout.to_ours(name, with_root) if full.startswith(wrapper) else None
         if ours is None:
-            outside = bool(wrapper) and not full.startswith(wrapper)
+            outside = not full.startswith(wrapper) and layout.to_ours(full) is None and layout.to_ours(full, False) is None
             (left_out if outside or NO_NETWORK.search(full) else unknown).append(full)
         elif ours in renamed:
             twice.append((origin[ours], full))
@@ -152,8 +152,9 @@ def _problems(attempt: Recognised) -> tuple[int, int]:
     misplaced = merges ^ (stages - {min(stages, default=0)})
     other_version = attempt.version not in attempt.layout.versions
     half_packed = sum(bool(re.search(r"\.attn\.[qkv]\.", name)) for name in attempt.tensors)
-    problems = len(attempt.unknown) + 3 * len(misplaced) + half_packed + 10 * other_version + len(attempt.twice)
-    return problems, len(attempt.left_out) - len(attempt.tensors)
+    outside = sum(not NO_NETWORK.search(name) for name in attempt.left_out)
+    problems = len(attempt.unknown) + outside + 3 * len(misplaced) + half_packed + 10 * other_version + len(attempt.twice)
+    return problems, -len(attempt.tensors)
 
 
 def architecture(recognised: Recognised) -> dict[str, Any]:
@@ -167,7 +168,7 @@ def architecture(recognised: Recognised) -> dict[str, Any]:
     """
     tensors = recognised.tensors
     stem = tensors.get("embed.proj.weight")
-    if stem is None or stem.ndim != 4:
+    if stem is None or stem.ndim != 4 or stem.numel() == 0:
         raise UserError(f"the file has no patch embedding; its first tensors are {', '.join(list(tensors)[:10])}")
     depths = _depths(tensors)
     stages = range(len(depths))
@@ -176,7 +177,7 @@ def architecture(recognised: Recognised) -> dict[str, Any]:
     biases = (name.endswith((".attn.qkv.bias", ".attn.q_bias")) for name in tensors)
     hidden = _first(tensors, 0, "mlp.fc1.weight")
     heads = [_first(tensors, i, "attn.logit_scale" if version == 2 else "attn.relative_position_bias_table") for i in stages]
-    if hidden is None or any(of_stage is None or of_stage.ndim == 0 for of_stage in heads):
+    if hidden is None or hidden.ndim != 2 or any(of_stage is None or of_stage.ndim == 0 for of_stage in heads):
         raise UserError("the file lacks tensors that tell the network's size: of some stage no head count, or no MLP at all")
     return {
         "version": version,
@@ -221,11 +222,12 @@ def _window(recognised: Recognised, stage: int) -> list[int] | None:
     if offsets is not None and offsets.ndim == 4:
         return [(offsets.shape[1] + 1) // 2, (offsets.shape[2] + 1) // 2]
     index = _first(recognised.derived, stage, "attn.relative_position_index")
-    if index is not None and index.numel() > 0:
-        return _window_of_index(index)
+    told = _window_of_index(index) if index is not None and index.numel() > 0 else None
     table = _first(recognised.tensors, stage, "attn.relative_position_bias_table")
     if table is None or table.ndim != 2:
-        return None
+        return told
+    if told is not None and (2 * told[0] - 1) * (2 * told[1] - 1) == len(table):
+        return told
     side = isqrt(len(table))
     return [(side + 1) // 2] * 2 if side * side == len(table) and side % 2 == 1 else None
 

@@ -122,7 +122,7 @@ def _derived(model: SwinTransformer, layout: str) -> dict[str, Tensor]:
         for j in range(model.shape.depths[i]):
             block = f"stages.{i}.blocks.{j}."
             index = relative_position_index(window, window, cpu)
-            found[f"{block}attn.relative_position_index"] = index.flatten() if flat else index.clone()
+            found[f"{block}attn.relative_position_index"] = (index.flatten() if flat else index).clone()
             if model.config["version"] == 2:
                 offsets = log_spaced_offsets(window, trained, cpu)
                 table = offsets.reshape(1, 2 * window[0] - 1, 2 * window[1] - 1, 2)
