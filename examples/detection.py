@@ -1,44 +1,60 @@
-"""Swin as the backbone of a detector: torchvision's feature pyramid and Mask R-CNN learn ten pictures by heart.
+"""torchvision's FPN and Mask R-CNN on a Swin backbone, overfitting ten drawn shapes: python examples/detection.py [STEPS]
 
-    python examples/detection.py [--steps 100]
-
-For real pictures start from published weights: Backbone(swin_lab.load_model("swin_tiny_patch4_window7_224.pth")).
+For published weights: Backbone(swin_lab.load_model("swin_tiny_patch4_window7_224.pth")).
 """
 
-import argparse
+import sys
+from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import MaskRCNN
-from torchvision.ops import FeaturePyramidNetwork
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.models.detection import MaskRCNN, anchor_utils
+from torchvision.ops import FeaturePyramidNetwork, masks_to_boxes
 
 from swin_lab import Backbone, SwinTransformer
 
-Pictures = tuple[list[Tensor], list[dict[str, Tensor]]]
+SIDE = 96
 
 
-class Pyramid(nn.Module):
-    """What torchvision's detectors take as a backbone: named maps, finest first, all with `out_channels`."""
+class SwinFPN(nn.Module):
+    """Maps with as many channels at every stride, as torchvision's detectors take them."""
 
-    def __init__(self, backbone: Backbone, out_channels: int) -> None:
+    def __init__(self, backbone: Backbone, out_channels: int = 32) -> None:
         super().__init__()
         self.backbone, self.out_channels = backbone, out_channels
-        channels = [info.channels for info in backbone.feature_info]
-        self.fpn = FeaturePyramidNetwork(channels, out_channels, extra_blocks=LastLevelMaxPool())
+        self.fpn = FeaturePyramidNetwork([info.channels for info in backbone.feature_info], out_channels)
 
-    def forward(self, image_BCHW: Tensor) -> dict[str, Tensor]:
-        return self.fpn({str(i): x_BCHW for i, x_BCHW in enumerate(self.backbone(image_BCHW))})
-
-
-def build(side: int = 96) -> MaskRCNN:
-    network = SwinTransformer(embed_dim=24, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8), drop_path_rate=0)
-    return MaskRCNN(Pyramid(Backbone(network), out_channels=64), num_classes=3, min_size=side, max_size=side)
+    def forward(self, image_BCHW: Tensor) -> OrderedDict[str, Tensor]:
+        return self.fpn(OrderedDict((str(i), x_BCHW) for i, x_BCHW in enumerate(self.backbone(image_BCHW))))
 
 
-def shapes(count: int, seed: int, side: int = 96) -> Pictures:
-    """Pictures with a rectangle (label 1) on the left and a disc (label 2) on the right, and what is to be found in them."""
-    generator = torch.Generator().manual_seed(seed)
-    images, targets = [], []
-    y_HW, x_HW = torch.meshgrid(torch.arange(side) + 0.5, torch.arange(side) + 0.5, indexing="ij")
-    return images, targets
+def shapes(count: int = 10) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Pictures (3, SIDE, SIDE) with a square (class 1) or a disc (class 2), and what there is to find in them."""
+    torch.manual_seed(0)
+    pictures, targets, (rows, columns) = [], [], torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
+    for i, (y, x, r) in enumerate(torch.randint(-12, 12, (count, 3)) + torch.tensor([SIDE // 2, SIDE // 2, 24])):
+        dy, dx = (rows - y).abs(), (columns - x).abs()
+        mask = (dy**2 + dx**2 <= r**2) if i % 2 else (torch.maximum(dy, dx) <= r)
+        pictures.append(0.1 * torch.rand(3, SIDE, SIDE) + mask * torch.rand(3, 1, 1))
+        targets.append({"boxes": masks_to_boxes(mask[None]), "labels": torch.tensor([1 + i % 2]), "masks": mask[None].byte()})
+    return pictures, targets
+
+
+def overfit(steps: int) -> tuple[MaskRCNN, list[float]]:
+    (pictures, targets), losses = shapes(), []
+    network = SwinTransformer(img_size=SIDE, embed_dim=24, depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 8), window_size=6)
+    anchors = anchor_utils.AnchorGenerator(sizes=((8,), (16,), (32,), (64,)), aspect_ratios=((1.0,),) * 4)
+    model = MaskRCNN(SwinFPN(Backbone(network)), 3, SIDE, SIDE, rpn_anchor_generator=anchors, box_batch_size_per_image=8)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for step in range(steps):
+        i = 2 * step % len(pictures)
+        losses.append(sum(model.train()(pictures[i : i + 2], targets[i : i + 2]).values()))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+        print(f"step {step + 1:3} of {steps}  loss {losses[-1].item():.3f}")
+    return model.eval(), [loss.item() for loss in losses]
+
+
+if __name__ == "__main__":
+    overfit(int(sys.argv[1]) if len(sys.argv) > 1 else 150)
