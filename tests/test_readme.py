@@ -63,4 +63,4 @@ def test_the_wheel_carries_the_configurations(tmp_path: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "site")}
     )
     assert done.stdout.startswith(str(tmp_path)), done.stderr
-    assert "11 ((7, 7), (7, 7), (14, 14), (7, 7))" in done.stdout
+    assert "23 ((7, 7), (7, 7), (14, 14), (7, 7))" in done.stdout
