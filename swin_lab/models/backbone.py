@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from swin_lab.errors import UserError
 from swin_lab.models.swin import FeatureInfo, SwinTransformer, checked_stages
 
 
@@ -19,7 +20,7 @@ class Backbone(nn.Module):
         norm: False for the bare maps.
 
     Raises:
-        UserError: there is no such stage.
+        UserError: there is no such stage, or the network is the backbone of another one already.
     """
 
     def __init__(self, network: SwinTransformer, stages: Sequence[int] | None = None, norm: bool = True) -> None:
@@ -27,6 +28,8 @@ class Backbone(nn.Module):
         self.chosen = checked_stages(stages, len(network.stages))
         self.feature_info: list[FeatureInfo] = [network.feature_info[i] for i in self.chosen]
         """Channels and stride of every map that is returned."""
+        if isinstance(network.norm, nn.Identity):
+            raise UserError("this network is a backbone already; create or load another one")
         last = len(network.stages) - 1
         final_norm = network.norm
         network.stages = network.stages[: self.chosen[-1] + 1]
@@ -35,6 +38,7 @@ class Backbone(nn.Module):
         self.norms = nn.ModuleList(
             final_norm if i == last else nn.LayerNorm(network.shape.channels[i]) for i in self.chosen if norm
         )
+        self.train(network.training)
 
     def forward(self, image_BCHW: Tensor) -> list[Tensor]:
         """(B, in_channels, height, width) -> (B, channels, height / stride, width / stride), as `feature_info` says."""

@@ -147,3 +147,16 @@ def test_the_configuration_of_a_model_makes_another_one(name):
     assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in twin.state_dict().items()}
     assert model.shape == twin.shape
     assert model.config == twin.config
+
+
+def test_a_network_serves_one_backbone_only():
+    """Its last norm has gone to the first."""
+    model = tiny()
+    Backbone(model)
+    with pytest.raises(UserError, match="a backbone already"):
+        Backbone(model)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_backbone_is_in_the_mode_of_its_network(training):
+    assert Backbone(tiny().train(training)).training == training
