@@ -172,6 +172,20 @@ class SwinTransformer(nn.Module):
             part.requires_grad_(False)
         self.train(self.training)
 
+    def layer_of(self, name: str) -> int:
+        """The number of the layer that a parameter of this name belongs to, for learning rates per layer.
+
+        0 is the patch embedding, then every block counts one; a merging belongs to the block before it, norm and head to the
+        layer after the last block (get_swin_layer of the official optimizer.py).
+        """
+        depths, parts = self.shape.depths, name.split(".")
+        if parts[0] == "embed":
+            return 0
+        if parts[0] != "stages":
+            return sum(depths) + 1
+        before = sum(depths[: int(parts[1])])
+        return before if parts[2] == "merge" else before + int(parts[3]) + 1
+
     def train(self, mode: bool = True) -> "SwinTransformer":
         super().train(mode)
         for part in self._frozen:

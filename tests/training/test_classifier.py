@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from swin_lab import SwinTransformer
 from swin_lab.card import CARD
 from swin_lab.errors import UserError
-from swin_lab.training import AdamW, Classifier, WarmupConstant, WarmupCosine
+from swin_lab.training import AdamW, Classifier, Constant, Cosine, Span
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # Lightning's advice on workers
 
@@ -60,7 +60,7 @@ def trainer(**options):
 
 
 def classifier(network=None, classes=CLASSES, card=None, **options):
-    options = {"optimizer": adamw(), "schedule": WarmupConstant(warmup_epochs=0, warmup_start=1.0)} | options
+    options = {"optimizer": adamw(), "schedule": Constant(warmup_epochs=0, warmup_start=1.0)} | options
     return Classifier(network or Linear(classes), classes, card or {}, **options)
 
 
@@ -122,15 +122,15 @@ class Rates(Callback):
 
 @pytest.mark.parametrize(("accumulate", "batch"), [(1, 4), (2, 2), (4, 1)])
 def test_the_schedule_steps_once_per_update_with_and_without_accumulation(accumulate, batch):
-    seen, schedule = Rates(), WarmupCosine(warmup_epochs=1, warmup_start=0.1, final=0.0)
+    seen, schedule = Rates(), Cosine(warmup_epochs=1, warmup_start=0.1, final=0.0)
     run = trainer(max_epochs=3, accumulate_grad_batches=accumulate, callbacks=[seen])
     run.fit(classifier(schedule=schedule), loader(*labelled(16), batch))
-    assert seen.rates == pytest.approx([1e-2 * schedule.factor(update, 4, 12) for update in range(12)], rel=1e-9)
+    assert seen.rates == pytest.approx([1e-2 * schedule.factor(update, Span(4, 12)) for update in range(12)], rel=1e-9)
 
 
 def test_a_warm_up_of_half_an_epoch_is_half_an_epoch_s_updates():
     seen = Rates()
-    schedule = WarmupConstant(warmup_epochs=0.5, warmup_start=0.0)
+    schedule = Constant(warmup_epochs=0.5, warmup_start=0.0)
     trainer(callbacks=[seen]).fit(classifier(schedule=schedule), loader(*labelled(16)))
     assert seen.rates == pytest.approx([0.0, 0.005, 0.01, 0.01], rel=1e-9)
 
@@ -138,7 +138,7 @@ def test_a_warm_up_of_half_an_epoch_is_half_an_epoch_s_updates():
 def test_a_run_shorter_than_its_warm_up_is_warned_of(caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("swin_lab"), "propagate", True)
     caplog.set_level(logging.WARNING, "swin_lab")
-    trainer().fit(classifier(schedule=WarmupConstant(warmup_epochs=3, warmup_start=0.0)), loader(*labelled(16)))
+    trainer().fit(classifier(schedule=Constant(warmup_epochs=3, warmup_start=0.0)), loader(*labelled(16)))
     assert "warm-up takes 12 updates and the run has 4" in caplog.text
 
 
