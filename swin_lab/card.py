@@ -5,3 +5,6 @@ CARD = "swin_lab"
 
 NETWORK = "network."
 """In front of the network's tensors in a checkpoint of a run."""
+
+EMA = "ema"
+"""Key under which a checkpoint of a run holds the moving average of the weights, named like the weights themselves."""

@@ -11,7 +11,20 @@ from omegaconf import OmegaConf
 from swin_lab.paths import CONF
 from swin_lab.run import build
 
-GROUPS = ("model", "data", "augment", "optimizer", "schedule", "trainer", "logger", "callbacks", "experiment", "debug")
+GROUPS = (
+    "model",
+    "data",
+    "augment",
+    "mixing",
+    "optimizer",
+    "schedule",
+    "ema",
+    "trainer",
+    "logger",
+    "callbacks",
+    "experiment",
+    "debug",
+)
 CHOICES = [
     (group, file.stem) for group in GROUPS for file in sorted((CONF / group).glob("*.yaml")) if not file.stem.startswith("_")
 ]
@@ -31,9 +44,9 @@ def test_there_are_no_other_groups() -> None:
 def test_every_choice_composes_into_known_keys_only(group: str, choice: str) -> None:
     config = composed("train", f"{group}={choice}")
     build.check_top_keys(config, "train")
-    for name in ("model", "optimizer", "schedule", "trainer"):
+    for name in ("model", "optimizer", "schedule", "trainer", "augment", "mixing", "ema"):
         build.check_arguments(name, config[name])
-    for node in chain(*config["augment"].values(), (config["logger"] or {}).values(), (config["callbacks"] or {}).values()):
+    for node in chain((config["logger"] or {}).values(), (config["callbacks"] or {}).values()):
         build.check_arguments(group, node)
 
 

@@ -1,5 +1,6 @@
 """Where images come from, how they become batches, in which order."""
 
+from swin_lab.data.augment import TimmAugment
 from swin_lab.data.datamodule import ImageData, Loading
 from swin_lab.data.pictures import ImageSource, channel_statistics, fingerprint
 from swin_lab.data.sources import Cifar, Digits, Folder, Parquet, Synthetic
@@ -15,6 +16,7 @@ __all__ = [
     "Parquet",
     "Preprocessing",
     "Synthetic",
+    "TimmAugment",
     "channel_statistics",
     "fingerprint",
 ]

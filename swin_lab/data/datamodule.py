@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import joblib
 import numpy as np
 import torch
 from lightning import LightningDataModule
@@ -15,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from swin_lab.data.pictures import UNREADABLE, ImageSource, Pictures
+from swin_lab.data.pictures import UNREADABLE, ImageSource, Pictures, decoded
 from swin_lab.data.sampling import Draw, EvaluationOrder, TrainingOrder
 from swin_lab.errors import UserError, is_whole
 
@@ -31,6 +32,8 @@ class Batch(NamedTuple):
     """(B, channels, height, width)."""
     labels: Tensor
     """(B,)."""
+    numbers: Tensor
+    """(B,), which picture of its set each is."""
     unreadable: list[str]
     """One line for each picture that should be here and could not be decoded."""
 
@@ -42,19 +45,28 @@ class Loading:
     mean: tuple[float, ...] | None = None
     """Per channel, of values from 0 to 1; None: measured on the training pictures."""
     std: tuple[float, ...] | None = None
+    fit: str = "crop"
+    """How an evaluation fits a picture to the network: crop (sides in proportion) or squash."""
     crop_pct: float = 1.0
     """Part of the resized side that the centre crop of an evaluation keeps."""
     interpolation: str = "bicubic"
+    repeats: int = 1
+    """How many differently augmented copies of a picture a training batch has (repeated augmentation, arXiv 1901.09335)."""
+    decoded_mib: int = 512
+    """Sets of pictures of one size that need no more than so many MiB are decoded once, into memory."""
     on_error: str = "raise"
     """What an unreadable picture does: raise (stop, naming it) or skip (leave it out, count and report)."""
     num_workers: int | None = None
-    """Processes that read pictures, per device; None: one per core, at most 8."""
+    """Processes that read pictures, per device; None: one per core at hand, at most 16."""
 
     def __post_init__(self) -> None:
         if self.on_error not in ("raise", "skip"):
             raise UserError(f"data.on_error={self.on_error} is unknown; choose raise or skip")
-        if self.num_workers is not None and (not is_whole(self.num_workers) or self.num_workers < 0):
-            raise UserError(f"data.num_workers={self.num_workers} is no whole number of zero or more")
+        for name, value, least in (("num_workers", self.num_workers, 0), ("decoded_mib", self.decoded_mib, 0)):
+            if value is not None and (not is_whole(value) or value < least):
+                raise UserError(f"data.{name}={value} is no whole number of zero or more")
+        if not is_whole(self.repeats) or self.repeats < 1:
+            raise UserError(f"data.repeats={self.repeats} is no whole number above zero")
 
 
 class ImageData(LightningDataModule):
@@ -94,19 +106,24 @@ class ImageData(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         assert self.train_transform is not None
         assert self.trainer is not None
-        pictures = self.source.train
+        pictures = decoded(self.source.train, self.loading.decoded_mib)
         order = TrainingOrder(
-            len(pictures.labels), self.global_batch, self.trainer.global_rank, self.trainer.world_size, self.seed
+            len(pictures.labels),
+            self.global_batch,
+            self.trainer.global_rank,
+            self.trainer.world_size,
+            self.seed,
+            self.loading.repeats,
         )
         return self._loader(TransformedPictures(pictures, self.train_transform, self.seed), order)
 
     def val_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
-        pictures = self.source.val
+        pictures = decoded(self.source.val, self.loading.decoded_mib)
         order = EvaluationOrder(len(pictures.labels), self.trainer.global_rank, self.trainer.world_size)
         return self._loader(TransformedPictures(pictures, self.eval_transform, self.seed), order)
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> tuple[Tensor, Tensor]:
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> tuple[Tensor, Tensor, Tensor]:
         """Stops at an unreadable picture or counts it: here in the main process, where counts are exact for any workers."""
         for line in batch.unreadable:
             if self.loading.on_error == "raise":
@@ -118,7 +135,7 @@ class ImageData(LightningDataModule):
                 log.warning("skipped unreadable picture %s", line)
         if len(batch.labels) == 0 and self.trainer is not None and self.trainer.training:
             raise UserError(f"all pictures of a batch are unreadable, such as {batch.unreadable[0]}")
-        return batch.images, batch.labels
+        return batch.images, batch.labels, batch.numbers
 
     def skipped_everywhere(self) -> set[str]:
         """Unreadable pictures that all processes together have skipped."""
@@ -144,11 +161,20 @@ class ImageData(LightningDataModule):
         if self.loading.num_workers is not None:
             return self.loading.num_workers
         assert self.trainer is not None
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(8, max(1, cores // max(1, self.trainer.num_devices)))
+        return workers_per_device(self.trainer.num_devices)
 
 
-class TransformedPictures(Dataset[tuple[Tensor, int] | str]):
+def workers_per_device(devices: int, most: int = 16) -> int:
+    """Reading processes for each device of this machine: the cores that this process may use, shared out.
+
+    Affinity and container quotas count (joblib knows them), and so does what SLURM has granted to each task.
+    """
+    granted = int(os.environ.get("SLURM_CPUS_PER_TASK", "0"))
+    cores = min(granted, joblib.cpu_count()) if granted else joblib.cpu_count() // max(1, devices)
+    return min(most, max(1, cores))
+
+
+class TransformedPictures(Dataset["Sample | str"]):
     """Pictures as tensors. What is random in a transform depends on (seed, epoch, picture), not on workers or processes."""
 
     def __init__(self, pictures: Pictures, transform: Transform, seed: int) -> None:
@@ -159,14 +185,24 @@ class TransformedPictures(Dataset[tuple[Tensor, int] | str]):
     def __len__(self) -> int:
         return len(self.pictures.labels)
 
-    def __getitem__(self, draw: Draw) -> tuple[Tensor, int] | str:
-        """(tensor, label), or one line that names a picture that cannot be decoded."""
+    def __getitem__(self, draw: Draw) -> "Sample | str":
+        """The picture as a tensor, or one line that names a picture that cannot be decoded."""
         try:
             picture = self.pictures.picture(draw.picture)
         except UNREADABLE as error:
             return f"{self.pictures.name(draw.picture)}: {_first_line(error)}"
-        with drawing_from(((self.seed * 1_000_003 + draw.epoch) * 1_000_003 + draw.picture) % 2**63):
-            return self.transform(picture), int(self.pictures.labels[draw.picture])
+        seed = (self.seed * 1_000_003 + draw.epoch) * 1_000_003 + draw.picture + draw.copy * 7_368_787_000_003
+        with drawing_from(seed % 2**63):
+            return Sample(self.transform(picture), int(self.pictures.labels[draw.picture]), draw.picture)
+
+
+class Sample(NamedTuple):
+    """A picture that could be read."""
+
+    image: Tensor
+    label: int
+    number: int
+    """Which picture of its set."""
 
 
 @contextmanager
@@ -183,11 +219,13 @@ def drawing_from(seed: int) -> Iterator[None]:
         yield
 
 
-def collate(samples: list[tuple[Tensor, int] | str]) -> Batch:
+def collate(samples: list[Sample | str]) -> Batch:
     """Stacks what could be read."""
     read = [sample for sample in samples if not isinstance(sample, str)]
-    images = torch.stack([image for image, _ in read]) if read else torch.empty(0)
-    return Batch(images, torch.tensor([label for _, label in read]), [s for s in samples if isinstance(s, str)])
+    images = torch.stack([sample.image for sample in read]) if read else torch.empty(0)
+    labels = torch.tensor([sample.label for sample in read], dtype=torch.long)
+    numbers = torch.tensor([sample.number for sample in read], dtype=torch.long)
+    return Batch(images, labels, numbers, [sample for sample in samples if isinstance(sample, str)])
 
 
 def _first_line(error: BaseException) -> str:

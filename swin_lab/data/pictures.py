@@ -78,6 +78,39 @@ def open_rgb(file: Path | bytes) -> Image.Image:
     return upright.convert("RGB")
 
 
+def decoded(pictures: Pictures, most_mib: int) -> Pictures:
+    """The same pictures in memory, if they are all of one size, can all be read and need no more memory than that.
+
+    Args:
+        pictures: any set.
+        most_mib: the limit in MiB.
+    """
+    count = len(pictures.labels)
+    if count == 0 or isinstance(pictures, ArrayPictures):
+        return pictures
+    try:
+        first = pictures.picture(0)
+        if count * first.width * first.height * 3 > most_mib * 2**20:
+            return pictures
+        images = np.empty((count, first.height, first.width, 3), dtype=np.uint8)
+        for index in range(count):
+            picture = pictures.picture(index)
+            if picture.size != first.size:
+                return pictures
+            images[index] = np.asarray(picture)
+    except UNREADABLE:  # it is named when it is its turn
+        return pictures
+    return Decoded(images, pictures)
+
+
+class Decoded(ArrayPictures):
+    """Pictures in memory that keep the names they have where they are from."""
+
+    def __init__(self, images: np.ndarray, origin: Pictures) -> None:
+        super().__init__(images, np.asarray(origin.labels), "")
+        self.name = origin.name  # type: ignore[method-assign]
+
+
 def split_by_class(labels: Sequence[int] | np.ndarray, val_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Splits indices into a training and a validation part, each class in the same proportion.
 

@@ -12,6 +12,8 @@ class Draw(NamedTuple):
 
     epoch: int
     picture: int
+    copy: int = 0
+    """Of repeated augmentation: which of the copies of this epoch."""
 
 
 class TrainingOrder(Sampler[Draw]):
@@ -25,14 +27,16 @@ class TrainingOrder(Sampler[Draw]):
         rank: this process.
         world_size: number of processes; divides global_batch.
         seed: decides all shuffles.
+        repeats: copies of every picture drawn, one after the other; an epoch is as long as ever.
     """
 
-    def __init__(self, num_pictures: int, global_batch: int, rank: int, world_size: int, seed: int) -> None:
+    def __init__(self, num_pictures: int, global_batch: int, rank: int, world_size: int, seed: int, repeats: int = 1) -> None:
         self.num_pictures = num_pictures
         self.global_batch = global_batch
         self.rank = rank
         self.world_size = world_size
         self.seed = seed
+        self.repeats = repeats
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -46,8 +50,10 @@ class TrainingOrder(Sampler[Draw]):
         shuffle = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(self.num_pictures, generator=shuffle)
         whole = self.num_pictures // self.global_batch * self.global_batch
-        per_rank = order[:whole].reshape(-1, self.world_size, self.global_batch // self.world_size)[:, self.rank]
-        return (Draw(self.epoch, index) for index in per_rank.flatten().tolist())
+        places = torch.arange(whole).reshape(-1, self.world_size, self.global_batch // self.world_size)[:, self.rank].flatten()
+        drawn = order[places // self.repeats]
+        for picture, place in zip(drawn.tolist(), places.tolist(), strict=True):
+            yield Draw(self.epoch, picture, place % self.repeats)
 
 
 class EvaluationOrder(Sampler[Draw]):

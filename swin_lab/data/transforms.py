@@ -1,17 +1,21 @@
 """From a picture to the tensor a network sees, in training and in evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import nn
-from torchvision.transforms import v2
+from torchvision.transforms import InterpolationMode, ToTensor, v2
 
 from swin_lab.errors import UserError, did_you_mean, is_number
 
 INTERPOLATIONS = {name.lower(): Image.Resampling[name] for name in ("NEAREST", "BILINEAR", "BICUBIC", "LANCZOS")}
+INTERPOLATION_MODES = {name: InterpolationMode(name) for name in INTERPOLATIONS}
+FITS = ("crop", "squash")
+
+Step = Callable[[Any], Any]
+"""Picture -> picture, or tensor -> tensor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,10 @@ class Preprocessing:
     mean: tuple[float, ...]
     """Per channel, of values from 0 to 1."""
     std: tuple[float, ...]
+    fit: str = "crop"
+    """crop: scaled with sides in proportion, then cropped; squash: scaled to img_size, whatever its proportions."""
+    preset: str | None = None
+    """Whose evaluation this is, where it is a published one: official, timm, torchvision or huggingface."""
 
     @classmethod
     def checked(
@@ -38,6 +46,8 @@ class Preprocessing:
         interpolation: str,
         mean: Sequence[float],
         std: Sequence[float],
+        fit: str = "crop",
+        preset: str | None = None,
     ) -> "Preprocessing":
         """Raises UserError for a value that cannot be; RGB statistics are averaged for one channel."""
         if channels not in (1, 3):
@@ -46,6 +56,8 @@ class Preprocessing:
             raise UserError(f"data.crop_pct={crop_pct} is no part of a side; give a number above 0, at most 1")
         if interpolation not in INTERPOLATIONS:
             raise UserError(f"data.interpolation={interpolation} is unknown{did_you_mean(str(interpolation), INTERPOLATIONS)}")
+        if fit not in FITS:
+            raise UserError(f"data.fit={fit} is unknown{did_you_mean(str(fit), FITS)}")
         for name, values in (("mean", mean), ("std", std)):
             listed = isinstance(values, Sequence) and len(values) in (channels, 3) and all(map(is_number, values))
             if not listed or not all(0 <= value <= 1 for value in values) or (name == "std" and min(values) == 0):
@@ -59,6 +71,8 @@ class Preprocessing:
             interpolation=interpolation,
             mean=tuple(mean),
             std=tuple(std),
+            fit=fit,
+            preset=preset,
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -71,12 +85,25 @@ class Preprocessing:
         as_tuples: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
         return cls(**as_tuples)
 
+    def __str__(self) -> str:
+        height, width = self.img_size
+        if self.fit == "squash":
+            fitted = f"squashed to {height}x{width}"
+        else:
+            cover = ResizeToCover(self.img_size, self.crop_pct)
+            resized = cover.height if height == width else f"{cover.height}x{cover.width}"
+            fitted = f"shorter side {resized}, centre crop {height}x{width}"
+        return f"{self.preset or 'own'} ({fitted}, {self.interpolation})"
+
     def for_evaluation(self) -> v2.Compose:
         """Picture -> (channels, height, width) of float32: resize, centre crop, normalise."""
-        fit = [ResizeToCover(self.img_size, self.crop_pct, self.interpolation), v2.CenterCrop(self.img_size)]
-        return v2.Compose([*fit, *self._to_tensor()])
+        if self.fit == "squash":
+            fitted = [v2.Resize(self.img_size, INTERPOLATION_MODES[self.interpolation])]
+        else:
+            fitted = [ResizeToCover(self.img_size, self.crop_pct, self.interpolation), v2.CenterCrop(self.img_size)]
+        return v2.Compose([*fitted, *self._to_tensor()])
 
-    def for_training(self, on_picture: Sequence[nn.Module], on_tensor: Sequence[nn.Module]) -> v2.Compose:
+    def for_training(self, on_picture: Sequence[Step], on_tensor: Sequence[Step]) -> v2.Compose:
         """Picture -> (channels, height, width) of float32, through the given augmentations.
 
         Args:
@@ -85,9 +112,9 @@ class Preprocessing:
         """
         return v2.Compose([*on_picture, *self._to_tensor(), *on_tensor])
 
-    def _to_tensor(self) -> list[nn.Module]:
+    def _to_tensor(self) -> list[Step]:
         grey = [v2.Grayscale(num_output_channels=1)] if self.channels == 1 else []
-        return [*grey, v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(self.mean, self.std)]
+        return [*grey, ToTensor(), v2.Normalize(self.mean, self.std)]  # v2's own conversion differs in the last bit
 
 
 class ResizeToCover(nn.Module):

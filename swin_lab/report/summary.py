@@ -9,7 +9,16 @@ import rich
 from rich.markup import escape
 from rich.table import Table
 
-NAMES = {"val/acc1": "top-1", "val/acc5": "top-5", "val/loss": "loss"}
+NAMES = {
+    "val/acc1": "top-1",
+    "val/acc5": "top-5",
+    "val/loss": "loss",
+    "val/real_acc1": "ReaL top-1",
+    "val/real_acc5": "ReaL top-5",
+    "val_ema/acc1": "average: top-1",
+    "val_ema/acc5": "average: top-5",
+    "val_ema/loss": "average: loss",
+}
 
 
 def print_training(result: dict[str, Any]) -> None:
@@ -19,7 +28,7 @@ def print_training(result: dict[str, Any]) -> None:
         result: what results.json holds.
     """
     rows = _metric_rows(result["metrics"])
-    rows += [("from", _origin(result))]
+    rows += [("from", _origin(result)), ("preset", result["preprocessing"]["in_words"])]
     if result["images_per_second"] is not None:
         rows += [("speed", f"{result['images_per_second']:,.0f} images/s in training")]
     rows += [("time", f"{result['wall_seconds']:.0f} s")]
@@ -33,6 +42,7 @@ def print_training(result: dict[str, Any]) -> None:
 def print_evaluation(result: dict[str, Any]) -> None:
     """Metrics and where the files are."""
     rows = _metric_rows(result["metrics"])
+    rows += [("preset", result["preprocessing"]["in_words"])]
     rows += [("images", f"{result['images']} of {result['data']['val_images']}")]
     rows += [("skipped", f"{result['skipped']} unreadable images, named in run.log")] if result["skipped"] else []
     _print_rows(rows, title=shorter(result["checkpoint"]))

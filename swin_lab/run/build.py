@@ -1,9 +1,9 @@
 """From a composed configuration to objects, each key checked against what its target takes."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from hydra.errors import InstantiationException
@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from swin_lab.data import ImageSource, Loading, Preprocessing, channel_statistics
+from swin_lab.data.transforms import Step
 from swin_lab.errors import UserError, did_you_mean, is_number, is_whole
 from swin_lab.models import SwinTransformer
 from swin_lab.paths import CONF
@@ -21,6 +22,7 @@ from swin_lab.weights import Checkpoint, load, open_checkpoint, with_trained_win
 from swin_lab.weights.adapt import METHODS
 from swin_lab.weights.checkpoint import NETWORK_CLASS
 from swin_lab.weights.head import POLICIES
+from swin_lab.weights.preprocessing import preset
 
 Config = dict[str, Any]
 
@@ -32,7 +34,7 @@ DECIDED_ELSEWHERE = {
     "logger": "choose with logger=...",
     "enable_progress_bar": "it is shown on a terminal",
     "enable_model_summary": "the size of the model is printed",
-    "num_sanity_val_steps": "every run is evaluated",
+    "num_sanity_val_steps": "set transfer.check",
     "use_distributed_sampler": "every picture of an evaluation is counted once",
 }
 """Arguments of Lightning's Trainer that have their own place."""
@@ -105,19 +107,52 @@ def parameters_of(where: str, target: Any) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(found).parameters
 
 
-def check_augment(augment: Config) -> None:
-    """Raises UserError unless the node is a list of transforms for the picture and one for the tensor."""
+class Augment(Protocol):
+    """What `augment=` chooses."""
+
+    @property
+    def picture(self) -> list[Step]:
+        """What is done to the RGB picture."""
+
+    @property
+    def tensor(self) -> list[Step]:
+        """What is done to the normalised tensor."""
+
+
+class Steps(NamedTuple):
+    """An augmentation that is spelt out."""
+
+    picture: list[Step]
+    tensor: list[Step]
+
+
+def make_augment(augment: Config, mean: Sequence[float]) -> Augment:
+    """The augmentation of an `augment` node: a class that brings both lists, or the lists themselves.
+
+    Raises:
+        UserError: the node is neither.
+    """
+    if "_target_" in augment:
+        made: Augment = make("augment", augment, {"mean": mean})
+        return made
     for key in augment:
         if key not in ("picture", "tensor"):
             raise UserError(f"unknown key augment.{key}{did_you_mean(key, ('picture', 'tensor'))}")
     for key in ("picture", "tensor"):
         if not isinstance(augment.get(key), list):
             raise UserError(f"augment.{key} must be a list of transforms, [] for none")
+    lists = {key: [make(f"augment.{key}", node) for node in nodes] for key, nodes in augment.items()}
+    return Steps(lists["picture"], lists["tensor"])
+
+
+def make_optional(where: str, node: Config | None) -> Any:
+    """What a group chooses; None where it chooses nothing."""
+    return make(where, node) if node else None
 
 
 def check_transfer(transfer: Config) -> None:
     """Raises UserError for a key that is none, or a value that no transfer has."""
-    taken = inspect.signature(load).parameters
+    taken = {*inspect.signature(load).parameters, "check"}
     for key in transfer:
         if key not in taken:
             raise UserError(f"unknown key transfer.{key}{did_you_mean(key, taken)}")
@@ -128,7 +163,7 @@ def check_transfer(transfer: Config) -> None:
 
 def transfer_arguments(transfer: Config) -> Config:
     """Of `swin_lab.weights.load`: what is given."""
-    return {key: value for key, value in transfer.items() if value is not None}
+    return {key: value for key, value in transfer.items() if value is not None and key != "check"}
 
 
 def make_source(data: Config) -> tuple[ImageSource, Loading]:
@@ -183,8 +218,17 @@ def open_weights(weights: str | None, transfer: Config, model: Config) -> tuple[
     return checkpoint, {**model, "pretrained_window_sizes": fitting["pretrained_window_sizes"]}
 
 
-def make_preprocessing(model: Config, loading: Loading, source: ImageSource) -> Preprocessing:
-    """What the network's size and the data's channel statistics ask for."""
+def make_preprocessing(model: Config, loading: Loading, source: ImageSource, chosen: str | None = None) -> Preprocessing:
+    """What the network's size, the data's channel statistics and the chosen preset ask for.
+
+    Raises:
+        UserError: a value that cannot be; an unknown preset, or one for a network that is no SwinTransformer.
+    """
+    fitted: Config = {"fit": loading.fit, "crop_pct": loading.crop_pct, "interpolation": loading.interpolation}
+    if chosen is not None:
+        if model.get("_target_") != NETWORK_CLASS:
+            raise UserError(f"preset={chosen} is for {NETWORK_CLASS}; give data.fit, data.crop_pct and data.interpolation")
+        fitted = preset(chosen, model)
     mean, std = loading.mean, loading.std
     if mean is None or std is None:
         measured = channel_statistics(source.train)
@@ -193,10 +237,9 @@ def make_preprocessing(model: Config, loading: Loading, source: ImageSource) -> 
     return Preprocessing.checked(
         img_size=(size, size) if isinstance(size, int) else (size[0], size[1]),
         channels=model.get("in_channels", 3),
-        crop_pct=loading.crop_pct,
-        interpolation=loading.interpolation,
         mean=mean,
         std=std,
+        **fitted,
     )
 
 

@@ -12,7 +12,9 @@ from lightning.pytorch.callbacks import RichProgressBar
 from torch import nn
 
 from swin_lab.data import ImageData, ImageSource, Preprocessing
+from swin_lab.data.real import real_labels
 from swin_lab.errors import UserError, is_whole
+from swin_lab.models import SwinTransformer
 from swin_lab.report import ClassResults, print_evaluation
 from swin_lab.run import build
 from swin_lab.run.checkpoint import card_of_run, refuse_foreign_classes, tensors_of_run
@@ -23,6 +25,7 @@ from swin_lab.training import Classifier
 from swin_lab.weights import load
 from swin_lab.weights.checkpoint import NETWORK_CLASS, locate
 from swin_lab.weights.files import Contents, read
+from swin_lab.weights.preprocessing import preset
 
 log = logging.getLogger("swin_lab")
 
@@ -55,12 +58,15 @@ def run(config: dict[str, Any], wanted_dir: Path | None) -> dict[str, Any]:
         refuse_foreign_classes(contents.file, named | ({} if "_target_" in (config.get("data") or {}) else {"data": data_node}))
 
     source, loading = build.make_source(data_node)
-    network, preprocessing, report = _network(config, card, contents, source)
-    classifier = Classifier(network, len(source.class_names), card)
+    network, prepared, report = _network(config, card, contents, source)
+    preprocessing = _preprocessing(network, prepared, config["preset"])
+    classes = len(source.class_names)
+    answers = real_labels(source.val, classes) if config["real"] else None
+    classifier = Classifier(network, classes, card, flip=config["flip"], real_labels=answers)
     data = ImageData(
         source,
         None,
-        Preprocessing.from_dict(preprocessing).for_evaluation(),
+        preprocessing.for_evaluation(),
         global_batch=1,
         device_batch=_batch(card["device_batch"] if config["batch"] is None else config["batch"]),
         seed=0,
@@ -76,7 +82,7 @@ def run(config: dict[str, Any], wanted_dir: Path | None) -> dict[str, Any]:
         run_directory(trainer, wanted_dir or _results_folder(config["out"], contents.file), config, overrides) as folder,
         guarded(folder, trainer.world_size),
     ):
-        for label, text in report:
+        for label, text in [*report, ("preset", str(preprocessing) + ", with mirror images" * bool(config["flip"]))]:
             log.info("%-10s %s", label, text)
         trainer.validate(classifier, data, verbose=False)
         result: dict[str, Any] = {"metrics": classifier.metrics, "skipped": len(data.skipped_everywhere())}
@@ -86,6 +92,7 @@ def run(config: dict[str, Any], wanted_dir: Path | None) -> dict[str, Any]:
                 "run_dir": str(folder),
                 "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
                 "images": classifier.images_evaluated,
+                "preprocessing": preprocessing.as_dict() | {"in_words": str(preprocessing), "flip": config["flip"]},
                 "data": describe_data(source),
                 "precision": precision,
                 "overrides": overrides,
@@ -114,8 +121,9 @@ def _network(
         network: nn.Module = build.make("model", card["model"])
         network.load_state_dict(tensors_of_run(contents))
         return network, card["preprocessing"], []
-    if "model" in card and config["transfer"]["head"] == "auto":
-        _check_classes(source, card["class_names"] or source.class_names)
+    trained = card.get("class_names") or source.class_names
+    if "model" in card and config["transfer"]["head"] == "auto" and not set(source.class_names) < set(trained):
+        _check_classes(source, trained)  # a part of the classes is found by name
     swin, report = load(
         contents.file,
         class_names=list(source.class_names),
@@ -127,6 +135,15 @@ def _network(
             f"{report.head}.\nGive data of the checkpoint's classes, or transfer.head=keep if they are the same in this order"
         )
     return swin, swin.card["preprocessing"], report.lines()
+
+
+def _preprocessing(network: nn.Module, prepared: dict[str, Any], chosen: str | None) -> Preprocessing:
+    """The checkpoint's own, or this as a preset fits pictures."""
+    if chosen is None:
+        return Preprocessing.from_dict(prepared)
+    if not isinstance(network, SwinTransformer):
+        raise UserError(f"preset={chosen} is for a SwinTransformer; the checkpoint is a {type(network).__name__}")
+    return Preprocessing.from_dict(prepared | preset(chosen, network.config))
 
 
 def _write(result: dict[str, Any], classifier: Classifier, source: ImageSource, folder: Path) -> None:

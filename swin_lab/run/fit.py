@@ -80,7 +80,9 @@ class _Parts:
         self.config = config
         self.optimizer = build.make("optimizer", config["optimizer"])
         self.schedule = build.make("schedule", config["schedule"])
-        self.best = _checkpoint("best", monitor="val/acc1", mode="max")
+        self.mixing = build.make_optional("mixing", config["mixing"])
+        self.ema = build.make_optional("ema", config["ema"])
+        self.best = _checkpoint("best", monitor="val_ema/acc1" if self.ema else "val/acc1", mode="max")
         self.last = _checkpoint("last")
         self.lines = EpochLines()
         for name, node in (config["logger"] or {}).items():
@@ -101,12 +103,13 @@ class _Parts:
         torch.manual_seed(config["seed"])  # the same start whatever the data has drawn
         self.network, self.model = build.make_network(model, len(self.source.class_names))
         self.report = self._fill_network()
-        self.preprocessing = build.make_preprocessing(self.model, loading, self.source)
-        build.check_augment(config["augment"])
-        augment = {key: [build.make(f"augment.{key}", node) for node in nodes] for key, nodes in config["augment"].items()}
+        if config["transfer"]["check"] and self.report is not None and self.report.rows and None not in self.report.rows:
+            self.trainer.num_sanity_val_steps = -1  # all pictures, before the first update
+        self.preprocessing = build.make_preprocessing(self.model, loading, self.source, config["preset"])
+        augment = build.make_augment(config["augment"], self.preprocessing.mean)
         self.data = ImageData(
             self.source,
-            self.preprocessing.for_training(augment["picture"], augment["tensor"]),
+            self.preprocessing.for_training(augment.picture, augment.tensor),
             self.preprocessing.for_evaluation(),
             global_batch=self.batching.global_batch,
             device_batch=self.batching.device_batch,
@@ -119,6 +122,8 @@ class _Parts:
             _card(config, self.model, self.source, self.preprocessing, self.precision, self.batching),
             optimizer=self.optimizer,
             schedule=self.schedule,
+            mixing=self.mixing,
+            ema=self.ema,
             global_batch=self.batching.global_batch,
             label_smoothing=config["label_smoothing"],
             seed=config["seed"],
@@ -170,6 +175,8 @@ class _Parts:
         if "attention_backend" in self.model:
             log.info("attention  %s", attention_backend(self.model["attention_backend"]).__name__)
         log.info("optimizer  %s, learning rate %.4g", type(self.optimizer).__name__, rate)
+        if self.preprocessing.preset is not None:
+            log.info("preset     %s", self.preprocessing)
 
     def evaluate_best(self) -> dict[str, float]:
         """Metrics of the best checkpoint, by the same code as eval.py; of the last weights if no epoch was evaluated."""
@@ -186,7 +193,9 @@ class _Parts:
             "name": self.config["name"],
             "run_dir": str(run_dir),
             "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "metrics_at_start": self.classifier.metrics_at_start,
             "images": self.classifier.images_evaluated,
+            "preprocessing": self.preprocessing.as_dict() | {"in_words": str(self.preprocessing)},
             "best_epoch": self._best_epoch(),
             "epochs": self.trainer.current_epoch,
             "updates": self.trainer.global_step,

@@ -17,6 +17,7 @@ from swin_lab.weights.adapt import adapt_channels, check_method, resize_table
 from swin_lab.weights.checkpoint import BODY, Checkpoint, listed, open_checkpoint, side_by_side, simplest
 from swin_lab.weights.head import HeadPlan, fill_head, plan_head
 from swin_lab.weights.imagenet import ROWS_1K, wordnet_ids
+from swin_lab.weights.preprocessing import preset
 
 
 @dataclass(frozen=True)
@@ -279,6 +280,8 @@ def _preprocessing_for(network: SwinTransformer, of_file: dict[str, Any] | None)
     changed = {"img_size": list(network.shape.img_size), "channels": channels}
     if channels != of_file["channels"]:
         changed |= {key: [sum(of_file[key]) / len(of_file[key])] * channels for key in ("mean", "std")}
+    if of_file.get("preset"):  # which depends on the size
+        changed |= preset(of_file["preset"], network.config)
     return of_file | changed
 
 

@@ -1,12 +1,11 @@
-"""How pictures are prepared for published weights, where the files do not tell: the evaluation of each library."""
+"""How pictures are prepared for an evaluation: the way of the official code and of each library, by name (a preset)."""
 
 from collections.abc import Sequence
 from typing import Any
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from swin_lab.errors import UserError, did_you_mean
 
-CROP = {"official": 224 / 256, "mmpretrain": 224 / 256, "timm": 0.9, "torchvision": 224 / 256, "huggingface": 1.0}
-"""Part of the resized side that the centre crop keeps; all of it from 384 pixels on."""
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 TORCHVISION_CROP = {
     (1, 96, 12): 224 / 232,
@@ -19,10 +18,52 @@ TORCHVISION_CROP = {
 """Of its swin_t, swin_s, swin_b and swin_v2_*, by version, width and number of blocks."""
 
 
+PRESET_OF = {
+    "official": "official",
+    "swin_lab": "official",
+    "mmpretrain": "official",
+    "timm": "timm",
+    "torchvision": "torchvision",
+    "huggingface": "huggingface",
+}
+"""Layout of a weight file -> whose evaluation its accuracy was published with."""
+
+PRESETS = ("official", "timm", "torchvision", "huggingface")
+
+
+def preset(name: str, config: dict[str, Any]) -> dict[str, Any]:
+    """How an evaluation fits pictures to a network: fit, crop_pct, interpolation and preset, as `Preprocessing` takes them.
+
+    official: shorter side int(256/224 * size), centre crop; from 384 pixels on squashed (its TEST.CROP False).
+    timm: the centre crop keeps 0.9 of the shorter side, from 384 pixels on all of it.
+    torchvision: shorter side 232, 246 or 238 for 224 pixels and 260, 260 or 272 for 256 (tiny, small, base).
+    huggingface: squashed.
+
+    Args:
+        name: one of PRESETS.
+        config: of the network, see `SwinTransformer`.
+
+    Raises:
+        UserError: there is no such preset.
+    """
+    if name not in PRESETS:
+        raise UserError(f"preset={name} is unknown{did_you_mean(str(name), PRESETS)}")
+    size = config["img_size"]
+    large = (size if isinstance(size, int) else min(size)) >= 384
+    fit, crop_pct = "crop", 224 / 256
+    if name == "huggingface" or (name == "official" and large):
+        fit, crop_pct = "squash", 1.0
+    elif name == "timm":
+        crop_pct = 1.0 if large else 0.9
+    elif name == "torchvision":
+        crop_pct = TORCHVISION_CROP.get((config["version"], config["embed_dim"], sum(config["depths"])), crop_pct)
+    return {"fit": fit, "crop_pct": crop_pct, "interpolation": "bicubic", "preset": name}
+
+
 def published_preprocessing(
     layout: str, config: dict[str, Any], beside: dict[str, Any], preprocessor: dict[str, Any]
 ) -> dict[str, Any]:
-    """As a checkpoint of this project describes it: img_size, channels, crop_pct, interpolation, mean, std.
+    """As a checkpoint of this project describes it: see `swin_lab.data.Preprocessing`.
 
     Args:
         layout: name of the file's layout.
@@ -33,14 +74,15 @@ def published_preprocessing(
     given: int | Sequence[int] = config["img_size"]
     size = [given, given] if isinstance(given, int) else list(given)
     told = beside.get("pretrained_cfg") or {}
-    crop = 1.0 if min(size) >= 384 else CROP.get(layout, CROP["official"])
-    if layout == "torchvision":
-        crop = TORCHVISION_CROP.get((config["version"], config["embed_dim"], sum(config["depths"])), crop)
+    fitted = preset(PRESET_OF.get(layout, "official"), config)
+    if {"crop_pct", "interpolation"} & set(told):
+        fitted |= {"crop_pct": told.get("crop_pct", fitted["crop_pct"]), "preset": None}
+        squashed = told.get("crop_mode") == "squash"
+        fitted |= {"interpolation": told.get("interpolation", "bicubic"), "fit": "squash" if squashed else "crop"}
     return {
         "img_size": size,
         "channels": config["in_channels"],
-        "crop_pct": told.get("crop_pct", crop),
-        "interpolation": told.get("interpolation", "bicubic"),
+        **fitted,
         **dict(zip(("mean", "std"), _statistics(config["in_channels"], told, preprocessor), strict=True)),
     }
 

@@ -65,8 +65,9 @@ def test_an_evaluation_delivers_every_picture_with_its_label_in_order(source):
     data = image_data(source)
     batches = delivered(data)
     expected = torch.stack([TO_TENSOR(source.val.picture(i)) for i in range(5)])
-    assert torch.equal(torch.cat([images for images, _ in batches]), expected)
-    assert torch.cat([labels for _, labels in batches]).tolist() == source.val.labels.tolist()
+    assert torch.equal(torch.cat([images for images, _, _ in batches]), expected)
+    assert torch.cat([labels for _, labels, _ in batches]).tolist() == source.val.labels.tolist()
+    assert torch.cat([numbers for _, _, numbers in batches]).tolist() == list(range(5))
 
 
 def test_two_processes_together_see_what_one_sees(source):
@@ -136,9 +137,9 @@ def test_an_unreadable_picture_stops_the_run_and_is_named(damaged, workers):
 def test_skipping_leaves_unreadable_pictures_out_and_keeps_the_rest(damaged, workers):
     source, _ = damaged
     data = image_data(source, num_workers=workers, on_error="skip")
-    images, labels = delivered(data)[0]
+    images, labels, numbers = delivered(data)[0]
     assert images.shape == (1, 3, 8, 8)
-    assert labels.tolist() == [0]
+    assert (labels.tolist(), numbers.tolist()) == ([0], [0])
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 from torchvision.transforms import v2
@@ -14,6 +13,7 @@ from torchvision.transforms import v2
 from swin_lab.data.transforms import Preprocessing, ResizeToCover
 from swin_lab.errors import UserError
 from swin_lab.paths import CONF
+from swin_lab.run.build import make_augment
 
 SIZES = [(32, 32), (8, 8), (500, 375), (40, 200), (33, 1000)]
 """(width, height) of pictures."""
@@ -122,7 +122,7 @@ def test_preprocessing_survives_the_way_through_a_checkpoint():
 def test_preprocessing_as_a_dict_is_plain_python():
     values = preprocessing(mean=(0.5, 0.4, 0.3)).as_dict()
     flat = [x for value in values.values() for x in (value if isinstance(value, list) else [value])]
-    assert {type(x) for x in flat} == {int, float, str}
+    assert {type(x) for x in flat} == {int, float, str, type(None)}
 
 
 @pytest.mark.parametrize(
@@ -139,6 +139,7 @@ def test_preprocessing_as_a_dict_is_plain_python():
         ({"mean": [123.7, 116.3, 103.5]}, "data.mean"),  # of values from 0 to 255
         ({"std": [0.2, 0.0, 0.2]}, "data.std"),
         ({"std": [0.2]}, "data.std"),
+        ({"fit": "squeeze"}, "data.fit=squeeze is unknown; choose one of crop, squash"),
     ],
     ids=str,
 )
@@ -168,7 +169,7 @@ def test_training_puts_the_augmentations_before_and_after_normalising():
 def augmentation(name, img_size):
     file = OmegaConf.load(CONF / "augment" / f"{name}.yaml")
     whole = OmegaConf.create({"model": {"img_size": img_size}, "augment": file})
-    return {key: [instantiate(node) for node in nodes] for key, nodes in whole.augment.items()}
+    return make_augment(OmegaConf.to_container(whole, resolve=True)["augment"], (0.5, 0.5, 0.5))
 
 
 @pytest.mark.parametrize("img_size", [32, [24, 40]], ids=str)
@@ -178,7 +179,7 @@ def test_every_augmentation_turns_any_picture_into_one_tensor_of_the_network_s_s
     torch.manual_seed(0)
     parts = augmentation(name, img_size)
     wanted = (32, 32) if img_size == 32 else (24, 40)
-    transform = preprocessing(img_size=wanted, channels=channels).for_training(parts["picture"], parts["tensor"])
+    transform = preprocessing(img_size=wanted, channels=channels).for_training(parts.picture, parts.tensor)
     for size in SIZES:
         out = transform(photograph(size))
         assert out.shape == (channels, *wanted)
@@ -187,11 +188,11 @@ def test_every_augmentation_turns_any_picture_into_one_tensor_of_the_network_s_s
 
 def test_no_augmentation_is_what_an_evaluation_without_crop_sees():
     parts = augmentation("none", 32)
-    plain = preprocessing().for_training(parts["picture"], parts["tensor"])
+    plain = preprocessing().for_training(parts.picture, parts.tensor)
     for size in SIZES:
         assert torch.equal(plain(photograph(size)), preprocessing().for_evaluation()(photograph(size)))
 
 
 def test_light_augmentation_never_mirrors():
-    steps = [step for part in augmentation("light", 32).values() for step in part]
+    steps = [step for part in augmentation("light", 32) for step in part]
     assert not [step for step in steps if isinstance(step, v2.RandomHorizontalFlip | v2.RandomVerticalFlip)]
