@@ -1,9 +1,9 @@
 """Where images come from, how they become batches, in which order."""
 
 from swin_lab.data.augment import TimmAugment
-from swin_lab.data.datamodule import ImageData, Loading
+from swin_lab.data.datamodule import ImageData, Loading, cores
 from swin_lab.data.pictures import ImageSource, channel_statistics, fingerprint
-from swin_lab.data.sources import Cifar, Digits, Folder, Parquet, Synthetic
+from swin_lab.data.sources import Cifar, Digits, Folder, ImageNet, Listed, Parquet, Shards, Synthetic, Zipped
 from swin_lab.data.transforms import Preprocessing
 
 __all__ = [
@@ -11,12 +11,17 @@ __all__ = [
     "Digits",
     "Folder",
     "ImageData",
+    "ImageNet",
     "ImageSource",
+    "Listed",
     "Loading",
     "Parquet",
     "Preprocessing",
+    "Shards",
     "Synthetic",
     "TimmAugment",
+    "Zipped",
     "channel_statistics",
+    "cores",
     "fingerprint",
 ]

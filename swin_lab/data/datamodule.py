@@ -24,6 +24,9 @@ log = logging.getLogger("swin_lab.data")
 
 Transform = Callable[[Image.Image], Tensor]
 
+MOST_WORKERS = 16
+"""Per device, unless asked for."""
+
 
 class Batch(NamedTuple):
     """What a worker hands over."""
@@ -146,7 +149,8 @@ class ImageData(LightningDataModule):
         return set().union(*(skipped or set() for skipped in gathered))
 
     def _loader(self, dataset: "TransformedPictures", order: TrainingOrder | EvaluationOrder) -> DataLoader[Any]:
-        workers = self._workers()
+        assert self.trainer is not None
+        workers = self.workers_on(self.trainer.num_devices)
         return DataLoader(
             dataset,
             batch_size=self.device_batch,
@@ -157,21 +161,17 @@ class ImageData(LightningDataModule):
             persistent_workers=workers > 0,
         )
 
-    def _workers(self) -> int:
+    def workers_on(self, devices: int) -> int:
+        """Processes that read pictures for each of so many devices of this machine."""
         if self.loading.num_workers is not None:
             return self.loading.num_workers
-        assert self.trainer is not None
-        return workers_per_device(self.trainer.num_devices)
+        granted = int(os.environ.get("SLURM_CPUS_PER_TASK", "0"))  # to this process alone
+        return min(MOST_WORKERS, max(1, granted or cores() // max(1, devices)))
 
 
-def workers_per_device(devices: int, most: int = 16) -> int:
-    """Reading processes for each device of this machine: the cores that this process may use, shared out.
-
-    Affinity and container quotas count (joblib knows them), and so does what SLURM has granted to each task.
-    """
-    granted = int(os.environ.get("SLURM_CPUS_PER_TASK", "0"))
-    cores = min(granted, joblib.cpu_count()) if granted else joblib.cpu_count() // max(1, devices)
-    return min(most, max(1, cores))
+def cores() -> int:
+    """That this process may use: affinity and the quota of a container count, which joblib knows."""
+    return int(joblib.cpu_count())
 
 
 class TransformedPictures(Dataset["Sample | str"]):

@@ -59,6 +59,10 @@ class ArrayPictures:
         return f"{self.origin}[{index}]"
 
 
+NO_PICTURES: Pictures = ArrayPictures(np.empty((0, 1, 1, 3), dtype=np.uint8), np.empty(0, dtype=np.int64), "no pictures")
+"""The training set of a source that is only evaluated."""
+
+
 def open_rgb(file: Path | bytes) -> Image.Image:
     """Decodes a picture of any mode as upright RGB: grey of 8 or 16 bits, palette, alpha (on white), CMYK, EXIF rotation.
 
@@ -154,6 +158,8 @@ def channel_statistics(pictures: Pictures, limit: int = 500) -> tuple[tuple[floa
     Raises:
         UserError: none of them can be read.
     """
+    if len(pictures.labels) == 0:
+        raise UserError("there are no training pictures to measure mean and std on; give data.mean and data.std")
     total, squares, count = np.zeros(3), np.zeros(3), 0
     for index in np.linspace(0, len(pictures.labels) - 1, num=min(limit, len(pictures.labels)), dtype=int):
         try:

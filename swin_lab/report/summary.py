@@ -31,6 +31,8 @@ def print_training(result: dict[str, Any]) -> None:
     rows += [("from", _origin(result)), ("preset", result["preprocessing"]["in_words"])]
     if result["images_per_second"] is not None:
         rows += [("speed", f"{result['images_per_second']:,.0f} images/s in training")]
+    if result["data_wait"] is not None:
+        rows += [("data", f"{result['data_wait']:.0%} of the training time was waiting for pictures")]
     rows += [("time", f"{result['wall_seconds']:.0f} s")]
     rows += [("skipped", f"{result['skipped']} unreadable images, named in run.log")] if result["skipped"] else []
     run_dir = shorter(result["run_dir"])

@@ -7,16 +7,14 @@ from typing import Any
 from torch import Tensor
 
 from swin_lab.card import NETWORK
+from swin_lab.data.sources import __all__ as SOURCES
 from swin_lab.errors import UserError
 from swin_lab.weights.files import Contents
 
 CARD_KEYS = frozenset(["model", "class_names", "preprocessing", "precision", "device_batch", "config"])
 """What the checkpoint of a run says of itself."""
 
-OUR_CLASSES = frozenset(
-    ["swin_lab.models.SwinTransformer"]
-    + [f"swin_lab.data.{name}" for name in ("Cifar", "Digits", "Folder", "Parquet", "Synthetic")]
-)
+OUR_CLASSES = frozenset(["swin_lab.models.SwinTransformer"] + [f"swin_lab.data.{name}" for name in SOURCES])
 """What a file may name to be built without being trusted."""
 
 

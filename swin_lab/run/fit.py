@@ -14,7 +14,7 @@ from lightning import Callback, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
 from swin_lab import __version__
-from swin_lab.data import ImageData, ImageSource, Preprocessing
+from swin_lab.data import ImageData, ImageSource, Preprocessing, cores
 from swin_lab.errors import UserError, is_whole
 from swin_lab.models import SwinTransformer
 from swin_lab.ops.window_attention import attention_backend
@@ -25,7 +25,7 @@ from swin_lab.run.directory import run_directory, run_folder, start_console, tim
 from swin_lab.run.guard import guarded
 from swin_lab.run.identity import describe_data, identity
 from swin_lab.run.loggers import close, flat, make_loggers
-from swin_lab.training import Classifier, EpochLines
+from swin_lab.training import Classifier, DataWait, EpochLines
 from swin_lab.weights import Report, transfer
 
 log = logging.getLogger("swin_lab")
@@ -84,13 +84,15 @@ class _Parts:
         self.ema = build.make_optional("ema", config["ema"])
         self.best = _checkpoint("best", monitor="val_ema/acc1" if self.ema else "val/acc1", mode="max")
         self.last = _checkpoint("last")
-        self.lines = EpochLines()
+        self.lines, self.wait = EpochLines(), DataWait()
         for name, node in (config["logger"] or {}).items():
             build.check_arguments(f"logger.{name}", node or {})
         own = [build.make(f"callbacks.{name}", node) for name, node in (config["callbacks"] or {}).items()]
         bar: list[Callback] = [RichProgressBar()] if rich.get_console().is_terminal else []
         self.precision = build.choose_precision(config["precision"], config["trainer"].get("accelerator", "auto"))
-        self.trainer = build.make_trainer(config["trainer"], self.precision, [self.best, self.last, self.lines, *bar, *own])
+        self.trainer = build.make_trainer(
+            config["trainer"], self.precision, [self.best, self.last, self.lines, self.wait, *bar, *own]
+        )
         self.batching = cut(config["global_batch"], self.trainer.world_size, config["max_device_batch"])
         self.trainer.accumulate_grad_batches = self.batching.accumulate
         self.lines.images_per_batch = self.batching.device_batch * self.batching.devices
@@ -147,6 +149,7 @@ class _Parts:
     def attach(self, run_dir: Path) -> None:
         """Tells checkpoints and loggers where the run directory is."""
         self.best.dirpath = self.last.dirpath = str(run_dir / "checkpoints")
+        self.wait.readers = f"{self.data.workers_on(self.trainer.num_devices)} workers, {cores()} cores"
         self.trainer.loggers = make_loggers(self.config["logger"], run_dir, self.config["name"])
         for logger in self.trainer.loggers:
             logger.log_hyperparams(flat(self.config))
@@ -200,6 +203,7 @@ class _Parts:
             "epochs": self.trainer.current_epoch,
             "updates": self.trainer.global_step,
             "images_per_second": self.lines.images_per_second,
+            "data_wait": self.wait.share,
             "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
             "precision": self.precision,
             "batching": str(self.batching),

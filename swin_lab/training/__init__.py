@@ -1,6 +1,6 @@
 """The LightningModule, parameter groups, schedules, mixing and callbacks of training."""
 
-from swin_lab.training.callbacks import EpochLines
+from swin_lab.training.callbacks import DataWait, EpochLines
 from swin_lab.training.classifier import Classifier
 from swin_lab.training.ema import Ema
 from swin_lab.training.freezing import Freezing
@@ -13,6 +13,7 @@ __all__ = [
     "Classifier",
     "Constant",
     "Cosine",
+    "DataWait",
     "Ema",
     "EpochLines",
     "Freezing",

@@ -10,6 +10,10 @@ from lightning import Callback, LightningModule, Trainer
 
 log = logging.getLogger("swin_lab.training")
 
+BATCHES_BEFORE_ADVICE = 100
+SHARE_WORTH_ADVICE = 0.3
+"""Of the time: below it more workers gain little."""
+
 
 class EpochLines(Callback):
     """One line per epoch, and how fast training was.
@@ -54,6 +58,48 @@ class EpochLines(Callback):
         if last is not None and last > done:
             parts.append(f"{_clock((perf_counter() - self._fit_started_at) / done * (last - done))} left")
         log.info("  ".join(parts))
+
+
+class DataWait(Callback):
+    """How much of the training time goes by before the next batch is there.
+
+    Args:
+        readers: how batches are read, for the advice: "4 workers, 8 cores".
+    """
+
+    def __init__(self, readers: str = "") -> None:
+        self.readers = readers
+        self._waiting_since = 0.0
+        self._waited = 0.0
+        self._worked = 0.0
+        self._batches = 0
+
+    @property
+    def share(self) -> float | None:
+        """Of the time of all training batches but each epoch's first; None before there are any."""
+        return self._waited / (self._waited + self._worked) if self._batches else None
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._started_at = perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = perf_counter()
+        if batch_idx > 0:  # before the first one of an epoch, workers start
+            self._waited += self._started_at - self._waiting_since
+            self._worked += now - self._started_at
+            self._batches += 1
+            if self._batches == BATCHES_BEFORE_ADVICE and (self.share or 0) > SHARE_WORTH_ADVICE:
+                log.warning("%s", self.advice())
+        self._waiting_since = now
+
+    def advice(self) -> str:
+        """What to do about it."""
+        return (
+            f"{self.share or 0:.0%} of the training time is waiting for data ({self.readers}): set data.num_workers, "
+            "or write smaller pictures once with swin-lab data pack --shorter-side"
+        )
 
 
 def _clock(seconds: float) -> str:

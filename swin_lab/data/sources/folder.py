@@ -1,16 +1,19 @@
 """A tree of folders, one per class, as ImageNet and torchvision's ImageFolder have it."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from swin_lab.data.pictures import open_rgb, split_by_class
+from swin_lab.data.names import Names
+from swin_lab.data.pictures import NO_PICTURES, Pictures, open_rgb, split_by_class
 from swin_lab.errors import UserError
 
 VALIDATION_NAMES = ("val", "valid", "validation", "test")
+PREPARE = "for ImageNet's validation pictures: swin-lab data prepare-val {folder} --labels LOC_val_solution.csv"
 
 
 class Folder:
@@ -22,22 +25,26 @@ class Folder:
         root: the tree.
         val_fraction: part of every class that is held out where there is no validation folder.
         split_seed: which ones.
+        val_only: whether there is only something to evaluate: the validation folder, or the whole tree where there is none.
 
     Raises:
         UserError: a folder is missing, holds no classes or no pictures, or the two trees have different classes.
     """
 
-    def __init__(self, root: str, val_fraction: float = 0.1, split_seed: int = 0) -> None:
-        top = Path(root).expanduser().absolute()
-        if not top.is_dir():
-            raise UserError(f"data.root={root}: there is no folder {top}")
-        if (top / "train").is_dir():
+    def __init__(self, root: str, val_fraction: float = 0.1, split_seed: int = 0, val_only: bool = False) -> None:
+        top = existing_folder(root)
+        self.train: Pictures = NO_PICTURES
+        if val_only:
+            tree = _validation_folder(top) or top
+            self.class_names = _class_names(tree)
+            self.val: Pictures = _scan(tree, self.class_names)
+        elif (top / "train").is_dir():
             self.class_names = _class_names(top / "train")
-            self.train: FilePictures = _scan(top / "train", self.class_names)
-            self.val: FilePictures = self._validation_tree(top)
+            self.train = _scan(top / "train", self.class_names)
+            self.val = self._validation_tree(top)
         elif set(_class_names(top)) <= set(VALIDATION_NAMES):
             raise UserError(
-                f"{top} has no train/ beside its validation folder; give its train/, or that folder itself as data.root"
+                f"{top} has no train/ beside its validation folder; give its train/, or data.val_only=true to evaluate only"
             )
         else:
             self.class_names = _class_names(top)
@@ -46,63 +53,106 @@ class Folder:
             self.train, self.val = pictures.part(train), pictures.part(val)
 
     def _validation_tree(self, top: Path) -> "FilePictures":
-        found = [top / name for name in VALIDATION_NAMES if (top / name).is_dir()]
-        if not found:
+        found = _validation_folder(top)
+        if found is None:
             raise UserError(f"{top} has train/ and no val/; add val/, or give data.root={top / 'train'} to split that tree")
-        names = _class_names(found[0])
+        names = _class_names(found)
         unknown, absent = sorted(set(names) - set(self.class_names)), sorted(set(self.class_names) - set(names))
         if unknown:
-            raise UserError(f"{found[0]} has classes that train/ has not: {_listed(unknown)}")
+            raise UserError(
+                f"{found} has classes that train/ has not: {_listed(unknown)}.\n"
+                f"Name them as in train/, or take them away: mv {found / unknown[0]} ELSEWHERE"
+            )
         if absent:
-            raise UserError(f"{found[0]} lacks classes that train/ has: {_listed(absent)}")
-        return _scan(found[0], self.class_names)
+            raise UserError(
+                f"{found} lacks classes that train/ has: {_listed(absent)}.\n"
+                f"Add their pictures, or leave them out of training: mv {top / 'train' / absent[0]} ELSEWHERE"
+            )
+        return _scan(found, self.class_names)
 
 
 class FilePictures:
-    """Picture files and their classes."""
+    """Picture files and their classes.
 
-    def __init__(self, files: np.ndarray, labels: np.ndarray) -> None:
-        self.files = files  # an array of strings, not a list: workers then share its memory
+    Args:
+        tree: the folder that all of them are in.
+        files: their paths in it.
+        labels: class indices.
+    """
+
+    def __init__(self, tree: Path, files: Names, labels: np.ndarray) -> None:
+        self.tree = tree
+        self.files = files
         self.labels = labels
 
     def part(self, indices: np.ndarray) -> "FilePictures":
-        return FilePictures(self.files[indices], self.labels[indices])
+        """Those at the given places."""
+        return FilePictures(self.tree, self.files.part(indices), self.labels[indices])
 
     def picture(self, index: int) -> Image.Image:
-        return open_rgb(Path(str(self.files[index])))
+        return open_rgb(self.tree / self.files[index])
 
     def name(self, index: int) -> str:
-        return str(self.files[index])
+        return str(self.tree / self.files[index])
+
+
+def existing_folder(root: str) -> Path:
+    """As an absolute path; raises UserError if there is no such folder."""
+    top = Path(root).expanduser().absolute()
+    if not top.is_dir():
+        raise UserError(f"data.root={root}: there is no folder {top}")
+    return top
+
+
+def _validation_folder(top: Path) -> Path | None:
+    return next((top / name for name in VALIDATION_NAMES if (top / name).is_dir()), None)
 
 
 def _class_names(tree: Path) -> list[str]:
-    entries = list(tree.iterdir())
-    names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    with os.scandir(tree) as entries:
+        kinds = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+    names = sorted(name for name, is_folder in kinds if is_folder)
     if not names:
-        files = sum(_is_picture(entry, tree) for entry in entries)
+        files = sum(_has_picture_suffix(name) for name, _ in kinds)
         raise UserError(
-            f"{tree} has {files} pictures and no class folders; put each class's pictures into a folder of its name"
+            f"{tree} has {files} pictures and no class folders; put each class's pictures into a folder of its name;\n"
+            + PREPARE.format(folder=tree)
         )
     return names
 
 
 def _scan(tree: Path, class_names: Sequence[str]) -> FilePictures:
-    files: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(class_names):
-        of_class = sorted(str(file) for file in (tree / name).rglob("*") if _is_picture(file, tree))
-        if not of_class:
-            raise UserError(
-                f"class folder {tree / name} holds no pictures ({' '.join(IMG_EXTENSIONS)}); add some or remove the folder"
-            )
-        files += of_class
-        labels += [label] * len(of_class)
-    return FilePictures(np.asarray(files), np.asarray(labels))
+    counts: list[int] = []
+
+    def walked() -> Iterator[str]:
+        for name in class_names:
+            of_class = sorted(_pictures_under(tree / name, name))
+            if not of_class:
+                raise UserError(
+                    f"class folder {tree / name} holds no pictures ({' '.join(IMG_EXTENSIONS)}); "
+                    f"add some or remove it: rmdir {tree / name}"
+                )
+            counts.append(len(of_class))
+            yield from of_class
+
+    files = Names(walked())
+    return FilePictures(tree, files, np.repeat(np.arange(len(counts)), counts))
 
 
-def _is_picture(file: Path, tree: Path) -> bool:
-    hidden = any(part.startswith(".") for part in file.relative_to(tree).parts)
-    return file.suffix.lower() in IMG_EXTENSIONS and not hidden and file.is_file()
+def _pictures_under(folder: Path, path: str) -> Iterator[str]:
+    """Paths of picture files, each behind `path`; hidden files and folders are left out."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _pictures_under(folder / entry.name, f"{path}/{entry.name}")
+            elif _has_picture_suffix(entry.name) and entry.is_file():
+                yield f"{path}/{entry.name}"
+
+
+def _has_picture_suffix(name: str) -> bool:
+    return name.lower().endswith(IMG_EXTENSIONS)
 
 
 def _listed(names: Sequence[str]) -> str:

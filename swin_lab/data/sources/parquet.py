@@ -1,6 +1,7 @@
 """Image parquet files as Hugging Face exports them: a struct column {bytes, path} and a column of class indices."""
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -8,26 +9,38 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from swin_lab.data.pictures import open_rgb, split_by_class
+from swin_lab.data.pictures import NO_PICTURES, Pictures, split_by_class
+from swin_lab.data.sources.folder import existing_folder
+from swin_lab.data.sources.row_groups import RowGroupPictures, open_value
 from swin_lab.errors import UserError
 
+log = logging.getLogger("swin_lab.data")
+
 VALIDATION_PATTERNS = ("val*.parquet", "test*.parquet")
+HUB = "hf://datasets/"
+"""In front of OWNER/NAME where the files are a data set of the Hugging Face hub."""
+MOST_IN_MEMORY = 2 * 2**30
+"""Bytes of files that are held in memory unless told otherwise."""
 
 
 class Parquet:
     """`root/train*.parquet` with `root/val*.parquet` or `root/test*.parquet` beside it, or only files that are split here.
 
-    The files are held in memory as they are stored, compressed pictures included.
+    Up to 2 GiB, files are held in memory as they are stored, compressed pictures included; larger ones are read row group by
+    row group.
 
     Args:
-        root: the folder.
+        root: the folder, or one with a folder `data` that holds the files; hf://datasets/OWNER/NAME for a data set of the
+            Hugging Face hub, which is fetched once into its cache.
         image_column: column of pictures; found in the files' metadata or by its type if None.
         label_column: column of class indices; found likewise if None.
         val_fraction: part of every class that is held out where there are no validation files.
         split_seed: which ones.
+        in_memory: whether the files are held in memory; None decides by their size.
+        val_only: whether there is only something to evaluate: the validation files, or all where there are none.
 
     Raises:
-        UserError: files or columns are missing, or a file is damaged.
+        UserError: files or columns are missing, a file is damaged, or the hub cannot be reached.
     """
 
     def __init__(
@@ -37,25 +50,27 @@ class Parquet:
         label_column: str | None = None,
         val_fraction: float = 0.1,
         split_seed: int = 0,
+        in_memory: bool | None = None,
+        val_only: bool = False,
     ) -> None:
-        top = Path(root).expanduser().absolute()
-        if not top.is_dir():
-            raise UserError(f"data.root={root}: there is no folder {top}")
-        train_files = sorted(top.glob("train*.parquet")) or sorted(top.glob("*.parquet"))
-        if not train_files:
-            raise UserError(f"{top} holds no *.parquet files; give the folder with train-*.parquet as data.root")
-        val_files = next((found for pattern in VALIDATION_PATTERNS if (found := sorted(top.glob(pattern)))), [])
-        train_files = [file for file in train_files if file not in val_files]
-        columns = _columns(train_files[0], image_column, label_column)
-        train = _read(train_files, columns)
-        self.class_names = _class_names(train_files[0], columns[1], train.labels)
-        if val_files:
-            self.train, self.val = train, _read(val_files, columns)
-        else:
-            part, held_out = split_by_class(train.labels, val_fraction, split_seed)
-            self.train, self.val = train.part(part), train.part(held_out)
-        highest = max(int(self.train.labels.max()), int(self.val.labels.max()))
-        if highest >= len(self.class_names) or min(int(self.train.labels.min()), int(self.val.labels.min())) < 0:
+        top, train_files, val_files = _find_files(root)
+        files = (val_files or train_files) if val_only else train_files
+        if not files:
+            raise UserError(f"{top} has no training files (train-*.parquet); data.val_only=true evaluates without them")
+        columns = _columns(files[0], image_column, label_column)
+        total = sum(file.stat().st_size for file in {*files, *val_files})
+        read = _read if in_memory or (in_memory is None and total <= MOST_IN_MEMORY) else _read_lazily
+        first = read(files, columns)
+        self.class_names = _class_names(files[0], columns[1], first.labels)
+        self.train: Pictures = NO_PICTURES if val_only else first
+        self.val: Pictures = first
+        if val_files and not val_only:
+            self.val = read(val_files, columns)
+        elif not val_only:
+            part, held_out = split_by_class(first.labels, val_fraction, split_seed)
+            self.train, self.val = first.part(part), first.part(held_out)
+        labels = np.concatenate([np.asarray(self.train.labels), np.asarray(self.val.labels)])
+        if labels.max() >= len(self.class_names) or labels.min() < 0:
             raise UserError(f"{top}: column {columns[1]!r} has labels outside the {len(self.class_names)} classes")
 
 
@@ -79,16 +94,60 @@ class EncodedPictures:
         return EncodedPictures(self.images, self.labels[indices], self.rows[indices], self.files)
 
     def picture(self, index: int) -> Image.Image:
-        value = self.images[int(self.rows[index])].as_py()
-        encoded = value.get("bytes") if isinstance(value, dict) else value
-        if not isinstance(encoded, bytes):
-            raise OSError("the row holds no picture bytes")
-        return open_rgb(encoded)
+        return open_value(self.images[int(self.rows[index])].as_py())
 
     def name(self, index: int) -> str:
         row = int(self.rows[index])
         first, file = next((first, file) for first, file in reversed(self.files) if first <= row)
         return f"{file} row {row - first}"
+
+
+def _find_files(root: str) -> tuple[Path, list[Path], list[Path]]:
+    """The folder, the training files and the validation files in it."""
+    top = _fetched(root) if root.startswith(HUB) else existing_folder(root)
+    if not any(top.glob("*.parquet")) and any(top.glob("data/*.parquet")):
+        top = top / "data"
+    val_files = next((found for pattern in VALIDATION_PATTERNS if (found := sorted(top.glob(pattern)))), [])
+    train_files = sorted(top.glob("train*.parquet"))
+    if not train_files and not val_files:
+        train_files = sorted(top.glob("*.parquet"))
+        if not train_files:
+            raise UserError(f"{top} holds no *.parquet files; give the folder with train-*.parquet as data.root")
+    return top, train_files, val_files
+
+
+def _fetched(root: str) -> Path:
+    """The folder of the hub's cache that holds the parquet files of a data set."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    name = root.removeprefix(HUB)
+    try:
+        return Path(snapshot_download(name, repo_type="dataset", allow_patterns="*.parquet"))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"data.root={root} cannot be fetched: {str(error).splitlines()[0]}\n"
+            "Gated data sets (ImageNet) need an accepted licence and a token: hf auth login; or give a folder of parquet files"
+        ) from error
+
+
+def _read_lazily(files: list[Path], columns: tuple[str, str]) -> RowGroupPictures:
+    _check_columns(files, columns)
+    pictures = RowGroupPictures(files, columns)
+    if pictures.pictures_per_group > 1:
+        log.info(
+            "note       %s stores %.0f pictures per row group, which are read together; for speed: swin-lab data pack",
+            files[0].parent,
+            pictures.pictures_per_group,
+        )
+    return pictures
+
+
+def _check_columns(files: list[Path], columns: tuple[str, str]) -> None:
+    for file in files:
+        absent = [column for column in columns if column not in _schema(file).names]
+        if absent:
+            raise UserError(f"{file} has no column {absent[0]!r}, which the first file has")
 
 
 def _columns(file: Path, image_column: str | None, label_column: str | None) -> tuple[str, str]:
@@ -109,11 +168,9 @@ def _columns(file: Path, image_column: str | None, label_column: str | None) -> 
 
 
 def _read(files: list[Path], columns: tuple[str, str]) -> EncodedPictures:
+    _check_columns(files, columns)
     tables, starts, rows = [], [], 0
     for file in files:
-        absent = [column for column in columns if column not in _schema(file).names]
-        if absent:
-            raise UserError(f"{file} has no column {absent[0]!r}, which the first training file has")
         try:
             tables.append(pq.read_table(file, columns=list(columns)))
         except (pa.ArrowInvalid, OSError) as error:

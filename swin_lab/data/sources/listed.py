@@ -1,0 +1,65 @@
+"""Pictures named in annotation lists, as the official code reads ImageNet-22k."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from swin_lab.data.names import Names, classes_by_folder
+from swin_lab.data.pictures import NO_PICTURES, Pictures
+from swin_lab.data.sources.folder import FilePictures, existing_folder
+from swin_lab.errors import UserError
+
+
+class Listed:
+    """Files under one folder, and two lists that say which are trained on, which are evaluated, and what they show.
+
+    A list is JSON, `[["n00004475/n00004475_6590.JPEG", 0], ...]`, or text, one `path index` per line. A class is named
+    after the folder of its pictures.
+
+    Args:
+        root: the folder that paths in the lists start from.
+        train_list: file of the training pictures, in `root` or an absolute path.
+        val_list: likewise for an evaluation.
+        num_classes: None for one more than the highest index.
+        val_only: whether there is only something to evaluate, and no training list is read.
+
+    Raises:
+        UserError: a list is missing or not readable, or has an index beyond the number of classes.
+    """
+
+    def __init__(
+        self, root: str, train_list: str, val_list: str, num_classes: int | None = None, val_only: bool = False
+    ) -> None:
+        top = existing_folder(root)
+        val_names, val_labels = read_list(top / val_list)
+        names, labels = (val_names, val_labels) if val_only else read_list(top / train_list)
+        highest = max(int(labels.max()), int(val_labels.max()))
+        if num_classes is not None and highest >= num_classes:
+            raise UserError(f"{top}: the lists have class index {highest}, and data.num_classes={num_classes}; raise it")
+        self.class_names = classes_by_folder(names, labels, num_classes or highest + 1)
+        self.train: Pictures = NO_PICTURES if val_only else FilePictures(top, names, labels)
+        self.val: Pictures = FilePictures(top, val_names, val_labels)
+
+
+def read_list(file: Path) -> tuple[Names, np.ndarray]:
+    """Paths and class indices.
+
+    Raises:
+        UserError: the file is missing, is no list, or is empty.
+    """
+    try:
+        text = file.read_text()
+        if text.lstrip().startswith("["):
+            entries = [(str(entry[0]), int(entry[1])) for entry in json.loads(text)]
+        else:
+            lines = [line.rsplit(maxsplit=1) for line in text.splitlines() if line.strip()]
+            entries = [(path, int(label)) for path, label in lines]
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}; data.root is the folder that holds it") from error
+    except (ValueError, TypeError, IndexError, KeyError) as error:
+        raise UserError(f"{file} is no list of pictures: each line is a path and a class index ({error})") from error
+    labels = np.array([label for _, label in entries], dtype=np.int64)
+    if len(labels) == 0 or labels.min() < 0:
+        raise UserError(f"{file} " + ("names no pictures" if len(labels) == 0 else "has a negative class index"))
+    return Names(path for path, _ in entries), labels

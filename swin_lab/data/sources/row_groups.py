@@ -1,0 +1,86 @@
+"""Parquet files too large for memory: a picture is read together with the few that are stored beside it."""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from swin_lab.data.pictures import open_rgb
+from swin_lab.errors import UserError
+
+
+class RowGroupPictures:
+    """Rows of parquet files on disk, each an encoded picture.
+
+    A parquet file can only be read by whole row groups; the last one is kept. A shuffled run therefore reads each group once
+    for every picture in it: `swin-lab data pack` writes the same pictures so that each can be read alone.
+
+    Args:
+        files: the files, one after the other.
+        columns: names of the picture and the label column.
+        rows: which rows, counted over all files, belong to this set; None for all.
+    """
+
+    def __init__(self, files: list[Path], columns: tuple[str, str], rows: np.ndarray | None = None) -> None:
+        self.files = files
+        self.columns = columns
+        groups = [
+            (number, group, metadata.row_group(group).num_rows)
+            for number, metadata in enumerate(map(pq.read_metadata, files))
+            for group in range(metadata.num_row_groups)
+        ]
+        table = np.array(groups, dtype=np.int64).reshape(-1, 3)
+        self.file_of_group, self.group_in_file = table[:, 0], table[:, 1]
+        self.first_rows = np.concatenate([[0], np.cumsum(table[:, 2])])
+        self.rows = np.arange(self.first_rows[-1]) if rows is None else rows
+        if len(self.rows) == 0:
+            raise UserError(f"{files[0]} has no rows")
+        self.labels = self._read_labels()[self.rows]
+
+    def part(self, indices: np.ndarray) -> "RowGroupPictures":
+        """Those at the given places."""
+        return RowGroupPictures(self.files, self.columns, self.rows[indices])
+
+    @property
+    def pictures_per_group(self) -> float:
+        """On average."""
+        return float(self.first_rows[-1]) / len(self.file_of_group)
+
+    def picture(self, index: int) -> Image.Image:
+        row = int(self.rows[index])
+        group = int(np.searchsorted(self.first_rows, row, side="right")) - 1
+        file = self.files[int(self.file_of_group[group])]
+        column = _group(file, int(self.group_in_file[group]), self.columns[0], os.getpid())
+        return open_value(column[row - int(self.first_rows[group])].as_py())
+
+    def name(self, index: int) -> str:
+        row = int(self.rows[index])
+        group = int(np.searchsorted(self.first_rows, row, side="right")) - 1
+        number = int(self.file_of_group[group])
+        first = int(self.first_rows[int(np.searchsorted(self.file_of_group, number))])
+        return f"{self.files[number]} row {row - first}"
+
+    def _read_labels(self) -> np.ndarray:
+        labels = pa.concat_tables([pq.read_table(file, columns=[self.columns[1]]) for file in self.files])[self.columns[1]]
+        if labels.null_count:
+            raise UserError(f"{self.files[0].parent}: {labels.null_count} rows have no label in column {self.columns[1]!r}")
+        return labels.to_numpy().astype(np.int64)
+
+
+def open_value(value: object) -> Image.Image:
+    """The picture of a cell: a struct {bytes, path}, or bytes."""
+    encoded = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(encoded, bytes):
+        raise OSError("the row holds no picture bytes")
+    return open_rgb(encoded)
+
+
+@lru_cache(maxsize=2)
+def _group(file: Path, group: int, column: str, process: int) -> pa.ChunkedArray:
+    """A row group's pictures; for each process anew, because Arrow's open files must not cross a fork."""
+    with pq.ParquetFile(file) as opened:
+        return opened.read_row_group(group, columns=[column])[column]

@@ -1,0 +1,109 @@
+"""WebDataset shards: tar files of pictures and classes. Read by index, so that shuffles and splits are those of any source."""
+
+import tarfile
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from swin_lab.data.names import Names
+from swin_lab.data.pictures import NO_PICTURES, Pictures, open_rgb
+from swin_lab.data.sources.folder import existing_folder
+from swin_lab.errors import UserError
+
+PATTERNS = {"train": ("*train*.tar",), "val": ("*val*.tar", "*test*.tar")}
+
+
+class Shards:
+    """`root/*train*.tar` and `root/*val*.tar`; a sample is `KEY.jpg` beside `KEY.cls`, which holds the class index as text.
+
+    Class names are the lines of `root/classes.txt`, which `swin-lab data pack` writes; without it, the indices.
+
+    Args:
+        root: the folder.
+        val_only: whether there is only something to evaluate.
+
+    Raises:
+        UserError: shards are missing or damaged, or a picture has no class.
+    """
+
+    def __init__(self, root: str, val_only: bool = False) -> None:
+        top = existing_folder(root)
+        val = _index(top, "val")
+        train = None if val_only else _index(top, "train")
+        highest = max(int(part.labels.max()) for part in (train, val) if part is not None)
+        listed = top / "classes.txt"
+        self.class_names = listed.read_text().splitlines() if listed.is_file() else [str(i) for i in range(highest + 1)]
+        if highest >= len(self.class_names):
+            raise UserError(f"{listed} names {len(self.class_names)} classes, and the shards have class index {highest}")
+        self.train: Pictures = train or NO_PICTURES
+        self.val: Pictures = val
+
+
+class ShardPictures:
+    """Pictures inside tar files.
+
+    Args:
+        files: the tar files.
+        keys: name of each sample.
+        labels: class indices.
+        where: (N, 3) of int64: which file, where the picture starts in it, and its size.
+    """
+
+    def __init__(self, files: list[Path], keys: Names, labels: np.ndarray, where: np.ndarray) -> None:
+        self.files = files
+        self.keys = keys
+        self.labels = labels
+        self.where = where
+
+    def picture(self, index: int) -> Image.Image:
+        shard, start, size = self.where[index].tolist()
+        with self.files[shard].open("rb") as file:
+            file.seek(start)
+            return open_rgb(file.read(size))
+
+    def name(self, index: int) -> str:
+        return f"{self.files[int(self.where[index, 0])]}@/{self.keys[index]}"
+
+
+def _index(top: Path, split: str) -> ShardPictures:
+    """Reads the headers of all shards of a split."""
+    files = next((found for pattern in PATTERNS[split] if (found := sorted(top.glob(pattern)))), [])
+    if not files:
+        raise UserError(
+            f"{top} has no {' or '.join(PATTERNS[split])}; shards are written by: swin-lab data pack data=... --out {top}"
+        )
+    keys: list[str] = []
+    labels: list[int] = []
+    where: list[tuple[int, int, int]] = []
+    for shard, file in enumerate(files):
+        for key, (start, size, label) in _samples(file).items():
+            keys.append(key)
+            labels.append(label)
+            where.append((shard, start, size))
+    if not keys:
+        raise UserError(f"{files[0]} and the other shards of {split} hold no pictures with a class (KEY.jpg and KEY.cls)")
+    return ShardPictures(files, Names(keys), np.array(labels, dtype=np.int64), np.array(where, dtype=np.int64))
+
+
+def _samples(file: Path) -> dict[str, tuple[int, int, int]]:
+    """Key -> start and size of the picture, and its class."""
+    pictures: dict[str, tuple[int, int]] = {}
+    classes: dict[str, int] = {}
+    try:
+        with tarfile.open(file, "r:") as archive:
+            for member in archive:
+                path = PurePosixPath(member.name)
+                key = str(path.with_name(path.name.partition(".")[0]))
+                if path.suffix.lower() in IMG_EXTENSIONS:
+                    pictures[key] = (member.offset_data, member.size)
+                elif path.suffix == ".cls":
+                    held = archive.extractfile(member)
+                    classes[key] = int(held.read()) if held is not None else -1
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read as a shard: {error}") from error
+    lost = next((key for key in pictures if classes.get(key, -1) < 0), None)
+    if lost is not None:
+        raise UserError(f"{file}: picture {lost} has no class; a {lost}.cls with a class index belongs beside it")
+    return {key: (*place, classes[key]) for key, place in pictures.items()}
