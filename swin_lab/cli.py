@@ -1,4 +1,4 @@
-"""`swin-lab VERB`: what can be done with models and weight files without a training run."""
+"""`swin-lab VERB`: what can be done with models, weight files, recipes and data without a training run."""
 
 import argparse
 import sys
@@ -58,7 +58,61 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("out", metavar="OUT", help="a new .onnx or .pt2 file")
     export.add_argument("--img-size", type=int, nargs="+", metavar="N", help="pixels, one number or height and width")
     export.set_defaults(verb=_export)
+    _add_recipe_verbs(verbs)
+    _add_data_verbs(verbs)
     return parser
+
+
+def _add_recipe_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    lr = verbs.add_parser("lr", help="draw the learning rate of a run and list its parameter groups, without training")
+    lr.add_argument("out", metavar="OUT.png", help="a new file")
+    lr.set_defaults(verb=_from_run("lr"))
+
+    recipe = verbs.add_parser("recipe", help="compare a configuration with the published recipe")
+    diff = recipe.add_subparsers(required=True, metavar="diff").add_parser(
+        "diff", help="print every value, given or derived, that departs from the published recipe"
+    )
+    diff.add_argument("--official", metavar="FILE.yaml", help="a configuration of the official code; printed as overrides")
+    diff.add_argument("--gpus", type=int, default=8, help="that the official file's batch per GPU is meant for (8)")
+    diff.set_defaults(verb=_from_run("recipe_diff"))
+    for parser in (lr, diff):
+        parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for train.py, such as experiment=NAME")
+        parser.add_argument("--devices", type=int, default=1, help="that the batch is shared by (1)")
+        parser.add_argument("--images", type=int, help="of an epoch, where the data is not at hand")
+
+
+def _add_data_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    data = verbs.add_parser("data", help="check, pack and prepare data sets").add_subparsers(required=True, metavar="VERB")
+    check = data.add_parser("check", help="read a data set as training would, and say what is in it")
+    check.add_argument("--sample", type=int, default=500, help="pictures of each set that are decoded (500)")
+    check.set_defaults(verb=_from_run("data_check"))
+    pack = data.add_parser("pack", help="write a data set as tar shards, its pictures scaled down if wished")
+    pack.add_argument("--out", required=True, metavar="DIR", help="folder of the shards")
+    pack.add_argument("--shorter-side", type=int, metavar="PIXELS", help="larger pictures are scaled down to it")
+    pack.add_argument("--quality", type=int, default=95, help="of the JPEGs (95)")
+    pack.add_argument("--per-shard", type=int, default=1000, help="pictures in a shard (1000)")
+    pack.add_argument("--workers", type=int, help="processes (one per core)")
+    pack.set_defaults(verb=_from_run("data_pack"))
+    for parser in (check, pack):
+        told = "a folder with ImageNet-1k, or data=... data.root=... as for train.py"
+        parser.add_argument("overrides", nargs="+", metavar="data=...", help=told)
+    prepare = data.add_parser("prepare-val", help="put ImageNet's validation pictures into class folders")
+    prepare.add_argument("folder", help="with ILSVRC2012_val_*.JPEG")
+    prepare.add_argument("--labels", required=True, help="LOC_val_solution.csv, val_map.txt, or the devkit (folder or tar.gz)")
+    prepare.add_argument("--copy", action="store_true", help="leave the pictures where they are as well")
+    prepare.set_defaults(verb=_from_run("data_prepare_val"))
+
+
+def _from_run(verb: str) -> Callable[[argparse.Namespace], None]:
+    """A verb of swin_lab.run.verbs, imported when it is typed."""
+
+    def call(arguments: argparse.Namespace) -> None:
+        from swin_lab.run import verbs
+
+        function: Callable[[argparse.Namespace], None] = getattr(verbs, verb)
+        function(arguments)
+
+    return call
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:

@@ -150,9 +150,13 @@ def make_optional(where: str, node: Config | None) -> Any:
     return make(where, node) if node else None
 
 
+OF_THE_RUN = ("required", "check")
+"""Keys of `transfer` that are no argument of `swin_lab.weights.load`."""
+
+
 def check_transfer(transfer: Config) -> None:
     """Raises UserError for a key that is none, or a value that no transfer has."""
-    taken = {*inspect.signature(load).parameters, "check"}
+    taken = {*inspect.signature(load).parameters, *OF_THE_RUN}
     for key in transfer:
         if key not in taken:
             raise UserError(f"unknown key transfer.{key}{did_you_mean(key, taken)}")
@@ -163,7 +167,7 @@ def check_transfer(transfer: Config) -> None:
 
 def transfer_arguments(transfer: Config) -> Config:
     """Of `swin_lab.weights.load`: what is given."""
-    return {key: value for key, value in transfer.items() if value is not None and key != "check"}
+    return {key: value for key, value in transfer.items() if value is not None and key not in OF_THE_RUN}
 
 
 def make_source(data: Config) -> tuple[ImageSource, Loading]:
@@ -206,6 +210,8 @@ def open_weights(weights: str | None, transfer: Config, model: Config) -> tuple[
         UserError: they cannot be read, or are those of another network.
     """
     if weights is None:
+        if transfer.get("required"):
+            raise UserError("weights must be given: this recipe fine-tunes, for example weights=FILE.pth, a run, OWNER/NAME")
         return None, model
     if model.get("_target_") != NETWORK_CLASS:
         raise UserError(f"weights={weights} is for {NETWORK_CLASS}; the model is a {model.get('_target_')}")
@@ -218,7 +224,7 @@ def open_weights(weights: str | None, transfer: Config, model: Config) -> tuple[
     return checkpoint, {**model, "pretrained_window_sizes": fitting["pretrained_window_sizes"]}
 
 
-def make_preprocessing(model: Config, loading: Loading, source: ImageSource, chosen: str | None = None) -> Preprocessing:
+def make_preprocessing(model: Config, loading: Loading, source: ImageSource | None, chosen: str | None = None) -> Preprocessing:
     """What the network's size, the data's channel statistics and the chosen preset ask for.
 
     Raises:
@@ -231,6 +237,7 @@ def make_preprocessing(model: Config, loading: Loading, source: ImageSource, cho
         fitted = preset(chosen, model)
     mean, std = loading.mean, loading.std
     if mean is None or std is None:
+        assert source is not None
         measured = channel_statistics(source.train)
         mean, std = mean or measured[0], std or measured[1]
     size = model.get("img_size", 224)

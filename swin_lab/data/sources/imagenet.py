@@ -106,7 +106,7 @@ def _checked_classes(names: list[str], variant: str, root: str) -> list[str]:
     """As WordNet ids; names in words, as parquet files have them, and bare indices are taken to be in the right order."""
     expected = CLASSES[variant]
     by_id = [name for name in names if WORDNET_ID.fullmatch(name)]
-    known = _wordnet_ids(variant)
+    known = wordnet_ids(variant)
     if variant == "imagenet1k" and by_id and set(names) < set(known):  # such as ImageNet-A and -R
         log.info("note       %s has %d of the %d classes", root, len(names), expected)
         return names
@@ -127,7 +127,8 @@ def _checked_classes(names: list[str], variant: str, root: str) -> list[str]:
     return names
 
 
-def _wordnet_ids(variant: str) -> list[str]:
+def wordnet_ids(variant: str) -> list[str]:
+    """Of imagenet1k, in the order of class indices; [] for imagenet22k, of which there is more than one list."""
     from timm.data.imagenet_info import ImageNetInfo  # here, because timm takes seconds to import
 
     return list(ImageNetInfo("imagenet-1k").label_names()) if variant == "imagenet1k" else []
