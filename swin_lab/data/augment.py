@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from PIL import Image, ImageOps
+
 from swin_lab.errors import UserError, did_you_mean, is_number, is_whole
 
 CROP_INTERPOLATIONS = ("random", "bilinear", "bicubic", "lanczos", "nearest")
@@ -93,4 +95,27 @@ class TimmAugment:
                 f"augment.auto_augment={self.auto_augment} is no policy that timm knows ({error}); "
                 "give for example rand-m9-mstd0.5-inc1, augmix-m3-w3, original, v0, or null"
             ) from error
+        for step in policy.transforms:
+            for op in _operations(step):
+                if op.name.startswith("Posterize"):
+                    op.aug_fn = posterize
         return [*crop.transforms, *policy.transforms], ending.transforms[2:]  # without its tensor and its normalisation
+
+
+def posterize(picture: Image.Image, bits: int, fillcolor: Any = None, resample: Any = None) -> Image.Image:
+    """Keeps the highest bits of every value, none of them for 0: Pillow refuses 0 since release 13, which timm asks for.
+
+    Args:
+        picture: RGB.
+        bits: 0 to 8.
+        fillcolor: not used; timm gives it to every operation.
+        resample: likewise.
+    """
+    if bits >= 8:
+        return picture
+    return ImageOps.posterize(picture, bits) if bits > 0 else Image.new(picture.mode, picture.size)
+
+
+def _operations(step: Any) -> list[Any]:
+    """Of a RandAugment, an AugMix or an AutoAugment of timm; none of other transforms."""
+    return [*getattr(step, "ops", []), *(op for line in getattr(step, "policy", []) for op in line)]

@@ -146,8 +146,8 @@ def make_augment(augment: Config, mean: Sequence[float]) -> Augment:
 
 
 def make_optional(where: str, node: Config | None) -> Any:
-    """What a group chooses; None where it chooses nothing."""
-    return make(where, node) if node else None
+    """What a group chooses; None where it chooses `none`, whatever an experiment has set for the class it would have had."""
+    return make(where, node) if node and "_target_" in node else None
 
 
 OF_THE_RUN = ("required", "check")

@@ -106,7 +106,7 @@ class _Parts:
         self.network, self.model = build.make_network(model, len(self.source.class_names))
         self.report = self._fill_network()
         if config["transfer"]["check"] and self.report is not None and self.report.rows and None not in self.report.rows:
-            self.trainer.num_sanity_val_steps = -1  # all pictures, before the first update
+            self.trainer.num_sanity_val_steps = float("inf")  # all pictures, before the first update
         self.preprocessing = build.make_preprocessing(self.model, loading, self.source, config["preset"])
         augment = build.make_augment(config["augment"], self.preprocessing.mean)
         self.data = ImageData(

@@ -62,7 +62,7 @@ class ImageNet:
             raise UserError(f"data.variant={variant} is unknown{did_you_mean(variant, CLASSES)}")
         if layout not in {"auto", *OPENERS}:
             raise UserError(f"data.layout={layout} is unknown{did_you_mean(layout, {'auto', *OPENERS})}")
-        self.layout = _layout_of(root) if layout == "auto" else layout
+        self.layout = _layout_of(root, val_only) if layout == "auto" else layout
         source = OPENERS[self.layout](root, val_only)
         self.train: Pictures = source.train
         self.val: Pictures = source.val
@@ -82,7 +82,7 @@ class ImageNet:
                 log.warning("class %d (%s) has no training images", label, self.class_names[label])
 
 
-def _layout_of(root: str) -> str:
+def _layout_of(root: str, val_only: bool) -> str:
     if root.startswith(HUB):
         return "parquet"
     top = existing_folder(root)
@@ -94,6 +94,8 @@ def _layout_of(root: str) -> str:
         "shards": list(top.glob("*.tar")),
     }
     found = [layout for layout, files in signs.items() if files]
+    if not found and val_only and any(WORDNET_ID.fullmatch(path.name) for path in top.iterdir()):
+        return "folder"  # class folders without a folder around them, as ImageNet-A and -R have them
     if not found:
         raise UserError(
             f"{top} holds no ImageNet in a layout that is known: train/ and val/ folders, train.zip and val.zip with maps,\n"

@@ -119,14 +119,14 @@ def _find_files(root: str) -> tuple[Path, list[Path], list[Path]]:
 def _fetched(root: str) -> Path:
     """The folder of the hub's cache that holds the parquet files of a data set."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     name = root.removeprefix(HUB)
     try:
         return Path(snapshot_download(name, repo_type="dataset", allow_patterns="*.parquet"))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # the hub's own, and those of whichever library it speaks HTTP with
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"data.root={root} cannot be fetched: {str(error).splitlines()[0]}\n"
+            f"data.root={root} cannot be fetched: {reason}\n"
             "Gated data sets (ImageNet) need an accepted licence and a token: hf auth login; or give a folder of parquet files"
         ) from error
 

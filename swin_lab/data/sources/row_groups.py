@@ -65,7 +65,13 @@ class RowGroupPictures:
         return f"{self.files[number]} row {row - first}"
 
     def _read_labels(self) -> np.ndarray:
-        labels = pa.concat_tables([pq.read_table(file, columns=[self.columns[1]]) for file in self.files])[self.columns[1]]
+        tables = []
+        for file in self.files:
+            try:
+                tables.append(pq.read_table(file, columns=[self.columns[1]]))
+            except (pa.ArrowInvalid, OSError) as error:
+                raise UserError(f"{file} cannot be read as parquet: {error}") from error
+        labels = pa.concat_tables(tables)[self.columns[1]]
         if labels.null_count:
             raise UserError(f"{self.files[0].parent}: {labels.null_count} rows have no label in column {self.columns[1]!r}")
         return labels.to_numpy().astype(np.int64)

@@ -92,15 +92,20 @@ def _samples(file: Path) -> dict[str, tuple[int, int, int]]:
     pictures: dict[str, tuple[int, int]] = {}
     classes: dict[str, int] = {}
     try:
-        with tarfile.open(file, "r:") as archive:
+        with file.open("rb") as opened, tarfile.open(fileobj=opened, mode="r:") as archive:
             for member in archive:
                 path = PurePosixPath(member.name)
+                if member.isdir() or path.name.startswith("."):
+                    continue
                 key = str(path.with_name(path.name.partition(".")[0]))
                 if path.suffix.lower() in IMG_EXTENSIONS:
                     pictures[key] = (member.offset_data, member.size)
                 elif path.suffix == ".cls":
                     held = archive.extractfile(member)
                     classes[key] = int(held.read()) if held is not None else -1
+            opened.seek(archive.offset)  # tarfile takes a damaged header for the end, which is a block of zeros
+            if opened.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError(f"it is damaged or cut off at byte {archive.offset:,}; copy or pack it again")
     except (tarfile.TarError, OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read as a shard: {error}") from error
     lost = next((key for key in pictures if classes.get(key, -1) < 0), None)

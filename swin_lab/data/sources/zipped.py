@@ -2,6 +2,7 @@
 
 import zlib
 from pathlib import Path
+from struct import error as StructError
 from struct import unpack
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 
@@ -83,7 +84,7 @@ def _open(top: Path, split: str) -> ZippedPictures:
     try:
         with ZipFile(file) as archive:
             found = {info.filename: info for info in archive.infolist()}
-    except (BadZipFile, OSError) as error:
+    except (BadZipFile, OSError, NotImplementedError, ValueError, StructError) as error:  # what a damaged directory raises
         raise UserError(f"{file} cannot be read as a zip file: {error}") from error
     where = np.empty((len(members), 3), dtype=np.int64)
     for i in range(len(members)):

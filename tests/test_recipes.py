@@ -1,0 +1,280 @@
+"""Every published recipe, value by value, against the tables it is from (the official configurations, torchvision's README)."""
+
+from typing import Any
+
+import pytest
+from timm.data import create_transform
+from torchvision.transforms import v2
+
+from swin_lab.paths import CONF
+from swin_lab.run.compose import composed
+from swin_lab.run.recipe import Recipe
+
+IMAGES = 1_281_167
+SHIPPED = {file.stem for file in (CONF / "experiment").glob("*.yaml") if not file.stem.startswith("_")} - {"none"}
+SMALL_DATA = {"cifar10", "cifar100", "finetune_small"}
+
+SCRATCH = {
+    "swin_tiny_patch4_window7_224": ("tiny", 0.2),
+    "swin_small_patch4_window7_224": ("small", 0.3),
+    "swin_base_patch4_window7_224": ("base", 0.5),
+    "swin_tiny_c24_patch4_window8_256": ("tiny", 0.2),
+    "swinv2_tiny_patch4_window8_256": ("tiny", 0.2),
+    "swinv2_tiny_patch4_window16_256": ("tiny", 0.2),
+    "swinv2_small_patch4_window8_256": ("small", 0.3),
+    "swinv2_small_patch4_window16_256": ("small", 0.3),
+    "swinv2_base_patch4_window8_256": ("base", 0.5),
+    "swinv2_base_patch4_window16_256": ("base", 0.5),
+}
+"""Name -> size, drop path."""
+PRETRAINING = {
+    "swin_tiny_patch4_window7_224_22k": ("tiny", 0.1, 0.05),
+    "swin_small_patch4_window7_224_22k": ("small", 0.2, 0.05),
+    "swin_base_patch4_window7_224_22k": ("base", 0.2, 0.05),
+    "swin_large_patch4_window7_224_22k": ("large", 0.2, 0.05),
+    "swinv2_base_patch4_window12_192_22k": ("base", 0.2, 0.1),
+    "swinv2_large_patch4_window12_192_22k": ("large", 0.2, 0.1),
+}
+"""Name -> size, drop path, weight decay."""
+FINE_TUNING = {
+    "swin_tiny_patch4_window7_224_22kto1k": ("tiny", 0.1),
+    "swin_small_patch4_window7_224_22kto1k": ("small", 0.2),
+    "swin_base_patch4_window7_224_22kto1k": ("base", 0.2),
+    "swin_large_patch4_window7_224_22kto1k": ("large", 0.2),
+    "swin_base_patch4_window12_384_22kto1k": ("base", 0.2),
+    "swin_large_patch4_window12_384_22kto1k": ("large", 0.2),
+    "swin_base_patch4_window12_384_finetune": ("base", 0.5),
+    "swinv2_base_patch4_window12to16_192to256_22kto1k_ft": ("base", 0.2),
+    "swinv2_large_patch4_window12to16_192to256_22kto1k_ft": ("large", 0.2),
+    "swinv2_base_patch4_window12to24_192to384_22kto1k_ft": ("base", 0.2),
+    "swinv2_large_patch4_window12to24_192to384_22kto1k_ft": ("large", 0.2),
+}
+TORCHVISION = {
+    "torchvision_swin_t": ("tiny", 0.2, 232),
+    "torchvision_swin_s": ("small", 0.3, 246),
+    "torchvision_swin_b": ("base", 0.5, 238),
+    "torchvision_swin_v2_t": ("tiny", 0.2, 260),
+    "torchvision_swin_v2_s": ("small", 0.3, 260),
+    "torchvision_swin_v2_b": ("base", 0.5, 272),
+}
+"""Name -> size, drop path, shorter side in an evaluation."""
+OFFICIAL = SCRATCH | PRETRAINING | FINE_TUNING
+
+TENSORS = {(1, "tiny"): (173, 53), (1, "deep"): (329, 101), (2, "tiny"): (221, 53), (2, "deep"): (425, 101)}
+"""Parameter tensors and decayed ones, by version and depth."""
+DECAYED_1K = {"tiny": 28_199_424, "small": 49_433_088, "base": 87_537_664, "large": 196_187_136}
+"""Numbers in decayed tensors of a network with 1,000 classes, the same for both versions."""
+WIDTH = {"tiny": 768, "small": 768, "base": 1024, "large": 1536}
+DROP_STEP = {("tiny", 0.2): 0.0181818, ("small", 0.3): 0.0130435, ("base", 0.5): 0.0217391}
+
+
+def recipe(name: str, *overrides: str, devices: int = 8) -> Recipe:
+    return Recipe(composed([f"experiment={name}", *overrides]), devices)
+
+
+def test_every_experiment_is_pinned_here() -> None:
+    assert set(OFFICIAL) | set(TORCHVISION) | SMALL_DATA == SHIPPED
+
+
+@pytest.mark.parametrize("name", SCRATCH)
+def test_from_scratch_rates_and_updates_are_the_published_ones(name: str) -> None:
+    found = recipe(name).derived()
+    assert found["learning rate"] == pytest.approx(1e-3, rel=1e-12)
+    assert found["learning rate at start"] == pytest.approx(1e-6, rel=1e-12)
+    assert found["learning rate at end"] == pytest.approx(1e-5, rel=1e-12)
+    assert (found["updates per epoch"], found["warm-up updates"], found["updates"]) == (1251, 25_020, 375_300)
+
+
+@pytest.mark.parametrize("name", FINE_TUNING)
+def test_fine_tuning_rates_and_updates_are_the_published_ones(name: str) -> None:
+    found = recipe(name)
+    derived = found.derived()
+    assert derived["learning rate"] == pytest.approx(4e-5, rel=1e-12)
+    assert derived["learning rate at start"] == pytest.approx(4e-8, rel=1e-12)
+    assert derived["learning rate at end"] == pytest.approx(4e-7, rel=1e-12)
+    assert (derived["updates per epoch"], derived["warm-up updates"], derived["updates"]) == (1251, 6255, 37_530)
+    assert found.rate(18_765) == pytest.approx(2.63185365e-5, rel=1e-8)
+
+
+def test_as_published_the_cosine_drops_at_the_end_of_the_warm_up() -> None:
+    found = recipe("swin_large_patch4_window7_224_22kto1k", "schedule.warmup_prefix=as_published")
+    assert found.rate(6255) == pytest.approx(3.73473030e-5, rel=1e-8)
+    assert found.rate(18_765) == pytest.approx(2.02e-5, rel=1e-8)
+
+
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_pre_training_rates_and_epochs_are_the_published_ones(name: str) -> None:
+    found = recipe(name)
+    derived = found.derived()
+    assert derived["learning rate"] == pytest.approx(1e-3, rel=1e-12)
+    assert derived["learning rate at start"] == pytest.approx(1e-6, rel=1e-12)
+    assert derived["learning rate at end"] == pytest.approx(1e-5, rel=1e-12)
+    assert (found.config["global_batch"], found.config["trainer"]["max_epochs"]) == (4096, 90)
+    assert found.config["schedule"]["warmup_epochs"] == 5
+    assert found.network.config["num_classes"] == 21_841  # type: ignore[union-attr, index]
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_torchvision_rates_and_averaging_are_the_published_ones(name: str) -> None:
+    found = recipe(name)
+    derived = found.derived()
+    assert derived["learning rate"] == pytest.approx(1e-3, rel=1e-12)
+    assert derived["learning rate at start"] == pytest.approx(1e-5, rel=1e-12)
+    assert derived["learning rate at end"] == pytest.approx(1e-5, rel=1e-12)
+    assert found.config["schedule"]["interval"] == "epoch"
+    assert found.config["data"]["repeats"] == 4
+    assert found.config["ema"]["decay"] == pytest.approx(1 - min(1, (1 - 0.99998) * 8 * 128 * 32 / 300), rel=1e-6)
+    assert (found.config["ema"]["every"], found.config["ema"]["warm"]) == (32, False)
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_torchvision_evaluates_at_the_published_size(name: str) -> None:
+    size = 256 if "_v2_" in name else 224
+    expected = f"torchvision (shorter side {TORCHVISION[name][2]}, centre crop {size}x{size}, bicubic)"
+    assert recipe(name).derived()["evaluation"] == expected
+
+
+def test_torchvision_augments_as_its_recipe_says() -> None:
+    steps = recipe("torchvision_swin_t").config["augment"]
+    names = [step["_target_"].rpartition(".")[2] for part in ("picture", "tensor") for step in steps[part]]
+    assert names == ["RandomResizedCrop", "RandomHorizontalFlip", "TrivialAugmentWide", "RandomErasing"]
+    assert steps["tensor"][0]["p"] == 0.25
+    assert {step["interpolation"] for step in steps["picture"] if "interpolation" in step} == {3}
+    assert v2.InterpolationMode.BICUBIC.value == "bicubic"
+
+
+@pytest.mark.parametrize("name", OFFICIAL | TORCHVISION)
+def test_as_many_tensors_decay_as_in_the_official_code(name: str) -> None:
+    size = (OFFICIAL | TORCHVISION)[name][0]
+    derived = recipe(name).derived()
+    version = 2 if "v2_" in name else 1
+    classes = 21_841 if name in PRETRAINING else 1000
+    assert (derived["tensors"], derived["decayed tensors"]) == TENSORS[version, "tiny" if size == "tiny" else "deep"]
+    c24 = derived["decayed parameters"] if "c24" in name else None  # other heads, the same weights
+    assert derived["decayed parameters"] == (c24 or DECAYED_1K[size] + (classes - 1000) * WIDTH[size])
+
+
+def test_the_network_with_24_channels_per_head_decays_as_many_numbers_as_the_other() -> None:
+    assert recipe("swin_tiny_c24_patch4_window8_256").derived()["decayed parameters"] == DECAYED_1K["tiny"]
+
+
+@pytest.mark.parametrize("name", OFFICIAL | TORCHVISION)
+def test_drop_path_is_the_published_one(name: str) -> None:
+    size, drop = (OFFICIAL | TORCHVISION)[name][:2]
+    derived = recipe(name).derived()
+    assert derived["drop path of the last block"] == pytest.approx(drop, rel=1e-12)
+    if (size, drop) in DROP_STEP:
+        assert derived["drop path per block"] == pytest.approx(DROP_STEP[size, drop], abs=1e-7)
+
+
+@pytest.mark.parametrize(("name", "drop"), [(name, values[1]) for name, values in (OFFICIAL | TORCHVISION).items()])
+def test_the_network_itself_drops_paths_as_the_recipe_says(name: str, drop: float) -> None:
+    network = recipe(name).network
+    rates = [float(block.drop_path.p) for stage in network.stages for block in stage.blocks]  # type: ignore[union-attr]
+    assert rates[0] == 0
+    assert rates == pytest.approx([drop * i / (len(rates) - 1) for i in range(len(rates))], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_pictures_are_evaluated_as_the_official_code_does(name: str) -> None:
+    size = next(size for size in (384, 256, 192, 224) if f"_{size}" in name or f"to{size}" in name)
+    shorter = {192: 219, 224: 256, 256: 292}
+    fitted = "squashed to 384x384" if size == 384 else f"shorter side {shorter[size]}, centre crop {size}x{size}"
+    assert recipe(name).derived()["evaluation"] == f"official ({fitted}, bicubic)"
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_mixing_smoothing_and_augmentation_stay_on(name: str) -> None:
+    config = recipe(name).config
+    assert config["label_smoothing"] == 0.1
+    assert {key: config["mixing"][key] for key in ("mixup", "cutmix", "prob", "switch_prob", "mode")} == {
+        "mixup": 0.8,
+        "cutmix": 1.0,
+        "prob": 1.0,
+        "switch_prob": 0.5,
+        "mode": "batch",
+    }
+    augment = config["augment"]
+    assert (augment["auto_augment"], augment["color_jitter"]) == ("rand-m9-mstd0.5-inc1", 0.4)
+    assert (augment["erase"], augment["erase_mode"], augment["erase_count"]) == (0.25, "pixel", 1)
+    assert augment["interpolation"] == "bicubic"
+    assert augment["img_size"] == config["model"]["img_size"]
+
+
+WEIGHT_DECAY = (
+    dict.fromkeys(SCRATCH, 0.05)
+    | {name: values[2] for name, values in PRETRAINING.items()}
+    | dict.fromkeys(FINE_TUNING, 1e-8)
+    | dict.fromkeys(TORCHVISION, 0.05)
+)
+
+
+@pytest.mark.parametrize("name", WEIGHT_DECAY)
+def test_the_optimizer_is_the_published_one(name: str) -> None:
+    config = recipe(name).config
+    assert config["optimizer"]["weight_decay"] == WEIGHT_DECAY[name]
+    assert (config["optimizer"]["betas"], config["optimizer"]["eps"]) == ([0.9, 0.999], 1e-8)
+    assert config["optimizer"]["layer_decay"] is None
+    assert config["trainer"]["gradient_clip_val"] == 5.0
+
+
+@pytest.mark.parametrize("name", OFFICIAL | TORCHVISION)
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+def test_the_batch_can_be_shared_by_any_usual_number_of_devices(name: str, devices: int) -> None:
+    batching = recipe(name, devices=devices).batching
+    assert batching.device_batch * batching.devices * batching.accumulate == (4096 if name in PRETRAINING else 1024)
+    assert batching.device_batch <= 128
+
+
+@pytest.mark.parametrize("name", FINE_TUNING)
+def test_fine_tuning_takes_the_head_that_its_weights_have(name: str) -> None:
+    transfer = recipe(name).config["transfer"]
+    assert transfer["head"] == ("keep" if name.endswith("_finetune") else "map22k")
+    assert transfer["required"]
+
+
+@pytest.mark.parametrize("name", [name for name in FINE_TUNING if "12to" in name])
+def test_version_2_fine_tuning_knows_the_windows_of_its_pre_training(name: str) -> None:
+    network = recipe(name).network
+    assert network.shape.trained_windows == ((12, 12), (12, 12), (12, 12), (6, 6))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_a_header_says_where_from_how_to_run_and_what_was_measured(name: str) -> None:
+    header = [line for line in (CONF / "experiment" / f"{name}.yaml").read_text().splitlines() if line.startswith("#")]
+    text = "\n".join(header)
+    assert header[0] == "# @package _global_"
+    assert text.count(f"python train.py experiment={name} ") >= 2  # for one device and for several
+    for said in ("1 GPU", "8 GPUs", "epochs", "Measured here"):
+        assert said in text, said
+    assert name in SMALL_DATA or ("Published top-1" in text and "nothing" in text)
+
+
+@pytest.mark.parametrize("name", SCRATCH | FINE_TUNING | TORCHVISION)
+def test_the_images_seen_stand_in_the_header(name: str) -> None:
+    seen = recipe(name).derived()["images seen"]
+    assert f"{seen / 1e6:,.1f} M pictures seen" in (CONF / "experiment" / f"{name}.yaml").read_text()
+
+
+def test_without_weights_fine_tuning_does_not_start(command: Any) -> None:
+    outcome = command("train", "experiment=swin_tiny_patch4_window7_224_22kto1k", "data=synthetic")
+    assert outcome.code == 2
+    assert "weights must be given" in outcome.err
+
+
+def test_timms_own_transform_has_the_same_steps() -> None:
+    from swin_lab.data import TimmAugment
+
+    theirs = create_transform(
+        224,
+        is_training=True,
+        color_jitter=0.4,
+        auto_augment="rand-m9-mstd0.5-inc1",
+        re_prob=0.25,
+        re_mode="pixel",
+        re_count=1,
+        interpolation="bicubic",
+    )
+    node = {key: value for key, value in recipe("swin_tiny_patch4_window7_224").config["augment"].items() if key != "_target_"}
+    ours = TimmAugment(**node, mean=(0.485, 0.456, 0.406))
+    assert list(map(repr, ours.picture)) == list(map(repr, theirs.transforms[: len(ours.picture)]))
