@@ -1,4 +1,4 @@
-"""What the README says is so."""
+"""What the README and the pages in docs/ say is so."""
 
 import re
 import shlex
@@ -10,7 +10,19 @@ import pytest
 from conftest import ROOT, Command
 
 README = (ROOT / "README.md").read_text()
-COMMANDS = [line.split("#")[0].strip() for line in README.splitlines() if line.startswith("python ")]
+REPRODUCE = (ROOT / "docs" / "reproduce.md").read_text()
+
+
+def commands(page: str) -> list[str]:
+    """Lines that start with python, shell variables put in."""
+    variables = dict(re.findall(r"^([A-Z])=\"?([^\"\n]*)\"?$", page, re.M))
+    found = [line.split("#")[0].strip() for line in page.splitlines() if line.startswith("python ")]
+    for name, value in reversed(variables.items()):
+        found = [line.replace(f"${name}", value) for line in found]
+    return found
+
+
+COMMANDS = commands(README) + commands(REPRODUCE)
 
 
 @pytest.mark.parametrize("typed", [line for line in COMMANDS if line.startswith("python train.py") or "eval.py" in line])
@@ -27,10 +39,22 @@ def test_its_python_runs() -> None:
         assert done.returncode == 0, done.stderr
 
 
-def test_its_links_and_pictures_exist() -> None:
-    targets = re.findall(r"\]\(([^)#]+)\)", README) + re.findall(r'src="([^"]+)"', README)
+@pytest.mark.parametrize("page", ["README.md", "docs/reproduce.md"])
+def test_links_and_pictures_exist(page: str) -> None:
+    text = (ROOT / page).read_text()
+    targets = re.findall(r"\]\(([^)#]+)\)", text) + re.findall(r'src="([^"]+)"', text)
+    assert targets
     for target in targets:
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+        assert target.startswith("https://") or ((ROOT / page).parent / target).exists(), target
+
+
+def test_the_pages_commands_for_swin_lab_are_verbs_that_there_are() -> None:
+    from swin_lab.cli import _parser
+
+    typed = re.findall(r"^swin-lab ([^#\n]+)", README + "\n" + REPRODUCE, re.M)
+    assert len(typed) > 5
+    for line in typed:
+        _parser().parse_args(shlex.split(line))
 
 
 def test_its_map_lists_every_room() -> None:
@@ -63,4 +87,4 @@ def test_the_wheel_carries_the_configurations(tmp_path: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "site")}
     )
     assert done.stdout.startswith(str(tmp_path)), done.stderr
-    assert "23 ((7, 7), (7, 7), (14, 14), (7, 7))" in done.stdout
+    assert "24 ((7, 7), (7, 7), (14, 14), (7, 7))" in done.stdout

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from swin_lab.errors import UserError
+
 
 class Names:
     """Strings one after the other in one buffer.
@@ -46,8 +48,31 @@ def classes_by_folder(names: Names, labels: np.ndarray, count: int) -> list[str]
         labels: class index of each.
         count: number of classes.
     """
-    present, first = np.unique(labels, return_index=True)
-    paths = [names[int(index)] for index in first]
-    folders = {int(label): path.rpartition("/")[0].rpartition("/")[2] for label, path in zip(present, paths, strict=True)}
+    folders = _folders(names, labels)
     known = [folders.get(label) or str(label) for label in range(count)]
     return known if len(set(known)) == count else [str(label) for label in range(count)]
+
+
+def check_same_classes(class_names: list[str], names: Names, labels: np.ndarray, where: str) -> None:
+    """Raises UserError if pictures that lie in the folder of a class have the index of another one.
+
+    Args:
+        class_names: of the training pictures, see `classes_by_folder`.
+        names: paths of the evaluated pictures, in folders or not.
+        labels: class index of each.
+        where: the list they are from, for the message.
+    """
+    index_of = {name: index for index, name in enumerate(class_names)}
+    for label, folder in _folders(names, labels).items():
+        if index_of.get(folder, label) != label:
+            raise UserError(
+                f"{where} gives the pictures in {folder} class {label}, and the training list class {index_of[folder]}; "
+                "both lists need the same indices"
+            )
+
+
+def _folders(names: Names, labels: np.ndarray) -> dict[int, str]:
+    """Class index -> folder of its first picture, "" where it is in none."""
+    present, first = np.unique(labels, return_index=True)
+    paths = [names[int(index)] for index in first]
+    return {int(label): path.rpartition("/")[0].rpartition("/")[2] for label, path in zip(present, paths, strict=True)}

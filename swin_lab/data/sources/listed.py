@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from swin_lab.data.names import Names, classes_by_folder
+from swin_lab.data.names import Names, check_same_classes, classes_by_folder
 from swin_lab.data.pictures import NO_PICTURES, Pictures
 from swin_lab.data.sources.folder import FilePictures, existing_folder
 from swin_lab.errors import UserError
@@ -38,6 +38,7 @@ class Listed:
         if num_classes is not None and highest >= num_classes:
             raise UserError(f"{top}: the lists have class index {highest}, and data.num_classes={num_classes}; raise it")
         self.class_names = classes_by_folder(names, labels, num_classes or highest + 1)
+        check_same_classes(self.class_names, val_names, val_labels, f"{top / val_list}")
         self.train: Pictures = NO_PICTURES if val_only else FilePictures(top, names, labels)
         self.val: Pictures = FilePictures(top, val_names, val_labels)
 

@@ -97,10 +97,11 @@ def _samples(file: Path) -> dict[str, tuple[int, int, int]]:
                 path = PurePosixPath(member.name)
                 if member.isdir() or path.name.startswith("."):
                     continue
-                key = str(path.with_name(path.name.partition(".")[0]))
-                if path.suffix.lower() in IMG_EXTENSIONS:
+                stem, _, kind = path.name.partition(".")
+                key = str(path.with_name(stem))
+                if f".{kind.lower()}" in IMG_EXTENSIONS:
                     pictures[key] = (member.offset_data, member.size)
-                elif path.suffix == ".cls":
+                elif kind == "cls":
                     held = archive.extractfile(member)
                     classes[key] = int(held.read()) if held is not None else -1
             opened.seek(archive.offset)  # tarfile takes a damaged header for the end, which is a block of zeros

@@ -9,7 +9,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 import numpy as np
 from PIL import Image
 
-from swin_lab.data.names import Names, classes_by_folder
+from swin_lab.data.names import Names, check_same_classes, classes_by_folder
 from swin_lab.data.pictures import NO_PICTURES, Pictures, open_rgb
 from swin_lab.data.sources.folder import existing_folder
 from swin_lab.data.sources.listed import read_list
@@ -37,6 +37,7 @@ class Zipped:
         named = train or val
         highest = max(int(named.labels.max()), int(val.labels.max()))
         self.class_names = classes_by_folder(named.members, named.labels, highest + 1)
+        check_same_classes(self.class_names, val.members, val.labels, f"{top / 'val_map.txt'}")
         self.train: Pictures = train or NO_PICTURES
         self.val: Pictures = val
 

@@ -1,0 +1,106 @@
+"""The same few pictures as class folders, as zip files with maps, as lists and as tar shards."""
+
+import json
+import tarfile
+from io import BytesIO
+from zipfile import ZIP_STORED, ZipFile
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision.transforms.v2 import PILToTensor
+
+from swin_lab.data import Folder
+from swin_lab.data.datamodule import TransformedPictures, collate
+from swin_lab.data.sampling import EvaluationOrder
+
+CLASSES = ["ant", "bee", "cat"]
+SPLITS = {"train": 3, "val": 2}
+"""Pictures per class."""
+
+
+def jpeg(number):
+    """A picture of noise, another one for each number."""
+    buffer = BytesIO()
+    noise = np.random.default_rng(number).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def samples(split):
+    """(path, class index, file content) of each picture."""
+    first = 0 if split == "train" else 100
+    return [
+        (f"{name}/{split}_{name}_{i}.jpg", label, jpeg(first + label * 10 + i))
+        for label, name in enumerate(CLASSES)
+        for i in range(SPLITS[split])
+    ]
+
+
+def plant_folders(root):
+    """train/CLASS/*.jpg and val/CLASS/*.jpg."""
+    for split in SPLITS:
+        for path, _, content in samples(split):
+            file = root / split / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+    return Folder(str(root))
+
+
+def plant_zips(root, method=ZIP_STORED):
+    """train.zip and val.zip, each with its map."""
+    root.mkdir(parents=True, exist_ok=True)
+    for split in SPLITS:
+        with ZipFile(root / f"{split}.zip", "w", method) as archive:
+            for path, _, content in samples(split):
+                archive.writestr(path, content)
+        (root / f"{split}_map.txt").write_text("".join(f"{path}\t{label}\n" for path, label, _ in samples(split)))
+
+
+def write_lists(root, as_json):
+    """train.lst and val.lst of the pictures below train/ and val/."""
+    for split in SPLITS:
+        entries = [[f"{split}/{path}", label] for path, label, _ in samples(split)]
+        lines = "".join(f"{path} {label}\n" for path, label in entries)
+        (root / f"{split}.lst").write_text(json.dumps(entries) if as_json else lines)
+
+
+def write_tar(file, members):
+    """A tar of (name, content)."""
+    with tarfile.open(file, "w") as archive:
+        for name, content in members:
+            head = tarfile.TarInfo(name)
+            head.size = len(content)
+            archive.addfile(head, BytesIO(content))
+
+
+def write_shards(root, split, members, shards=1):
+    """`split`-00000.tar and so on, of (key, class index, picture)."""
+    root.mkdir(parents=True, exist_ok=True)
+    for shard, part in enumerate(np.array_split(np.arange(len(members)), shards)):
+        held = [members[i] for i in part]
+        files = [pair for key, label, content in held for pair in ((f"{key}.cls", b"%d" % label), (f"{key}.jpg", content))]
+        write_tar(root / f"{split}-{shard:05d}.tar", files)
+
+
+def pixels(pictures):
+    """All pictures of a set."""
+    return [np.asarray(pictures.picture(i)) for i in range(len(pictures.labels))]
+
+
+def same(one, other):
+    """Whether two sets have the same pictures and labels."""
+    if list(one.labels) != list(other.labels):
+        return False
+    return all(np.array_equal(a, b) for a, b in zip(pixels(one), pixels(other), strict=True))
+
+
+def loaded(pictures, workers):
+    """All pictures of a set through a DataLoader."""
+    order = EvaluationOrder(len(pictures.labels), 0, 1)
+    dataset = TransformedPictures(pictures, PILToTensor(), 0)
+    loader = DataLoader(dataset, batch_size=2, sampler=order, num_workers=workers, collate_fn=collate)
+    batches = list(loader)
+    assert [batch.unreadable for batch in batches] == [[]] * len(batches)
+    return torch.cat([batch.images for batch in batches])

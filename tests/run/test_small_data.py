@@ -1,0 +1,76 @@
+"""The recipes for data of one's own and for CIFAR, on small networks and made-up pictures."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Command, only_run
+from PIL import Image
+
+from swin_lab import SwinTransformer, save_weights
+
+SMALL = ["model.embed_dim=8", "model.depths=[1,1]", "model.num_heads=[1,2]", "trainer.accelerator=cpu", "data.num_workers=0"]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 24), ("val", 6)):
+        for name in ("kind_a", "kind_b", "kind_c"):  # none of the 21,841
+            (tmp_path / "pictures" / split / name).mkdir(parents=True)
+            for i in range(count):
+                noise = generator.integers(0, 256, (40, 48, 3), dtype=np.uint8)
+                Image.fromarray(noise).save(tmp_path / "pictures" / split / name / f"{i}.png")
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def weights_22k(tmp_path: Path) -> Path:
+    """The body of a small network with the head of ImageNet-22k."""
+    torch.manual_seed(0)
+    model = SwinTransformer(img_size=64, embed_dim=8, depths=(1, 1), num_heads=(1, 2), num_classes=21_841)
+    return save_weights(model, tmp_path / "small_22k.pth", "official")
+
+
+def test_any_folder_is_fine_tuned_from_22k_weights_with_a_new_head(
+    command: Command, tmp_path: Path, pictures: Path, weights_22k: Path
+) -> None:
+    typed = ["experiment=finetune_small", f"data.root={pictures}", f"weights={weights_22k}", *SMALL, "model.img_size=64"]
+    outcome = command("train", *typed, "trainer.max_epochs=2", "global_batch=24", "optimizer.reference_batch=24")
+    assert outcome.code == 0, outcome.err
+    assert "new (3 classes): the file has 21841 classes, the model 3" in outcome.out
+    result = json.loads((only_run(tmp_path) / "results.json").read_text())
+    assert (result["updates"], result["images"], result["preprocessing"]["preset"]) == (6, 18, "official")
+    assert result["metrics_at_start"] is None  # a new head knows nothing
+
+
+def test_the_small_recipe_does_not_start_without_weights(command: Command, pictures: Path) -> None:
+    outcome = command("train", "experiment=finetune_small", f"data.root={pictures}", *SMALL)
+    assert (outcome.code, "weights must be given" in outcome.err) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_the_cifar_recipe_runs_on_other_pictures_of_its_size(command: Command, tmp_path: Path, name: str) -> None:
+    typed = [f"experiment={name}", "data=synthetic", "data.train_images=128", "data.val_images=20", *SMALL]
+    outcome = command("train", *typed, "model.window_size=4", "global_batch=32", "trainer.max_epochs=2")
+    assert outcome.code == 0, outcome.err
+    metrics = json.loads((only_run(tmp_path) / "results.json").read_text())["metrics"]
+    assert {"val/acc1", "val_ema/acc1"} <= set(metrics)
+
+
+def test_the_best_checkpoint_of_an_averaging_run_is_the_best_by_its_average(command: Command, tmp_path: Path) -> None:
+    typed = ["experiment=cifar10", "data=synthetic", "data.train_images=128", "data.val_images=20", *SMALL]
+    command("train", *typed, "model.window_size=4", "global_batch=32", "trainer.max_epochs=4")
+    run = only_run(tmp_path)
+    lines = [line.split(",") for line in (run / "metrics.csv").read_text().splitlines()]
+    column = lines[0].index("val_ema/acc1")
+    by_epoch = [float(line[column]) for line in lines[1:] if line[column]]
+    result = json.loads((run / "results.json").read_text())
+    assert result["metrics"]["val_ema/acc1"] == pytest.approx(max(by_epoch), abs=1e-7)
+    outcome = command("eval", f"checkpoint={run}", "transfer.ema=true", "out=averaged")
+    assert outcome.code == 0, outcome.err
+    averaged = json.loads((tmp_path / "averaged" / "results.json").read_text())["metrics"]
+    assert averaged["val/acc1"] == result["metrics"]["val_ema/acc1"]
+    assert averaged["val/loss"] == pytest.approx(result["metrics"]["val_ema/loss"], rel=1e-6)
