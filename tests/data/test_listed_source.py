@@ -61,8 +61,9 @@ def test_classes_are_called_after_the_folders_of_the_training_pictures(root):
 
 
 def test_a_class_index_need_not_follow_the_order_of_the_names(root):
-    swapped = "".join(f"train/{path} {2 - label}\n" for path, label, _ in samples("train"))
-    (root / "train.lst").write_text(swapped)
+    for split in ("train", "val"):
+        swapped = "".join(f"{split}/{path} {2 - label}\n" for path, label, _ in samples(split))
+        (root / f"{split}.lst").write_text(swapped)
     assert Listed(str(root), *LISTS).class_names == ["cat", "bee", "ant"]
 
 

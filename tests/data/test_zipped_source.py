@@ -69,11 +69,11 @@ def test_a_zip_behind_other_bytes_is_read(tmp_path, root):
 
 
 def test_the_map_decides_order_and_labels_and_not_the_zip(root):
-    first, second = samples("val")[:2]
-    (root / "val_map.txt").write_text(f"{second[0]}\t2\n{first[0]}\t1\n")
+    first, *_, last = samples("val")
+    (root / "val_map.txt").write_text(f"{last[0]}\t2\n{first[0]}\t0\n")
     val = Zipped(str(root)).val
-    assert val.labels.tolist() == [2, 1]
-    assert val.name(0).endswith(second[0])
+    assert val.labels.tolist() == [2, 0]
+    assert val.name(0).endswith(last[0])
 
 
 def test_a_path_with_spaces_is_read_up_to_the_tab(root):
@@ -204,8 +204,9 @@ def test_an_empty_map_is_refused(root):
 
 
 def test_a_class_that_only_the_evaluation_has_counts_as_a_class(root):
-    first = samples("val")[0][0]
-    (root / "val_map.txt").write_text(f"{first}\t3\n")
+    with ZipFile(root / "val.zip", "a") as archive:
+        archive.writestr("dog/dog.jpg", samples("val")[0][2])
+    (root / "val_map.txt").write_text("dog/dog.jpg\t3\n")
     assert Zipped(str(root)).class_names == [*CLASSES, "3"]
 
 
