@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from swin_lab.errors import UserError, did_you_mean, is_number, is_whole
 
-CROP_INTERPOLATIONS = ("random", "bilinear", "bicubic", "lanczos", "nearest")
+CROP_INTERPOLATIONS = ("random", "bilinear", "bicubic", "nearest")
 ERASE_MODES = ("pixel", "rand", "const")
 
 
@@ -26,7 +26,7 @@ class TimmAugment:
     ratio: Sequence[float] = (3 / 4, 4 / 3)
     """Least and most width of a crop over its height."""
     interpolation: str = "bicubic"
-    """Of the crop: bicubic, bilinear, lanczos, nearest, or random (bilinear or bicubic by chance)."""
+    """Of the crop: bicubic, bilinear, nearest, or random (bilinear or bicubic by chance)."""
     hflip: float = 0.5
     """How often a picture is mirrored."""
     vflip: float = 0.0
@@ -49,7 +49,7 @@ class TimmAugment:
         for name, pair in (("scale", self.scale), ("ratio", self.ratio)):
             if len(pair) != 2 or not all(map(is_number, pair)) or not 0 < pair[0] <= pair[1]:
                 raise UserError(f"augment.{name}={list(pair)}: give the least and the most, two numbers above zero")
-        if self.color_jitter is not None and (not is_number(self.color_jitter) or self.color_jitter < 0):
+        if self.color_jitter is not None and (not is_number(self.color_jitter) or not self.color_jitter >= 0):
             raise UserError(f"augment.color_jitter={self.color_jitter} is no number of zero or more")
         for name, word, choices in (
             ("interpolation", self.interpolation, CROP_INTERPOLATIONS),
