@@ -2,6 +2,10 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from itertools import takewhile
+
+MOST_CHOICES = 16
+"""That a message lists; of more it names those that begin alike."""
 
 
 class UserError(ValueError):
@@ -9,10 +13,20 @@ class UserError(ValueError):
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """ "; did you mean X?" for the nearest choice, or all choices if none is near: the end of an error message."""
+    """ "; did you mean X?" for the nearest choice, or the choices if none is near: the end of an error message."""
     choices = sorted(choices)
     near = get_close_matches(word, choices, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else f"; choose one of {', '.join(choices)}"
+    if near:
+        return f"; did you mean {near[0]}?"
+    if len(choices) <= MOST_CHOICES:
+        return f"; choose one of {', '.join(choices)}"
+    alike = sorted(choices, key=lambda choice: -_common_start(word, choice))[: MOST_CHOICES // 2]
+    return f"; choose one of {', '.join(alike)} or {len(choices) - len(alike)} others"
+
+
+def _common_start(a: str, b: str) -> int:
+    """How many characters are the same from the start."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
 
 
 def is_number(value: object) -> bool:

@@ -51,6 +51,8 @@ def _nearest_key(key: str, known: list[str]) -> str:
         return f"; did you mean {same_end[0]}?"
     parent = key.rpartition(".")[0]
     siblings = [name for name in known if name.rpartition(".")[0] == parent]
+    if parent in known and not siblings:
+        return f": no {parent} is chosen; {parent}=... chooses one, see --help"
     if parent and not siblings:
         return f": there is no {parent}{did_you_mean(parent, {name.rpartition('.')[0] for name in known} - {''})}"
     return did_you_mean(key, siblings)

@@ -27,7 +27,7 @@ def assert_refused(outcome: Outcome, *parts: str) -> None:
     ("typed", "parts"),
     [
         ("model=swin_tinny_patch4_window7_224", ["model=swin_tinny", "did you mean swin_tiny_patch4_window7_224?"]),
-        ("data=imagnet", ["data=imagnet is unknown", "choose one of cifar10, cifar100, digits, folder, parquet, synthetic"]),
+        ("data=imagnet", ["data=imagnet is unknown", "did you mean imagenet"]),
         ("model.windw_size=4", ["unknown key model.windw_size", "did you mean model.window_size?"]),
         ("trainer.max_epoch=5", ["trainer.max_epoch", "did you mean trainer.max_epochs?"]),
         ("max_epochs=5", ["unknown key max_epochs", "did you mean trainer.max_epochs?"]),
@@ -261,3 +261,15 @@ def test_ctrl_c_keeps_the_last_checkpoint_and_exits_with_130(tmp_path: Path) -> 
     assert torch.load(last, weights_only=True)["epoch"] >= 1
     assert f"the last checkpoint is {last.relative_to(tmp_path)}" in err
     assert "Traceback" not in err
+
+
+def test_a_key_of_a_group_where_nothing_is_chosen_says_so(command: Command) -> None:
+    outcome = command("train", "mixing.mixup=0.5")
+    assert (outcome.code, "no mixing is chosen; mixing=... chooses one" in outcome.err) == (2, True)
+
+
+def test_a_recipe_like_no_other_brings_those_that_begin_like_it(command: Command) -> None:
+    outcome = command("train", "experiment=swin_tini")
+    assert outcome.code == 2
+    assert "choose one of swin_tiny" in outcome.err
+    assert "others" in outcome.err
