@@ -13,12 +13,18 @@ DATA = ROOT.parent / "shared" / "data"
 @pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "cifar10").is_dir(), reason="no CIFAR-10 parquet files beside the project")
 def test_one_epoch_on_part_of_cifar10_learns(command: Command, tmp_path: Path) -> None:
-    """16,000 of the 50,000 pictures once: the loss falls, and 30% of 1,600 test pictures are right."""
-    part = ["trainer.max_epochs=1", "trainer.limit_train_batches=500", "trainer.limit_val_batches=50"]
-    quick = ["schedule.warmup_epochs=0.2", "data.num_workers=1", "augment=none", "trainer.log_every_n_steps=1"]
+    """9,600 of the 50,000 pictures once: the loss falls, and 25% of 1,600 test pictures are right."""
+    part = ["trainer.max_epochs=1", "trainer.limit_train_batches=300", "trainer.limit_val_batches=50"]
+    quick = [
+        "schedule.warmup_epochs=0.2",
+        "data.num_workers=1",
+        "data.decoded_mib=0",
+        "augment=none",
+        "trainer.log_every_n_steps=1",
+    ]
     assert command("train", "data=parquet", f"data.root={DATA / 'cifar10'}", *part, *quick, "name=cifar").code == 0
     run = only_run(tmp_path)
     with (run / "metrics.csv").open() as file:
         losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
     assert sum(losses[-50:]) / 50 < sum(losses[:50]) / 50 - 0.2
-    assert json.loads((run / "results.json").read_text())["metrics"]["val/acc1"] > 0.3
+    assert json.loads((run / "results.json").read_text())["metrics"]["val/acc1"] > 0.25
