@@ -75,7 +75,8 @@ def shorter(path: str | Path) -> str:
 def _origin(result: dict[str, Any]) -> str:
     if result["best_epoch"] is None:
         return f"the last weights ({result['images']} images)"
-    return f"epoch {result['best_epoch']} of {result['epochs']}, the best by top-1 ({result['images']} images)"
+    by = "the top-1 of its average" if "val_ema/acc1" in result["metrics"] else "top-1"
+    return f"epoch {result['best_epoch']} of {result['epochs']}, the best by {by} ({result['images']} images)"
 
 
 def _metric_rows(metrics: dict[str, float]) -> list[tuple[str, str]]:

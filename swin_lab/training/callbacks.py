@@ -54,6 +54,7 @@ class EpochLines(Callback):
         parts += [f"loss {metrics['train/loss_epoch']:.4f}"] if "train/loss_epoch" in metrics else []
         parts += [f"val loss {metrics['val/loss']:.4f}"] if "val/loss" in metrics else []
         parts += [f"top-1 {metrics['val/acc1']:.2%}"] if "val/acc1" in metrics else []
+        parts += [f"average {metrics['val_ema/acc1']:.2%}"] if "val_ema/acc1" in metrics else []
         parts += [f"{self.speeds[-1]:,.0f} images/s"] if self.speeds else []
         if last is not None and last > done:
             parts.append(f"{_clock((perf_counter() - self._fit_started_at) / done * (last - done))} left")
