@@ -249,6 +249,8 @@ def _checkpoint(filename: str, monitor: str | None = None, mode: str = "min") ->
 
 def _check_size(source: ImageSource, batching: Batching) -> None:
     train, val = len(source.train.labels), len(source.val.labels)
+    if train == 0:
+        raise UserError("data.val_only=true leaves nothing to train on; leave it out, or evaluate with eval.py")
     if train < batching.global_batch:
         raise UserError(f"global_batch={batching.global_batch} is more than the {train} training images; lower it")
     if val < batching.devices:

@@ -244,3 +244,41 @@ def test_another_order_of_the_files_has_another_fingerprint(damaged):
     swapped = pictures.part(np.array([1, 0, 2, 3, 4, 5, 6, 7]))
     assert (swapped.labels == pictures.labels).all()
     assert fingerprint(swapped) != fingerprint(pictures)
+
+
+@pytest.mark.parametrize(
+    ("cores", "devices", "granted", "expected"),
+    [
+        (8, 1, None, 8),
+        (8, 4, None, 2),
+        (2, 4, None, 1),
+        (96, 1, None, 16),
+        (96, 8, None, 12),
+        (96, 8, "10", 10),
+        (8, 8, "64", 16),
+    ],
+)
+def test_workers_share_the_cores_at_hand_or_take_what_slurm_grants(source, monkeypatch, cores, devices, granted, expected):
+    """SLURM grants cores to each task, and a task is one process for one device."""
+    monkeypatch.setattr("swin_lab.data.datamodule.cores", lambda: cores)
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    if granted is not None:
+        monkeypatch.setenv("SLURM_CPUS_PER_TASK", granted)
+    assert image_data(source, num_workers=None).workers_on(devices) == expected
+
+
+def test_workers_that_are_asked_for_are_given(source):
+    assert image_data(source, num_workers=3).workers_on(8) == 3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"repeats": 0}, r"data\.repeats=0"),
+        ({"decoded_mib": -1}, r"data\.decoded_mib=-1"),
+        ({"repeats": 1.5}, r"data\.repeats=1\.5"),
+    ],
+)
+def test_a_count_that_cannot_be_is_refused_by_name(wrong, message):
+    with pytest.raises(UserError, match=message):
+        Loading(**wrong)

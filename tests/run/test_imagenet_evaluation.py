@@ -143,6 +143,13 @@ def test_weights_that_look_random_are_warned_of(command: Command, tmp_path: Path
     assert "near chance (16.67%)" in said
 
 
+def test_a_set_that_is_only_evaluated_cannot_be_trained_on(command: Command, subset: Path) -> None:
+    own = [argument for argument in TINY if not argument.startswith("data")]
+    data = ["data=folder", f"data.root={subset}", "data.val_only=true", "data.mean=[0.5,0.5,0.5]", "data.std=[0.2,0.2,0.2]"]
+    outcome = command("train", *own, *data)
+    assert (outcome.code, "leaves nothing to train on" in outcome.err) == (2, True)
+
+
 @pytest.mark.parametrize("more", [["transfer.check=false"], ["data.num_classes=4"]], ids=["switched off", "a new head"])
 def test_no_look_before_training_where_it_says_nothing(command: Command, tmp_path: Path, more: list[str]) -> None:
     torch.manual_seed(1)
