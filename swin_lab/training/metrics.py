@@ -26,7 +26,7 @@ class Scores(Metric):
 
     def __init__(self, num_classes: int, real: bool = False) -> None:
         super().__init__()
-        self.tops = {"acc1": 1, "acc5": 5} if num_classes > 5 else {"acc1": 1}
+        self.tops = ("acc1", "acc5") if num_classes > 5 else ("acc1",)
         self.real = real
         self.add_state("loss_sum", torch.tensor(0, dtype=SUM_TYPE), dist_reduce_fx="sum")
         for name in ("images", "real_images"):
@@ -44,15 +44,15 @@ class Scores(Metric):
         """
         self.loss_sum += F.cross_entropy(logits.float(), labels, reduction="none").to(SUM_TYPE).sum()
         self.images += len(labels)
-        best = logits.topk(max(self.tops.values()), dim=1).indices
-        best[:, 0] = logits.argmax(dim=1)  # which of equal logits is first must not depend on how many are asked for
-        right = best == labels[:, None]
-        self.correct += self._within_tops(right)
+        answered = [logits.argmax(dim=1, keepdim=True)]  # (B, 1); not topk, whose choice among equal logits depends on how many
+        if "acc5" in self.tops:
+            answered.append(logits.topk(5, dim=1).indices)
+        self.correct += torch.stack([(best == labels[:, None]).any(dim=1).sum() for best in answered])
         if self.real:
             assert answers is not None
-            counted = (answers >= 0).any(dim=1)
-            self.real_images += counted.sum()
-            self.real_correct += self._within_tops((best[:, :, None] == answers[:, None, :]).any(dim=2) & counted[:, None])
+            self.real_images += (answers >= 0).any(dim=1).sum()
+            hits = [(best[:, :, None] == answers[:, None, :]).flatten(1).any(dim=1).sum() for best in answered]
+            self.real_correct += torch.stack(hits)
 
     def compute(self) -> dict[str, Any]:
         """Loss, accuracies (0 to 1) and the number of images by name."""
@@ -63,7 +63,3 @@ class Scores(Metric):
                 f"real_{name}": value for name, value in zip(self.tops, self.real_correct / self.real_images, strict=True)
             }
         return {name: value.float() for name, value in values.items()} | {"images": self.images}
-
-    def _within_tops(self, right: Tensor) -> Tensor:
-        """(B, 5) or (B, 1), whether an answer is right -> how many pictures have a right one among their first 1 and 5."""
-        return torch.stack([right[:, :top].any(dim=1).sum() for top in self.tops.values()])
