@@ -97,3 +97,22 @@ def test_a_sweep_on_two_processes_makes_one_run_per_value(process: Command, tmp_
     assert outcome.code == 0, outcome.said
     assert len(list((tmp_path / "runs").rglob("results.json"))) == 2
     assert "seed=1" in outcome.out[outcome.out.index("Sweep") :]
+
+
+def test_averages_and_the_look_before_training_are_those_of_one_process(
+    trained: Path, process: Command, command: Command, tmp_path: Path
+) -> None:
+    """Mixing differs between processes; the average, the evaluations and the picture counts do not."""
+    first = only_run(trained)
+    typed = [*TINY, "data.val_images=31", f"weights={first}", "ema=warm", "mixing=imagenet", "trainer.max_epochs=1"]
+    outcome = process("train", *typed, *DDP)
+    assert outcome.code == 0, outcome.said
+    run = only_run(tmp_path)
+    result = json.loads((run / "results.json").read_text())
+    before = json.loads((first / "results.json").read_text())["metrics"]
+    assert result["metrics_at_start"]["val/acc1"] == before["val/acc1"]
+    assert outcome.out.count("at start   top-1") == 1
+    assert command("eval", f"checkpoint={run}", "transfer.ema=true", "trainer.devices=1", "out=one").code == 0
+    alone = json.loads((tmp_path / "one" / "results.json").read_text())
+    assert (alone["images"], alone["metrics"]["val/acc1"]) == (31, result["metrics"]["val_ema/acc1"])
+    assert alone["metrics"]["val/loss"] == pytest.approx(result["metrics"]["val_ema/loss"], rel=1e-6)
