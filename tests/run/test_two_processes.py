@@ -32,7 +32,7 @@ def test_there_is_one_run_directory(trained: Path) -> None:
 
 
 def test_each_image_is_counted_once(trained: Path) -> None:
-    assert json.loads((only_run(trained) / "results.json").read_text())["images"] == 31
+    assert json.loads((only_run(trained / "runs") / "results.json").read_text())["images"] == 31
 
 
 def test_the_global_batch_is_shared_and_said_once(trained: Path) -> None:
@@ -56,7 +56,7 @@ def test_two_processes_train_as_one_does(trained: Path, command: Command, tmp_pa
 
 
 def test_evaluation_on_two_processes_equals_one(trained: Path, process: Command) -> None:
-    run = only_run(trained)
+    run = only_run(trained / "runs")
     outcome = process("eval", f"checkpoint={run}", *DDP, "trainer.accelerator=cpu", f"out={trained}/two")
     assert outcome.code == 0, outcome.said
     result = json.loads((trained / "two" / "results.json").read_text())
@@ -103,7 +103,7 @@ def test_averages_and_the_look_before_training_are_those_of_one_process(
     trained: Path, process: Command, command: Command, tmp_path: Path
 ) -> None:
     """Mixing differs between processes; the average, the evaluations and the picture counts do not."""
-    first = only_run(trained)
+    first = only_run(trained / "runs")
     typed = [*TINY, "data.val_images=31", f"weights={first}", "ema=warm", "mixing=imagenet", "trainer.max_epochs=1"]
     outcome = process("train", *typed, *DDP)
     assert outcome.code == 0, outcome.said
