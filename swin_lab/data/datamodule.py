@@ -166,7 +166,7 @@ class ImageData(LightningDataModule):
         if self.loading.num_workers is not None:
             return self.loading.num_workers
         granted = int(os.environ.get("SLURM_CPUS_PER_TASK", "0"))  # to this process alone
-        return min(MOST_WORKERS, max(1, granted or cores() // max(1, devices)))
+        return min(MOST_WORKERS, max(1, min(granted, cores()) or cores() // max(1, devices)))
 
 
 def cores() -> int:

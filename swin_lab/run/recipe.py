@@ -8,6 +8,7 @@ import torch
 
 from swin_lab.data import Loading, Preprocessing
 from swin_lab.data.sources.imagenet import CLASSES
+from swin_lab.errors import UserError
 from swin_lab.run import build
 from swin_lab.run.batching import cut
 from swin_lab.run.compose import MISSING
@@ -25,7 +26,6 @@ NEUTRAL = (
     "data.root",
     "data.layout",
     "data.num_workers",
-    "data.on_error",
     "data.decoded_mib",
     "data.in_memory",
     "model.activation_checkpointing",
@@ -37,7 +37,6 @@ NEUTRAL = (
     "trainer.log_every_n_steps",
     "trainer.profiler",
     "logger",
-    "callbacks",
 )
 """Keys, and beginnings of keys, that say where and how a run is computed and not what is computed."""
 
@@ -49,20 +48,23 @@ class Recipe:
         config: conf/train.yaml, composed; values that only a run needs may be missing.
         devices: on how many the batch is computed.
         train_images: in an epoch; None for what the data has, or the original ImageNet where there is none at `data.root`.
+        like: a recipe whose data stands for this one's, which then need not be there.
 
     Raises:
         UserError: a value that cannot be.
     """
 
-    def __init__(self, config: dict[str, Any], devices: int = 1, train_images: int | None = None) -> None:
+    def __init__(
+        self, config: dict[str, Any], devices: int = 1, train_images: int | None = None, like: "Recipe | None" = None
+    ) -> None:
         self.config = config
         self.optimizer: AdamW = build.make("optimizer", config["optimizer"])
         self.schedule: Schedule = build.make("schedule", config["schedule"])
         self.batching = cut(config["global_batch"], devices, config["max_device_batch"])
-        images, classes = (None, CLASSES[config["data"]["variant"]]) if _is_absent(config["data"]) else _measured(config)
+        images, self.classes = _size(config["data"], like)
         self.train_images = train_images or images or config["data"].get("train_images")
         with torch.device("meta"):
-            self.network, self.model = build.make_network(config["model"], classes)
+            self.network, self.model = build.make_network(config["model"], self.classes)
         self.groups = self.optimizer.groups(self.network, config["global_batch"])
 
     @property
@@ -152,7 +154,13 @@ def _is_absent(data: dict[str, Any]) -> bool:
     return data.get("_target_") == IMAGENET_TARGET and not (root.startswith("hf://") or Path(root).expanduser().is_dir())
 
 
-def _measured(config: dict[str, Any]) -> tuple[int, int]:
-    """Training images and classes of the data."""
-    source, _ = build.make_source(config["data"])
+def _size(data: dict[str, Any], like: Recipe | None) -> tuple[int | None, int]:
+    """Training images (None for those the configuration names) and classes."""
+    if _is_absent(data) or (like is not None and data.get("_target_") == IMAGENET_TARGET):
+        return None, CLASSES[data["variant"]]
+    if like is not None:
+        return like.train_images, like.classes
+    if data.get("root") == MISSING:
+        raise UserError("data.root must be given, for example data.root=/pictures")
+    source, _ = build.make_source(data)
     return len(source.train.labels), len(source.class_names)

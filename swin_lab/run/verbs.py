@@ -71,7 +71,7 @@ def recipe_diff(arguments: argparse.Namespace) -> None:
     ours = Recipe(composed(arguments.overrides), arguments.devices, arguments.images)
     if arguments.official is None:
         source = next(override for override in arguments.overrides if _is_experiment(override))
-        published = Recipe(composed([source]), arguments.devices)
+        published = Recipe(composed([source]), arguments.devices, arguments.images, like=ours)
     else:
         official = read_official(Path(arguments.official), arguments.gpus)
         source = arguments.official
@@ -81,7 +81,7 @@ def recipe_diff(arguments: argparse.Namespace) -> None:
         print(f"{official.name} is\npython train.py {typed} data.root=...\n")
         if not arguments.overrides:
             return
-        published = Recipe(composed(official.overrides), arguments.devices)
+        published = Recipe(composed(official.overrides), arguments.devices, arguments.images, like=ours)
     rows = departures(ours, published, unsaid=() if arguments.official is None else ("transfer",))
     if not rows:
         print(f"every value, given or derived, is that of {source}")

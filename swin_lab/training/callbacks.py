@@ -33,7 +33,7 @@ class EpochLines(Callback):
         """Pictures trained on per second, evaluation left out: the median over epochs; None before the first ends."""
         return median(self.speeds) if self.speeds else None
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # after a look at loaded weights
         self._fit_started_at = perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -110,7 +110,7 @@ class Classifier(LightningModule):
 
     def _place_average(self) -> None:
         if self.average is not None:
-            self.average.network.to(self.device)
+            self.average.network.to(next(self.network.parameters()))  # its device, and its type under bf16-true
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         images, labels = batch[:2]

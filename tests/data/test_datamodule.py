@@ -255,7 +255,7 @@ def test_another_order_of_the_files_has_another_fingerprint(damaged):
         (96, 1, None, 16),
         (96, 8, None, 12),
         (96, 8, "10", 10),
-        (8, 8, "64", 16),
+        (8, 8, "64", 8),
     ],
 )
 def test_workers_share_the_cores_at_hand_or_take_what_slurm_grants(source, monkeypatch, cores, devices, granted, expected):

@@ -268,3 +268,25 @@ def test_flat_validation_pictures_are_put_into_their_classes(tmp_path: Path, cap
     assert main(["data", "prepare-val", str(tmp_path), "--labels", str(labels)]) == 0
     assert "moved      2 pictures" in capsys.readouterr().out
     assert (tmp_path / "n15075141" / "ILSVRC2012_val_00000002.JPEG").is_file()
+
+
+def test_what_is_trained_and_what_is_left_out_are_departures(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["recipe", "diff", "experiment=swin_tiny_patch4_window7_224", "callbacks=head_only", "data.on_error=skip"])
+    said = capsys.readouterr().out
+    assert "callbacks.freezing" in said
+    assert "data.on_error" in said
+
+
+def test_recipes_of_small_data_are_compared_without_the_published_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = ["recipe", "diff", "experiment=finetune_small", f"data.root={plant(tmp_path)}", "global_batch=4"]
+    assert main([*typed, "optimizer.lr=1e-3"]) == 0
+    assert "optimizer.lr" in capsys.readouterr().out
+    assert main(["recipe", "diff", "experiment=cifar10", "data=synthetic", "global_batch=4"]) == 0
+    assert main(["recipe", "diff", "experiment=finetune_small"]) == 2
+
+
+def test_a_given_number_of_images_is_no_departure(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["recipe", "diff", "experiment=swin_tiny_patch4_window7_224_22k", "--images", "14197122"])
+    assert "every value, given or derived, is that of" in capsys.readouterr().out

@@ -74,3 +74,9 @@ def test_the_best_checkpoint_of_an_averaging_run_is_the_best_by_its_average(comm
     averaged = json.loads((tmp_path / "averaged" / "results.json").read_text())["metrics"]
     assert averaged["val/acc1"] == result["metrics"]["val_ema/acc1"]
     assert averaged["val/loss"] == pytest.approx(result["metrics"]["val_ema/loss"], rel=1e-6)
+
+
+def test_an_average_follows_weights_of_low_precision(command: Command) -> None:
+    typed = ["experiment=cifar10", "data=synthetic", "data.train_images=64", "data.val_images=20", *SMALL, "mixing=none"]
+    outcome = command("train", *typed, "global_batch=32", "trainer.max_epochs=1", "precision=bf16-true")
+    assert outcome.code == 0, outcome.err

@@ -63,6 +63,11 @@ class ImageNet:
         if layout not in {"auto", *OPENERS}:
             raise UserError(f"data.layout={layout} is unknown{did_you_mean(layout, {'auto', *OPENERS})}")
         self.layout = _layout_of(root, val_only) if layout == "auto" else layout
+        if variant == "imagenet22k" and self.layout == "folder":
+            raise UserError(
+                f"{root}: sorted class folders are not in the order of Swin's 22k heads (from row 9205 on);\n"
+                f"give the lists {' and '.join(LISTS_22K)}, or data=folder for a head of your own order"
+            )
         source = OPENERS[self.layout](root, val_only)
         self.train: Pictures = source.train
         self.val: Pictures = source.val

@@ -17,7 +17,7 @@ class RowGroupPictures:
     """Rows of parquet files on disk, each an encoded picture.
 
     A parquet file can only be read by whole row groups; the last one is kept. A shuffled run therefore reads each group once
-    for every picture in it: `swin-lab data pack` writes the same pictures so that each can be read alone.
+    for every picture in it: `swin-lab data pack` writes them again as JPEGs that can be read alone.
 
     Args:
         files: the files, one after the other.
