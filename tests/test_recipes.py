@@ -151,12 +151,17 @@ def test_as_many_tensors_decay_as_in_the_official_code(name: str) -> None:
     version = 2 if "v2_" in name else 1
     classes = 21_841 if name in PRETRAINING else 1000
     assert (derived["tensors"], derived["decayed tensors"]) == TENSORS[version, "tiny" if size == "tiny" else "deep"]
-    c24 = derived["decayed parameters"] if "c24" in name else None  # other heads, the same weights
-    assert derived["decayed parameters"] == (c24 or DECAYED_1K[size] + (classes - 1000) * WIDTH[size])
+    assert derived["decayed parameters"] == DECAYED_1K[size] + (classes - 1000) * WIDTH[size]
 
 
-def test_the_network_with_24_channels_per_head_decays_as_many_numbers_as_the_other() -> None:
-    assert recipe("swin_tiny_c24_patch4_window8_256").derived()["decayed parameters"] == DECAYED_1K["tiny"]
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_the_network_has_the_windows_and_the_size_of_its_name(name: str) -> None:
+    windows = re.search(r"window(?:12to)?(\d+)", name)
+    size = re.search(r"_(?:192to)?(192|224|256|384)(?:_|$)", name)
+    assert windows is not None
+    assert size is not None
+    config = recipe(name).config["model"]
+    assert (config["window_size"], config["img_size"]) == (int(windows[1]), int(size[1]))
 
 
 @pytest.mark.parametrize("name", OFFICIAL | TORCHVISION)

@@ -267,11 +267,16 @@ def _is_ignored(key: str) -> bool:
 
 def _typed(value: Any, default: Any) -> Any:
     """A float where YAML 1.1 reads text, as in 2e-05."""
-    return float(value) if isinstance(default, float) and isinstance(value, int | str) else value
+    try:
+        return float(value) if isinstance(default, float) and isinstance(value, int | str) else value
+    except ValueError as error:
+        raise UserError(f"{value} stands in the official file where a number belongs") from error
 
 
 def _part(rate: float, highest: float) -> float:
     """Of the highest rate, without the noise of a float division."""
+    if not highest > 0:
+        raise UserError(f"TRAIN.BASE_LR={highest} is no number above zero")
     return float(f"{rate / highest:.12g}")
 
 

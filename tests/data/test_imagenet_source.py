@@ -301,3 +301,15 @@ def test_imagenet1k_is_not_taken_for_imagenet22k(planted):
 def test_imagenet22k_is_not_taken_for_imagenet1k(fall11):
     with pytest.raises(UserError, match="has 21841 classes, imagenet1k has 1000"):
         imagenet(fall11)
+
+
+def test_archives_as_downloaded_are_told_apart_from_shards(tmp_path):
+    (tmp_path / "ILSVRC2012_img_val.tar").write_bytes(b"")
+    with pytest.raises(UserError, match=r"unpack them first: docs/reproduce\.md, section 2"):
+        ImageNet("imagenet1k", str(tmp_path))
+
+
+def test_class_folders_of_22k_are_refused_because_they_sort_in_another_order(tmp_path):
+    (tmp_path / "train").mkdir()
+    with pytest.raises(UserError, match=r"not in the order of Swin's 22k heads"):
+        ImageNet("imagenet22k", str(tmp_path))

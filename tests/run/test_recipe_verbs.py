@@ -125,6 +125,8 @@ def test_each_official_key_arrives_at_its_place(tmp_path: Path, changed: str, ke
         ("TRAIN: {OPTIMIZER: {NAME: sgd}}", "TRAIN.OPTIMIZER.NAME=sgd is not expressed"),
         ("TRAIN: {LR_SCHEDULER: {NAME: plateau}}", "TRAIN.LR_SCHEDULER.NAME=plateau is none of"),
         ("TRAIN: {}\nDATA: {DATASET: coco}", "DATA.DATASET=coco is none of"),
+        ("TRAIN: {BASE_LR: abc}", "abc stands in the official file where a number belongs"),
+        ("TRAIN: {BASE_LR: 0}", "TRAIN.BASE_LR=0.0 is no number above zero"),
         ("a: 1", "none of MODEL, DATA and TRAIN"),
         ("- 1", "none of MODEL, DATA and TRAIN"),
         ("{", "is no YAML file"),

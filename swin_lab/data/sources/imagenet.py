@@ -98,6 +98,8 @@ def _layout_of(root: str, val_only: bool) -> str:
         "parquet": [*top.glob("*.parquet"), *top.glob("data/*.parquet")],
         "shards": list(top.glob("*.tar")),
     }
+    if any(top.glob("ILSVRC2012_img_*.tar")) and not (signs["folder"] or signs["zip"]):
+        raise UserError(f"{top} holds the archives as they are downloaded; unpack them first: docs/reproduce.md, section 2")
     found = [layout for layout, files in signs.items() if files]
     if not found and val_only and any(WORDNET_ID.fullmatch(path.name) for path in top.iterdir()):
         return "folder"  # class folders without a folder around them, as ImageNet-A and -R have them
