@@ -6,6 +6,9 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import joblib
@@ -105,11 +108,17 @@ class ImageData(LightningDataModule):
         self.seed = seed
         self.loading = loading
         self.skipped: set[str] = set()
+        self._train_loader: TimedLoader | None = None
+
+    @property
+    def seconds_waited(self) -> float:
+        """For training batches, by the main process, but for the first one of each epoch, before which workers start."""
+        return self._train_loader.seconds_waited if self._train_loader is not None else 0.0
 
     def train_dataloader(self) -> DataLoader[Any]:
         assert self.train_transform is not None
         assert self.trainer is not None
-        pictures = decoded(self.source.train, self.loading.decoded_mib)
+        pictures = self._train_pictures
         order = TrainingOrder(
             len(pictures.labels),
             self.global_batch,
@@ -118,13 +127,22 @@ class ImageData(LightningDataModule):
             self.seed,
             self.loading.repeats,
         )
-        return self._loader(TransformedPictures(pictures, self.train_transform, self.seed), order)
+        self._train_loader = self._loader(TransformedPictures(pictures, self.train_transform, self.seed), order)
+        return self._train_loader
 
     def val_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
-        pictures = decoded(self.source.val, self.loading.decoded_mib)
+        pictures = self._val_pictures
         order = EvaluationOrder(len(pictures.labels), self.trainer.global_rank, self.trainer.world_size)
         return self._loader(TransformedPictures(pictures, self.eval_transform, self.seed), order)
+
+    @cached_property
+    def _train_pictures(self) -> Pictures:
+        return decoded(self.source.train, self.loading.decoded_mib)
+
+    @cached_property
+    def _val_pictures(self) -> Pictures:
+        return decoded(self.source.val, self.loading.decoded_mib)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> tuple[Tensor, Tensor, Tensor]:
         """Stops at an unreadable picture or counts it: here in the main process, where counts are exact for any workers."""
@@ -148,10 +166,10 @@ class ImageData(LightningDataModule):
         torch.distributed.all_gather_object(gathered, self.skipped)
         return set().union(*(skipped or set() for skipped in gathered))
 
-    def _loader(self, dataset: "TransformedPictures", order: TrainingOrder | EvaluationOrder) -> DataLoader[Any]:
+    def _loader(self, dataset: "TransformedPictures", order: TrainingOrder | EvaluationOrder) -> "TimedLoader":
         assert self.trainer is not None
         workers = self.workers_on(self.trainer.num_devices)
-        return DataLoader(
+        return TimedLoader(
             dataset,
             batch_size=self.device_batch,
             sampler=order,
@@ -172,6 +190,25 @@ class ImageData(LightningDataModule):
 def cores() -> int:
     """That this process may use: affinity and the quota of a container count, which joblib knows."""
     return int(joblib.cpu_count())
+
+
+class TimedLoader(DataLoader[Any]):
+    """Knows how long its batches were waited for."""
+
+    seconds_waited: float = 0.0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        return self._timed(super().__iter__())  # at once: it draws from torch's generator, which drop path draws from as well
+
+    def _timed(self, batches: Iterator[Any]) -> Iterator[Any]:
+        yield from islice(batches, 1)  # workers start before it
+        while True:
+            asked = perf_counter()
+            batch = next(batches, None)
+            self.seconds_waited += perf_counter() - asked
+            if batch is None:
+                return
+            yield batch
 
 
 class TransformedPictures(Dataset["Sample | str"]):

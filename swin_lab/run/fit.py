@@ -149,6 +149,7 @@ class _Parts:
     def attach(self, run_dir: Path) -> None:
         """Tells checkpoints and loggers where the run directory is."""
         self.best.dirpath = self.last.dirpath = str(run_dir / "checkpoints")
+        self.wait.seconds_waited = lambda: self.data.seconds_waited
         self.wait.readers = f"{self.data.workers_on(self.trainer.num_devices)} workers, {cores()} cores"
         self.trainer.loggers = make_loggers(self.config["logger"], run_dir, self.config["name"])
         for logger in self.trainer.loggers:

@@ -172,9 +172,10 @@ def _data(file: Path, values: dict[str, Any]) -> list[str]:
     name = str(values["DATA.DATASET"]).lower()
     if name not in DATASETS:
         raise UserError(f"{file}: DATA.DATASET={values['DATA.DATASET']} is none of {', '.join(DATASETS)}")
-    fitted = ["preset=official"] if values["TEST.CROP"] == (values["DATA.IMG_SIZE"] < 384) else []
-    if not fitted:
-        fitted = [f"data.fit={'crop' if values['TEST.CROP'] else 'squash'}", "preset=null"]
+    usual = values["TEST.CROP"] == (values["DATA.IMG_SIZE"] < 384) and values["DATA.INTERPOLATION"] == "bicubic"
+    fit = "crop" if values["TEST.CROP"] else "squash"
+    spelt_out = [f"data.fit={fit}", f"data.interpolation={values['DATA.INTERPOLATION']}"]
+    fitted = ["preset=official"] if usual else ["preset=null", *spelt_out]
     return [f"data={DATASETS[name]}", *fitted]
 
 

@@ -1,6 +1,7 @@
 """What a configuration amounts to: the numbers that follow from it, and where it departs from another one."""
 
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,14 @@ class Recipe:
     @property
     def span(self) -> Span | None:
         """Length of the run in updates; None if the number of images is not known or there is no number of epochs."""
-        if self.train_images is None or self.config["trainer"]["max_epochs"] < 1:
+        trainer, accumulate = self.config["trainer"], self.batching.accumulate
+        if self.train_images is None:
             return None
-        per_epoch = self.train_images // self.config["global_batch"]
-        return Span(per_epoch, per_epoch * self.config["trainer"]["max_epochs"])
+        batches, limit = self.train_images // self.config["global_batch"] * accumulate, trainer["limit_train_batches"]
+        batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+        per_epoch = ceil(batches / accumulate)
+        ends = [per_epoch * trainer["max_epochs"], trainer["max_steps"]]
+        return Span(per_epoch, min(end for end in ends if end > 0)) if max(ends) > 0 else None
 
     def rate(self, update: int) -> float:
         """The highest learning rate of an update."""
@@ -89,10 +94,11 @@ class Recipe:
         decayed = [p for group in self.groups if group["weight_decay"] for p in group["params"]]
         tensors = [p for group in self.groups for p in group["params"]]
         drops = self._drop_paths()
+        span = self.span or Span(1000, 1000 * max(1, self.config["trainer"]["max_epochs"]))  # of any length: ends are the same
         values: dict[str, Any] = {
             "learning rate": self.highest_rate,
-            "learning rate at start": self.highest_rate * self.config["schedule"].get("warmup_start", 1.0),
-            "learning rate at end": self.highest_rate * self.config["schedule"].get("final", 0.0),
+            "learning rate at start": self.highest_rate * self.schedule.factor(0, span),
+            "learning rate at end": self.highest_rate * self.schedule.factor(span.total, span),
             "parameters": sum(p.numel() for p in tensors),
             "tensors": len(tensors),
             "decayed tensors": len(decayed),

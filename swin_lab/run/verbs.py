@@ -16,8 +16,8 @@ from swin_lab.data import ImageSource, cores
 from swin_lab.data.pack import pack
 from swin_lab.data.pictures import UNREADABLE, Pictures
 from swin_lab.data.prepare import prepare_val
-from swin_lab.data.sources.imagenet import wordnet_ids
 from swin_lab.errors import UserError
+from swin_lab.imagenet import ROWS_1K, wordnet_ids
 from swin_lab.report import draw_rates
 from swin_lab.run import build
 from swin_lab.run.compose import composed
@@ -139,7 +139,8 @@ def data_pack(arguments: argparse.Namespace) -> None:
 def data_prepare_val(arguments: argparse.Namespace) -> None:
     """Puts ImageNet's validation pictures into class folders."""
     folder = Path(arguments.folder).expanduser().absolute()
-    done = prepare_val(folder, Path(arguments.labels).expanduser().absolute(), wordnet_ids("imagenet1k"), arguments.copy)
+    labels = Path(arguments.labels).expanduser().absolute()
+    done = prepare_val(folder, labels, wordnet_ids(ROWS_1K) or (), arguments.copy)
     print(f"{'copied' if arguments.copy else 'moved':<10} {done:,} pictures into the class folders of {folder}")
 
 

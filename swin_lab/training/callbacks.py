@@ -1,6 +1,7 @@
 """What a run says while it trains."""
 
 import logging
+from collections.abc import Callable
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -65,35 +66,35 @@ class DataWait(Callback):
     """How much of the training time goes by before the next batch is there.
 
     Args:
+        seconds_waited: for batches, up to now.
         readers: how batches are read, for the advice: "4 workers, 8 cores".
     """
 
-    def __init__(self, readers: str = "") -> None:
+    def __init__(self, seconds_waited: Callable[[], float] = lambda: 0.0, readers: str = "") -> None:
+        self.seconds_waited = seconds_waited
         self.readers = readers
-        self._waiting_since = 0.0
-        self._waited = 0.0
-        self._worked = 0.0
+        self._started_at = 0.0
+        self._trained_s = 0.0
         self._batches = 0
 
     @property
     def share(self) -> float | None:
-        """Of the time of all training batches but each epoch's first; None before there are any."""
-        return self._waited / (self._waited + self._worked) if self._batches else None
+        """Of the time from each epoch's first batch to its last; None before there is any."""
+        return self.seconds_waited() / self._trained_s if self._trained_s > 0 else None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._started_at = perf_counter()
+        if batch_idx == 0:
+            self._started_at = perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         now = perf_counter()
-        if batch_idx > 0:  # before the first one of an epoch, workers start
-            self._waited += self._started_at - self._waiting_since
-            self._worked += now - self._started_at
-            self._batches += 1
-            if self._batches == BATCHES_BEFORE_ADVICE and (self.share or 0) > SHARE_WORTH_ADVICE:
-                log.warning("%s", self.advice())
-        self._waiting_since = now
+        self._trained_s += now - self._started_at
+        self._started_at = now
+        self._batches += 1
+        if self._batches == BATCHES_BEFORE_ADVICE and (self.share or 0) > SHARE_WORTH_ADVICE:
+            log.warning("%s", self.advice())
 
     def advice(self) -> str:
         """What to do about it."""

@@ -157,11 +157,12 @@ class Classifier(LightningModule):
         answers = None
         if self.real_labels is not None:
             answers = self.real_labels[numbers[0].cpu()].to(labels.device)
-        for name, scores in self.scores.items():
-            logits = self._logits(self._weights_of(name), images)
-            scores.update(logits, labels, answers)  # type: ignore[operator]
-            if self.confusion is not None and name == RAW:
-                self.confusion.update(logits, labels)
+        networks = {name: self._weights_of(name) for name in self.scores}
+        logits = {network: self._logits(network, images) for network in set(networks.values())}
+        for name, network in networks.items():
+            self.scores[name].update(logits[network], labels, answers)  # type: ignore[operator]
+        if self.confusion is not None:
+            self.confusion.update(logits[self.network], labels)
 
     def _logits(self, network: nn.Module, images: Tensor) -> Tensor:
         """(B, num_classes) of float32."""

@@ -3,11 +3,11 @@
 The formulas are those of github.com/microsoft/Swin-Transformer at f82860b (lr_scheduler.py) and of the timm schedulers it uses.
 """
 
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import cos, pi
-from typing import ClassVar
 
 from swin_lab.errors import UserError, did_you_mean, is_number, is_whole
 
@@ -24,7 +24,7 @@ class Span:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
+class Schedule(ABC):
     """A linear warm-up, then what the subclass makes of the rest."""
 
     warmup_epochs: float
@@ -33,9 +33,6 @@ class Schedule:
     """Learning rate of the first update over the highest."""
     interval: str = "update"
     """Whether the rate changes with every update or, as in torchvision's recipes, with every epoch."""
-
-    after_warmup: ClassVar[bool] = False
-    """Whether the way down counts updates from the end of the warm-up, instead of from the start of the run."""
 
     def __post_init__(self) -> None:
         if not is_number(self.warmup_epochs) or self.warmup_epochs < 0:
@@ -59,11 +56,12 @@ class Schedule:
         return self._way_down(update - before, Span(span.per_epoch, max(1, span.total - before)))
 
     def _counts_from_warmup(self) -> bool:
-        return self.after_warmup
+        """Whether the way down counts updates from the end of the warm-up, instead of from the start of the run."""
+        return False
 
+    @abstractmethod
     def _way_down(self, update: int, span: Span) -> float:
         """The factor, so many updates after the way down began; it is span.total updates long."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +102,13 @@ class Linear(Schedule):
 
     final: float
     """Learning rate at the end over the highest."""
-    after_warmup: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_part("final", self.final)
+
+    def _counts_from_warmup(self) -> bool:
+        return True
 
     def _way_down(self, update: int, span: Span) -> float:
         return 1 - (1 - self.final) * min(1.0, update / span.total)

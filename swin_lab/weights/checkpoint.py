@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from swin_lab.errors import UserError
+from swin_lab.imagenet import ROWS_1K, ROWS_22K, wordnet_ids, words
 from swin_lab.models import SwinTransformer, list_models, model_config
 from swin_lab.models.shape import SwinShape, Windows
 from swin_lab.weights.files import Contents, find_file, read
 from swin_lab.weights.hub import fetch, is_hub_id
-from swin_lab.weights.imagenet import ROWS_1K, ROWS_22K, wordnet_ids, words
 from swin_lab.weights.layouts import Layout
 from swin_lab.weights.packing import Tensors
 from swin_lab.weights.preprocessing import published_preprocessing

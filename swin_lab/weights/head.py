@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from swin_lab.errors import UserError, did_you_mean
-from swin_lab.weights.imagenet import ROWS_1K, ROWS_22K, rows_of_1k_in_22k, wordnet_ids, words
+from swin_lab.imagenet import ROWS_1K, ROWS_22K, rows_of_1k_in_22k, wordnet_ids, words
 
 POLICIES = ("auto", "keep", "reinit", "map22k", "by_name")
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from swin_lab.errors import UserError
+from swin_lab.imagenet import ROWS_1K, wordnet_ids
 from swin_lab.models import SwinTransformer
 from swin_lab.models.shape import Windows, plain
 from swin_lab.weights.adapt import adapt_channels, check_method, resize_table
 from swin_lab.weights.checkpoint import BODY, Checkpoint, listed, open_checkpoint, side_by_side, simplest
 from swin_lab.weights.head import HeadPlan, fill_head, plan_head
-from swin_lab.weights.imagenet import ROWS_1K, wordnet_ids
 from swin_lab.weights.preprocessing import preset
 
 

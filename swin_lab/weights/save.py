@@ -12,10 +12,10 @@ from torch import Tensor
 
 from swin_lab.card import CARD
 from swin_lab.errors import UserError, did_you_mean
+from swin_lab.imagenet import ROWS_1K, ROWS_22K, words
 from swin_lab.models import SwinTransformer
 from swin_lab.ops.geometry import fit_window, log_spaced_offsets, relative_position_index, shift_mask
 from swin_lab.weights.checkpoint import NETWORK_CLASS
-from swin_lab.weights.imagenet import ROWS_1K, ROWS_22K, words
 from swin_lab.weights.layouts import LAYOUT_NAMES, Layout, layout_to_write
 from swin_lab.weights.packing import Tensors
 

@@ -282,3 +282,18 @@ def test_workers_that_are_asked_for_are_given(source):
 def test_a_count_that_cannot_be_is_refused_by_name(wrong, message):
     with pytest.raises(UserError, match=message):
         Loading(**wrong)
+
+
+def test_the_loader_knows_how_long_it_was_waited_for_but_for_the_first_batch(source, monkeypatch):
+    """On a clock that goes on by a second with every picture that is read: batches of two, four in an epoch."""
+    read = []
+    monkeypatch.setattr("swin_lab.data.datamodule.perf_counter", lambda: float(len(read)))
+
+    def slow(picture):
+        read.append(picture)
+        return TO_TENSOR(picture)
+
+    data = image_data(source, slow)
+    assert data.seconds_waited == 0
+    epoch(data)
+    assert data.seconds_waited == 6.0

@@ -1,6 +1,5 @@
 """Pictures read out of zip files by their place in them, and what a damaged or incomplete pair of files is told."""
 
-from contextlib import suppress
 from zipfile import ZIP_BZIP2, ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
@@ -141,13 +140,21 @@ def test_a_zip_that_ends_too_early_is_refused_by_name(root, kept):
 def test_no_wrong_byte_in_the_directory_of_a_zip_ends_in_a_traceback(root):
     file = root / "val.zip"
     whole = file.read_bytes()
-    for place in range(whole.index(b"PK\x01\x02"), len(whole)):
+    places = range(whole.index(b"PK\x01\x02"), len(whole))
+    endings = []
+    for place in places:
         file.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
-        with suppress(UserError):
+        try:
             val = Zipped(str(root), val_only=True).val
             for i in range(len(val.labels)):
-                with suppress(*UNREADABLE):
-                    val.picture(i)
+                val.picture(i)
+            endings.append("read")
+        except UserError:
+            endings.append("refused")
+        except UNREADABLE:
+            endings.append("unreadable")
+    assert len(endings) == len(places)
+    assert {"refused", "unreadable"} <= set(endings)
 
 
 def test_a_damaged_member_is_an_unreadable_picture_and_the_others_are_read(tmp_path):

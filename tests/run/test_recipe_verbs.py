@@ -9,6 +9,7 @@ from swin_lab.cli import main
 from swin_lab.run.compose import composed
 from swin_lab.run.loggers import flat
 from swin_lab.run.official import read_official
+from swin_lab.run.recipe import Recipe
 
 LARGE = """
 DATA:
@@ -111,6 +112,8 @@ def test_a_network_without_a_name_becomes_its_numbers(tmp_path: Path) -> None:
         ("AUG: {AUTO_AUGMENT: none}\nTRAIN: {}", "augment.auto_augment", None),
         ("AUG: {MIXUP_MODE: elem}\nTRAIN: {}", "mixing.mode", "elem"),
         ("TEST: {CROP: False}\nTRAIN: {}", "data.fit", "squash"),
+        ("DATA: {INTERPOLATION: bilinear}\nTRAIN: {}", "data.interpolation", "bilinear"),
+        ("DATA: {INTERPOLATION: bilinear}\nTRAIN: {}", "preset", None),
         ("MODEL: {LABEL_SMOOTHING: 0.2}\nTRAIN: {}", "label_smoothing", 0.2),
     ],
 )
@@ -292,3 +295,32 @@ def test_recipes_of_small_data_are_compared_without_the_published_data(
 def test_a_given_number_of_images_is_no_departure(capsys: pytest.CaptureFixture[str]) -> None:
     main(["recipe", "diff", "experiment=swin_tiny_patch4_window7_224_22k", "--images", "14197122"])
     assert "every value, given or derived, is that of" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("limits", "updates"),
+    [
+        (["trainer.max_epochs=2"], 40),
+        (["trainer.max_epochs=2", "trainer.max_steps=7"], 7),
+        (["trainer.max_epochs=-1", "trainer.max_steps=50"], 50),
+        (["trainer.max_epochs=2", "trainer.limit_train_batches=0.5"], 20),
+        (["trainer.max_epochs=2", "trainer.limit_train_batches=3"], 6),
+        (["trainer.max_epochs=2", "trainer.limit_train_batches=3", "max_device_batch=8"], 4),
+    ],
+    ids=str,
+)
+def test_a_run_is_as_long_as_lightning_makes_it(limits: list[str], updates: int) -> None:
+    config = composed(["data=synthetic", "data.train_images=320", "global_batch=16", *limits])
+    span = Recipe(config).span
+    assert span is not None
+    assert span.total == updates
+
+
+@pytest.mark.parametrize(
+    ("schedule", "end"),
+    [("constant", 1.0), ("cosine", 0.01), ("linear", 0.01), ("step", 0.1), ("multistep", 0.01)],
+)
+def test_the_rate_at_the_end_is_that_of_the_schedule(schedule: str, end: float) -> None:
+    config = composed(["data=synthetic", f"schedule={schedule}", f"trainer.max_epochs={59 if schedule == 'step' else 100}"])
+    recipe = Recipe(config)
+    assert recipe.derived()["learning rate at end"] == pytest.approx(recipe.highest_rate * end, rel=1e-9)

@@ -25,13 +25,22 @@ def clock(monkeypatch):
     return made
 
 
-def train(wait, clock, batches, waiting, working, first=0):
-    """So many batches of an epoch, each waited for and worked on for so many seconds."""
-    for index in range(first, first + batches):
-        clock.now += waiting
-        wait.on_train_batch_start(None, None, None, index)
-        clock.now += working
-        wait.on_train_batch_end(None, None, None, None, index)
+class Run:
+    """Epochs in which so many batches are waited for and worked on for so many seconds."""
+
+    def __init__(self, clock, readers=""):
+        self.clock = clock
+        self.waited = 0.0
+        self.wait = DataWait(lambda: self.waited, readers)
+
+    def epoch(self, batches, waiting, working):
+        for index in range(batches):
+            self.clock.now += 1000.0 if index == 0 else waiting  # before the first one workers start, which does not count
+            self.waited += 0.0 if index == 0 else waiting
+            self.wait.on_train_batch_start(None, None, None, index)
+            self.clock.now += working
+            self.wait.on_train_batch_end(None, None, None, None, index)
+        return self
 
 
 @pytest.fixture
@@ -45,33 +54,41 @@ def test_before_any_batch_there_is_no_share():
     assert DataWait().share is None
 
 
-def test_the_share_is_waiting_over_all(clock):
-    wait = DataWait()
-    train(wait, clock, 11, waiting=1.0, working=3.0)
-    assert wait.share == pytest.approx(0.25)
+def test_the_share_is_waiting_over_all_the_time_from_the_first_batch_to_the_last(clock):
+    assert Run(clock).epoch(11, waiting=1.0, working=3.0).wait.share == pytest.approx(10 / 43)
 
 
-def test_the_first_batch_of_an_epoch_does_not_count_because_workers_start_before_it(clock):
-    wait = DataWait()
+def test_the_time_between_epochs_does_not_count(clock):
+    run = Run(clock)
     for _ in range(3):
-        train(wait, clock, 1, waiting=1000.0, working=3.0)
-        train(wait, clock, 5, waiting=1.0, working=3.0, first=1)
-    assert wait.share == pytest.approx(0.25)
+        run.epoch(11, waiting=1.0, working=3.0)
+        clock.now += 500.0  # an evaluation
+    assert run.wait.share == pytest.approx(10 / 43)
+
+
+def test_what_others_do_between_batches_is_no_waiting(clock):
+    """A progress bar that waits for the GPU, a checkpoint: the loader alone says how long it was waited for."""
+    run = Run(clock)
+    for index in range(5):
+        run.wait.on_train_batch_start(None, None, None, index)
+        clock.now += 1.0
+        run.wait.on_train_batch_end(None, None, None, None, index)
+        clock.now += 100.0
+    assert run.wait.share == 0.0
 
 
 def test_much_waiting_is_told_once_with_advice(clock, said):
-    wait = DataWait("4 workers, 8 cores")
-    train(wait, clock, 3 * BATCHES_BEFORE_ADVICE, waiting=3.0, working=1.0)
+    Run(clock, "4 workers, 8 cores").epoch(3 * BATCHES_BEFORE_ADVICE, waiting=3.0, working=1.0)
     assert said.text.count("of the training time is waiting for data") == 1
     assert "75% of the training time is waiting for data (4 workers, 8 cores): set data.num_workers" in said.text
     assert "swin-lab data pack" in said.text
 
 
 def test_little_waiting_is_not_told(clock, said):
-    train(DataWait(), clock, 3 * BATCHES_BEFORE_ADVICE, waiting=1.0, working=4.0)
+    Run(clock).epoch(3 * BATCHES_BEFORE_ADVICE, waiting=1.0, working=4.0)
     assert said.text == ""
 
 
 def test_a_short_run_is_given_no_advice(clock, said):
-    train(DataWait(), clock, BATCHES_BEFORE_ADVICE // 2, waiting=3.0, working=1.0)
+    Run(clock).epoch(BATCHES_BEFORE_ADVICE // 2, waiting=3.0, working=1.0)
     assert said.text == ""

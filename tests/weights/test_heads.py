@@ -9,8 +9,8 @@ from timm.data import ImageNetInfo
 
 from swin_lab import save_weights
 from swin_lab.errors import UserError
+from swin_lab.imagenet import rows_of_1k_in_22k, wordnet_ids, words
 from swin_lab.weights import load, plan_head
-from swin_lab.weights.imagenet import rows_of_1k_in_22k, wordnet_ids, words
 
 IDS_1K, IDS_22K = wordnet_ids(1000), wordnet_ids(21841)
 

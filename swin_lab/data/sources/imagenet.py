@@ -14,6 +14,7 @@ from swin_lab.data.sources.parquet import HUB, Parquet
 from swin_lab.data.sources.shards import Shards
 from swin_lab.data.sources.zipped import Zipped
 from swin_lab.errors import UserError, did_you_mean
+from swin_lab.imagenet import ROWS_1K, ROWS_22K, wordnet_ids
 
 log = logging.getLogger("swin_lab.data")
 
@@ -29,7 +30,7 @@ OPENERS: dict[str, Callable[[str, bool], ImageSource]] = {
 }
 """What each layout is read by."""
 
-CLASSES = {"imagenet1k": 1000, "imagenet22k": 21841}
+CLASSES = {"imagenet1k": ROWS_1K, "imagenet22k": ROWS_22K}
 
 
 class ImageNet:
@@ -115,7 +116,7 @@ def _checked_classes(names: list[str], variant: str, root: str) -> list[str]:
     """As WordNet ids; names in words, as parquet files have them, and bare indices are taken to be in the right order."""
     expected = CLASSES[variant]
     by_id = [name for name in names if WORDNET_ID.fullmatch(name)]
-    known = wordnet_ids(variant)
+    known = list(wordnet_ids(ROWS_1K) or ())
     if variant == "imagenet1k" and by_id and set(names) < set(known):  # such as ImageNet-A and -R
         log.info("note       %s has %d of the %d classes", root, len(names), expected)
         return names
@@ -134,10 +135,3 @@ def _checked_classes(names: list[str], variant: str, root: str) -> list[str]:
                 "indices must follow the sorted WordNet ids (not the ILSVRC ids of the devkit)"
             )
     return names
-
-
-def wordnet_ids(variant: str) -> list[str]:
-    """Of imagenet1k, in the order of class indices; [] for imagenet22k, of which there is more than one list."""
-    from timm.data.imagenet_info import ImageNetInfo  # here, because timm takes seconds to import
-
-    return list(ImageNetInfo("imagenet-1k").label_names()) if variant == "imagenet1k" else []
