@@ -168,7 +168,7 @@ def draw_map(ax: Axes, model: SwinTransformer, stage: int, middle: float) -> Non
 
 
 def seen_at(map_size: Size, img_size: Size) -> np.ndarray:
-    """The picture in shades of blue, at the resolution of a map."""
+    """The image in shades of blue, at the resolution of a map."""
     brightness = torch.from_numpy(scene(*img_size).mean(axis=2))
     pooled = F.adaptive_avg_pool2d(brightness[None], map_size)[0].numpy()
     return blend(tint(REGULAR, 0.62), tint(REGULAR, 0.04), pooled)

@@ -1,4 +1,4 @@
-"""What docs/architecture.py draws with: a palette, a few shapes, a picture. Lengths are pixels; y points down."""
+"""What docs/architecture.py draws with: a palette, a few shapes, an image. Lengths are pixels; y points down."""
 
 from typing import Literal
 
@@ -75,15 +75,15 @@ def tint(color: str, strength: float) -> str:
 def scene(height: int, width: int) -> np.ndarray:
     """Hills under a low sun, (height, width, 3)."""
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
-    picture = blend("#fbe9d3", "#a9c6dd", 1 - y / 0.75)
-    picture[(x - 0.68) ** 2 + (y - 0.36) ** 2 < 0.11**2] = to_rgb("#f2b36b")
+    image = blend("#fbe9d3", "#a9c6dd", 1 - y / 0.75)
+    image[(x - 0.68) ** 2 + (y - 0.36) ** 2 < 0.11**2] = to_rgb("#f2b36b")
     for color, level, height_of, waves, phase in [
         ("#8fb0c6", 0.56, 0.09, 1.4, 0.3),
         ("#5d8a84", 0.70, 0.07, 1.9, 2.1),
         ("#35605a", 0.86, 0.06, 1.2, 4.2),
     ]:
-        picture[y > level + height_of * np.sin(2 * np.pi * waves * x + phase)] = to_rgb(color)
-    return picture
+        image[y > level + height_of * np.sin(2 * np.pi * waves * x + phase)] = to_rgb(color)
+    return image
 
 
 def blend(start: str, end: str, amount: np.ndarray) -> np.ndarray:

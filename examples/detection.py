@@ -29,26 +29,26 @@ class SwinFPN(nn.Module):
 
 
 def shapes(count: int = 10) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Pictures (3, SIDE, SIDE) with a square (class 1) or a disc (class 2), and what there is to find in them."""
+    """Images (3, SIDE, SIDE) with a square (class 1) or a disc (class 2), and what there is to find in them."""
     torch.manual_seed(0)
-    pictures, targets, (rows, columns) = [], [], torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
+    images, targets, (rows, columns) = [], [], torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
     for i, (y, x, r) in enumerate(torch.randint(-12, 12, (count, 3)) + torch.tensor([SIDE // 2, SIDE // 2, 24])):
         dy, dx = (rows - y).abs(), (columns - x).abs()
         mask = (dy**2 + dx**2 <= r**2) if i % 2 else (torch.maximum(dy, dx) <= r)
-        pictures.append(0.1 * torch.rand(3, SIDE, SIDE) + mask * torch.rand(3, 1, 1))
+        images.append(0.1 * torch.rand(3, SIDE, SIDE) + mask * torch.rand(3, 1, 1))
         targets.append({"boxes": masks_to_boxes(mask[None]), "labels": torch.tensor([1 + i % 2]), "masks": mask[None].byte()})
-    return pictures, targets
+    return images, targets
 
 
 def overfit(steps: int) -> tuple[MaskRCNN, list[float]]:
-    (pictures, targets), losses = shapes(), []
+    (images, targets), losses = shapes(), []
     network = SwinTransformer(img_size=SIDE, embed_dim=24, depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 8), window_size=6)
     anchors = anchor_utils.AnchorGenerator(sizes=((8,), (16,), (32,), (64,)), aspect_ratios=((1.0,),) * 4)
     model = MaskRCNN(SwinFPN(Backbone(network)), 3, SIDE, SIDE, rpn_anchor_generator=anchors, box_batch_size_per_image=8)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for step in range(steps):
-        i = 2 * step % len(pictures)
-        losses.append(sum(model.train()(pictures[i : i + 2], targets[i : i + 2]).values()))
+        i = 2 * step % len(images)
+        losses.append(sum(model.train()(images[i : i + 2], targets[i : i + 2]).values()))
         optimizer.zero_grad()
         losses[-1].backward()
         optimizer.step()

@@ -34,7 +34,7 @@ class Segmenter(nn.Module):
 
 
 def shapes(height: int = 64, width: int = 64, count: int = 10) -> tuple[Tensor, Tensor]:
-    """Noisy pictures (count, 3, height, width) with a disc each, and their classes (count, height, width): 1 on the disc."""
+    """Noisy images (count, 3, height, width) with a disc each, and their classes (count, height, width): 1 on the disc."""
     torch.manual_seed(0)
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     y, x, r = (torch.randint(low, high, (count, 1, 1)) for low, high in ((16, 48), (16, 48), (8, 16)))

@@ -84,22 +84,22 @@ def _add_recipe_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser
 def _add_data_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     data = verbs.add_parser("data", help="check, pack and prepare data sets").add_subparsers(required=True, metavar="VERB")
     check = data.add_parser("check", help="read a data set as training would, and say what is in it")
-    check.add_argument("--sample", type=int, default=500, help="pictures of each set that are decoded (500)")
+    check.add_argument("--sample", type=int, default=500, help="images of each set that are decoded (500)")
     check.set_defaults(verb=_from_run("data_check"))
-    pack = data.add_parser("pack", help="write a data set as tar shards, its pictures scaled down if wished")
+    pack = data.add_parser("pack", help="write a data set as tar shards, its images scaled down if wished")
     pack.add_argument("--out", required=True, metavar="DIR", help="folder of the shards")
-    pack.add_argument("--shorter-side", type=int, metavar="PIXELS", help="larger pictures are scaled down to it")
+    pack.add_argument("--shorter-side", type=int, metavar="PIXELS", help="larger images are scaled down to it")
     pack.add_argument("--quality", type=int, default=95, help="of the JPEGs (95)")
-    pack.add_argument("--per-shard", type=int, default=1000, help="pictures in a shard (1000)")
+    pack.add_argument("--per-shard", type=int, default=1000, help="images in a shard (1000)")
     pack.add_argument("--workers", type=int, help="processes (one per core)")
     pack.set_defaults(verb=_from_run("data_pack"))
     for parser in (check, pack):
         told = "a folder with ImageNet-1k, or data=... data.root=... as for train.py"
         parser.add_argument("overrides", nargs="+", metavar="data=...", help=told)
-    prepare = data.add_parser("prepare-val", help="put ImageNet's validation pictures into class folders")
+    prepare = data.add_parser("prepare-val", help="put ImageNet's validation images into class folders")
     prepare.add_argument("folder", help="with ILSVRC2012_val_*.JPEG")
     prepare.add_argument("--labels", required=True, help="LOC_val_solution.csv, val_map.txt, or the devkit (folder or tar.gz)")
-    prepare.add_argument("--copy", action="store_true", help="leave the pictures where they are as well")
+    prepare.add_argument("--copy", action="store_true", help="leave the images where they are as well")
     prepare.set_defaults(verb=_from_run("data_prepare_val"))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from itertools import takewhile
 
-MOST_CHOICES = 16
+MAX_CHOICES = 16
 """That a message lists; of more it names those that begin alike."""
 
 
@@ -18,9 +18,9 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     near = get_close_matches(word, choices, n=1, cutoff=0.5)
     if near:
         return f"; did you mean {near[0]}?"
-    if len(choices) <= MOST_CHOICES:
+    if len(choices) <= MAX_CHOICES:
         return f"; choose one of {', '.join(choices)}"
-    alike = sorted(choices, key=lambda choice: -_common_start(word, choice))[: MOST_CHOICES // 2]
+    alike = sorted(choices, key=lambda choice: -_common_start(word, choice))[: MAX_CHOICES // 2]
     return f"; choose one of {', '.join(alike)} or {len(choices) - len(alike)} others"
 
 

@@ -1,7 +1,7 @@
 """The classes of ImageNet-1k and of the 22k heads of Swin, in the order of their rows.
 
 WordNet ids and words come from timm's lists. The 22k heads are indexed by the sorted list of 21,843 synsets, of which two
-have no pictures; their rows serve the last two synsets instead. Lists that delete the two (transformers' published labels,
+have no images; their rows serve the last two synsets instead. Lists that delete the two (transformers' published labels,
 timm's imagenet22k_synsets.txt) name wrong classes from row 9205 on.
 """
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from timm.data.imagenet_info import ImageNetInfo
 
 ROWS_1K, ROWS_22K = 1000, 21841
-WITHOUT_PICTURES = {9205: 21841, 15027: 21842}
+WITHOUT_IMAGES = {9205: 21841, 15027: 21842}
 """Row of the head -> entry of the sorted list that it serves."""
 
 TEDDY, TEDDY_ROW = "n04399382", 5564
@@ -26,7 +26,7 @@ def wordnet_ids(rows: int) -> tuple[str, ...] | None:
         return tuple(_info("imagenet-1k").label_names())
     if rows == ROWS_22K:
         synsets = _info("imagenet-21k-goog").label_names()
-        return tuple(synsets[WITHOUT_PICTURES.get(row, row)] for row in range(ROWS_22K))
+        return tuple(synsets[WITHOUT_IMAGES.get(row, row)] for row in range(ROWS_22K))
     return None
 
 

@@ -40,7 +40,7 @@ def test_its_python_runs() -> None:
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/reproduce.md"])
-def test_links_and_pictures_exist(page: str) -> None:
+def test_links_and_images_exist(page: str) -> None:
     text = (ROOT / page).read_text()
     targets = re.findall(r"\]\(([^)#]+)\)", text) + re.findall(r'src="([^"]+)"', text)
     assert targets
@@ -65,7 +65,7 @@ def test_its_map_lists_every_room() -> None:
 def test_the_output_it_shows_has_the_form_of_today() -> None:
     for line in (
         "device     1 x cpu, precision 32-true",
-        "batch      32 = 1 device x 32 pictures",
+        "batch      32 = 1 device x 32 images",
         "dashboard  tensorboard --logdir runs",
     ):
         assert line in README

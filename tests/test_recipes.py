@@ -137,10 +137,10 @@ def test_torchvision_evaluates_at_the_published_size(name: str) -> None:
 
 def test_torchvision_augments_as_its_recipe_says() -> None:
     steps = recipe("torchvision_swin_t").config["augment"]
-    names = [step["_target_"].rpartition(".")[2] for part in ("picture", "tensor") for step in steps[part]]
+    names = [step["_target_"].rpartition(".")[2] for part in ("image", "tensor") for step in steps[part]]
     assert names == ["RandomResizedCrop", "RandomHorizontalFlip", "TrivialAugmentWide", "RandomErasing"]
     assert steps["tensor"][0]["p"] == 0.25
-    assert {step["interpolation"] for step in steps["picture"] if "interpolation" in step} == {3}
+    assert {step["interpolation"] for step in steps["image"] if "interpolation" in step} == {3}
     assert v2.InterpolationMode.BICUBIC.value == "bicubic"
 
 
@@ -182,10 +182,10 @@ def test_the_network_itself_drops_paths_as_the_recipe_says(name: str, drop: floa
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
-def test_pictures_are_evaluated_as_the_official_code_does(name: str) -> None:
+def test_images_are_evaluated_as_the_official_code_does(name: str) -> None:
     size = next(size for size in (384, 256, 192, 224) if f"_{size}" in name or f"to{size}" in name)
     shorter = {192: 219, 224: 256, 256: 292}
-    fitted = "squashed to 384x384" if size == 384 else f"shorter side {shorter[size]}, centre crop {size}x{size}"
+    fitted = "stretched to 384x384" if size == 384 else f"shorter side {shorter[size]}, centre crop {size}x{size}"
     assert recipe(name).derived()["evaluation"] == f"official ({fitted}, bicubic)"
 
 
@@ -259,7 +259,7 @@ def test_a_header_says_where_from_how_to_run_and_what_was_measured(name: str) ->
 @pytest.mark.parametrize("name", SCRATCH | FINE_TUNING | TORCHVISION)
 def test_the_images_seen_stand_in_the_header(name: str) -> None:
     seen = recipe(name).derived()["images seen"]
-    assert f"{seen / 1e6:,.1f} M pictures seen" in (CONF / "experiment" / f"{name}.yaml").read_text()
+    assert f"{seen / 1e6:,.1f} M images seen" in (CONF / "experiment" / f"{name}.yaml").read_text()
 
 
 def test_without_weights_fine_tuning_does_not_start(command: Any) -> None:
@@ -283,4 +283,4 @@ def test_timms_own_transform_has_the_same_steps() -> None:
     )
     node = {key: value for key, value in recipe("swin_tiny_patch4_window7_224").config["augment"].items() if key != "_target_"}
     ours = TimmAugment(**node, mean=(0.485, 0.456, 0.406))
-    assert list(map(repr, ours.picture)) == list(map(repr, theirs.transforms[: len(ours.picture)]))
+    assert list(map(repr, ours.image)) == list(map(repr, theirs.transforms[: len(ours.image)]))

@@ -1,8 +1,8 @@
 """Where images come from, how they become batches, in which order."""
 
 from swin_lab.data.augment import TimmAugment
-from swin_lab.data.datamodule import ImageData, Loading, cores
-from swin_lab.data.pictures import ImageSource, channel_statistics, fingerprint
+from swin_lab.data.datamodule import ImageData, LoaderConfig, cores
+from swin_lab.data.images import ImageSource, channel_statistics, fingerprint
 from swin_lab.data.sources import Cifar, Digits, Folder, ImageNet, Listed, Parquet, Shards, Synthetic, Zipped
 from swin_lab.data.transforms import Preprocessing
 
@@ -14,7 +14,7 @@ __all__ = [
     "ImageNet",
     "ImageSource",
     "Listed",
-    "Loading",
+    "LoaderConfig",
     "Parquet",
     "Preprocessing",
     "Shards",

@@ -20,15 +20,15 @@ class TimmAugment:
     img_size: int | Sequence[int]
     """Pixels of what the network sees."""
     mean: Sequence[float]
-    """Per channel, of values from 0 to 1: what rotated and shifted pictures are filled up with."""
+    """Per channel, of values from 0 to 1: what rotated and shifted images are filled up with."""
     scale: Sequence[float] = (0.08, 1.0)
-    """Least and most of a picture's area that a crop takes."""
+    """Least and most of an image's area that a crop takes."""
     ratio: Sequence[float] = (3 / 4, 4 / 3)
     """Least and most width of a crop over its height."""
     interpolation: str = "bicubic"
     """Of the crop: bicubic, bilinear, nearest, or random (bilinear or bicubic by chance)."""
     hflip: float = 0.5
-    """How often a picture is mirrored."""
+    """How often an image is mirrored."""
     vflip: float = 0.0
     """How often it is turned upside down."""
     color_jitter: float | None = 0.4
@@ -61,8 +61,8 @@ class TimmAugment:
             raise UserError(f"augment.erase_count={self.erase_count} is no whole number above zero")
 
     @property
-    def picture(self) -> list[Callable[[Any], Any]]:
-        """What is done to the RGB picture."""
+    def image(self) -> list[Callable[[Any], Any]]:
+        """What is done to the RGB image."""
         return self._parts[0]
 
     @property
@@ -102,18 +102,18 @@ class TimmAugment:
         return [*crop.transforms, *policy.transforms], ending.transforms[2:]  # without its tensor and its normalisation
 
 
-def posterize(picture: Image.Image, bits: int, fillcolor: Any = None, resample: Any = None) -> Image.Image:
+def posterize(image: Image.Image, bits: int, fillcolor: Any = None, resample: Any = None) -> Image.Image:
     """Keeps the highest bits of every value, none of them for 0: Pillow refuses 0 since release 13, which timm asks for.
 
     Args:
-        picture: RGB.
+        image: RGB.
         bits: 0 to 8.
         fillcolor: not used; timm gives it to every operation.
         resample: likewise.
     """
     if bits >= 8:
-        return picture
-    return ImageOps.posterize(picture, bits) if bits > 0 else Image.new(picture.mode, picture.size)
+        return image
+    return ImageOps.posterize(image, bits) if bits > 0 else Image.new(image.mode, image.size)
 
 
 def _operations(step: Any) -> list[Any]:

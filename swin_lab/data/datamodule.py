@@ -1,4 +1,4 @@
-"""Pictures in batches: the LightningDataModule of every source."""
+"""Images in batches: the LightningDataModule of every source."""
 
 import logging
 import os
@@ -19,15 +19,15 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from swin_lab.data.pictures import UNREADABLE, ImageSource, Pictures, decoded
-from swin_lab.data.sampling import Draw, EvaluationOrder, TrainingOrder
+from swin_lab.data.images import UNREADABLE, ImageSet, ImageSource, cached_in_memory
+from swin_lab.data.sampling import EvalSampler, SampleIndex, TrainSampler
 from swin_lab.errors import UserError, is_whole
 
 log = logging.getLogger("swin_lab.data")
 
 Transform = Callable[[Image.Image], Tensor]
 
-MOST_WORKERS = 16
+MAX_WORKERS = 16
 """Per device, unless asked for."""
 
 
@@ -39,36 +39,36 @@ class Batch(NamedTuple):
     labels: Tensor
     """(B,)."""
     numbers: Tensor
-    """(B,), which picture of its set each is."""
+    """(B,), which image of its set each is."""
     unreadable: list[str]
-    """One line for each picture that should be here and could not be decoded."""
+    """One line for each image that should be here and could not be decoded."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loading:
-    """How pictures are read, whatever their source; the keys that every `data=` group has besides the source's own."""
+class LoaderConfig:
+    """How images are read, whatever their source; the keys that every `data=` group has besides the source's own."""
 
     mean: tuple[float, ...] | None = None
-    """Per channel, of values from 0 to 1; None: measured on the training pictures."""
+    """Per channel, of values from 0 to 1; None: measured on the training images."""
     std: tuple[float, ...] | None = None
-    fit: str = "crop"
-    """How an evaluation fits a picture to the network: crop (sides in proportion) or squash."""
+    resize_mode: str = "crop"
+    """How an evaluation fits an image to the network: crop (sides in proportion) or stretch."""
     crop_pct: float = 1.0
     """Part of the resized side that the centre crop of an evaluation keeps."""
     interpolation: str = "bicubic"
     repeats: int = 1
-    """How many differently augmented copies of a picture a training batch has (repeated augmentation, arXiv 1901.09335)."""
-    decoded_mib: int = 512
-    """Sets of pictures of one size that need no more than so many MiB are decoded once, into memory."""
+    """How many differently augmented copies of an image a training batch has (repeated augmentation, arXiv 1901.09335)."""
+    cache_mib: int = 512
+    """Sets of images of one size that need no more than so many MiB are decoded once, into memory."""
     on_error: str = "raise"
-    """What an unreadable picture does: raise (stop, naming it) or skip (leave it out, count and report)."""
+    """What an unreadable image does: raise (stop, naming it) or skip (leave it out, count and report)."""
     num_workers: int | None = None
-    """Processes that read pictures, per device; None: one per core at hand, at most 16."""
+    """Processes that read images, per device; None: one per core at hand, at most 16."""
 
     def __post_init__(self) -> None:
         if self.on_error not in ("raise", "skip"):
             raise UserError(f"data.on_error={self.on_error} is unknown; choose raise or skip")
-        for name, value, least in (("num_workers", self.num_workers, 0), ("decoded_mib", self.decoded_mib, 0)):
+        for name, value, least in (("num_workers", self.num_workers, 0), ("cache_mib", self.cache_mib, 0)):
             if value is not None and (not is_whole(value) or value < least):
                 raise UserError(f"data.{name}={value} is no whole number of zero or more")
         if not is_whole(self.repeats) or self.repeats < 1:
@@ -79,13 +79,13 @@ class ImageData(LightningDataModule):
     """Feeds a run.
 
     Args:
-        source: training and validation pictures.
-        train_transform: picture -> tensor with augmentation; None if the run only evaluates.
-        eval_transform: picture -> tensor.
-        global_batch: pictures per optimizer update over all processes.
-        device_batch: pictures per forward pass of one process.
+        source: training and validation images.
+        train_transform: image -> tensor with augmentation; None if the run only evaluates.
+        eval_transform: image -> tensor.
+        global_batch: images per optimizer update over all processes.
+        device_batch: images per forward pass of one process.
         seed: decides shuffles and augmentation.
-        loading: workers and what to do about unreadable pictures.
+        loading: workers and what to do about unreadable images.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class ImageData(LightningDataModule):
         global_batch: int,
         device_batch: int,
         seed: int,
-        loading: Loading,
+        loading: LoaderConfig,
     ) -> None:
         super().__init__()
         self.source = source
@@ -118,55 +118,53 @@ class ImageData(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         assert self.train_transform is not None
         assert self.trainer is not None
-        pictures = self._train_pictures
-        order = TrainingOrder(
-            len(pictures.labels),
+        images = self._train_images
+        order = TrainSampler(
+            len(images.labels),
             self.global_batch,
             self.trainer.global_rank,
             self.trainer.world_size,
             self.seed,
             self.loading.repeats,
         )
-        self._train_loader = self._loader(TransformedPictures(pictures, self.train_transform, self.seed), order)
+        self._train_loader = self._loader(TransformedImages(images, self.train_transform, self.seed), order)
         return self._train_loader
 
     def val_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
-        pictures = self._val_pictures
-        order = EvaluationOrder(len(pictures.labels), self.trainer.global_rank, self.trainer.world_size)
-        return self._loader(TransformedPictures(pictures, self.eval_transform, self.seed), order)
+        images = self._val_images
+        order = EvalSampler(len(images.labels), self.trainer.global_rank, self.trainer.world_size)
+        return self._loader(TransformedImages(images, self.eval_transform, self.seed), order)
 
     @cached_property
-    def _train_pictures(self) -> Pictures:
-        return decoded(self.source.train, self.loading.decoded_mib)
+    def _train_images(self) -> ImageSet:
+        return cached_in_memory(self.source.train, self.loading.cache_mib)
 
     @cached_property
-    def _val_pictures(self) -> Pictures:
-        return decoded(self.source.val, self.loading.decoded_mib)
+    def _val_images(self) -> ImageSet:
+        return cached_in_memory(self.source.val, self.loading.cache_mib)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Stops at an unreadable picture or counts it: here in the main process, where counts are exact for any workers."""
+        """Stops at an unreadable image or counts it: here in the main process, where counts are exact for any workers."""
         for line in batch.unreadable:
             if self.loading.on_error == "raise":
-                raise UserError(
-                    f"unreadable picture {line}\nMend or remove it, or go on without such pictures: data.on_error=skip"
-                )
+                raise UserError(f"unreadable image {line}\nMend or remove it, or go on without such images: data.on_error=skip")
             if line not in self.skipped:
                 self.skipped.add(line)
-                log.warning("skipped unreadable picture %s", line)
+                log.warning("skipped unreadable image %s", line)
         if len(batch.labels) == 0 and self.trainer is not None and self.trainer.training:
-            raise UserError(f"all pictures of a batch are unreadable, such as {batch.unreadable[0]}")
+            raise UserError(f"all images of a batch are unreadable, such as {batch.unreadable[0]}")
         return batch.images, batch.labels, batch.numbers
 
     def skipped_everywhere(self) -> set[str]:
-        """Unreadable pictures that all processes together have skipped."""
+        """Unreadable images that all processes together have skipped."""
         if not torch.distributed.is_initialized():
             return self.skipped
         gathered: list[set[str] | None] = [None] * torch.distributed.get_world_size()
         torch.distributed.all_gather_object(gathered, self.skipped)
         return set().union(*(skipped or set() for skipped in gathered))
 
-    def _loader(self, dataset: "TransformedPictures", order: TrainingOrder | EvaluationOrder) -> "TimedLoader":
+    def _loader(self, dataset: "TransformedImages", order: TrainSampler | EvalSampler) -> "TimedLoader":
         assert self.trainer is not None
         workers = self.workers_on(self.trainer.num_devices)
         return TimedLoader(
@@ -180,11 +178,11 @@ class ImageData(LightningDataModule):
         )
 
     def workers_on(self, devices: int) -> int:
-        """Processes that read pictures for each of so many devices of this machine."""
+        """Processes that read images for each of so many devices of this machine."""
         if self.loading.num_workers is not None:
             return self.loading.num_workers
         granted = int(os.environ.get("SLURM_CPUS_PER_TASK", "0"))  # to this process alone
-        return min(MOST_WORKERS, max(1, min(granted, cores()) or cores() // max(1, devices)))
+        return min(MAX_WORKERS, max(1, min(granted, cores()) or cores() // max(1, devices)))
 
 
 def cores() -> int:
@@ -211,35 +209,35 @@ class TimedLoader(DataLoader[Any]):
             yield batch
 
 
-class TransformedPictures(Dataset["Sample | str"]):
-    """Pictures as tensors. What is random in a transform depends on (seed, epoch, picture), not on workers or processes."""
+class TransformedImages(Dataset["Sample | str"]):
+    """Images as tensors. What is random in a transform depends on (seed, epoch, image), not on workers or processes."""
 
-    def __init__(self, pictures: Pictures, transform: Transform, seed: int) -> None:
-        self.pictures = pictures
+    def __init__(self, images: ImageSet, transform: Transform, seed: int) -> None:
+        self.images = images
         self.transform = transform
         self.seed = seed
 
     def __len__(self) -> int:
-        return len(self.pictures.labels)
+        return len(self.images.labels)
 
-    def __getitem__(self, draw: Draw) -> "Sample | str":
-        """The picture as a tensor, or one line that names a picture that cannot be decoded."""
+    def __getitem__(self, draw: SampleIndex) -> "Sample | str":
+        """The image as a tensor, or one line that names an image that cannot be decoded."""
         try:
-            picture = self.pictures.picture(draw.picture)
+            image = self.images.image(draw.image_index)
         except UNREADABLE as error:
-            return f"{self.pictures.name(draw.picture)}: {_first_line(error)}"
-        seed = (self.seed * 1_000_003 + draw.epoch) * 1_000_003 + draw.picture + draw.copy * 7_368_787_000_003
+            return f"{self.images.name(draw.image_index)}: {_first_line(error)}"
+        seed = (self.seed * 1_000_003 + draw.epoch) * 1_000_003 + draw.image_index + draw.copy * 7_368_787_000_003
         with drawing_from(seed % 2**63):
-            return Sample(self.transform(picture), int(self.pictures.labels[draw.picture]), draw.picture)
+            return Sample(self.transform(image), int(self.images.labels[draw.image_index]), draw.image_index)
 
 
 class Sample(NamedTuple):
-    """A picture that could be read."""
+    """An image that could be read."""
 
     image: Tensor
     label: int
     number: int
-    """Which picture of its set."""
+    """Which image of its set."""
 
 
 @contextmanager

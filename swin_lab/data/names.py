@@ -41,10 +41,10 @@ class Names:
 
 
 def classes_by_folder(names: Names, labels: np.ndarray, count: int) -> list[str]:
-    """Names of classes whose pictures lie in a folder each: that folder, of the first picture; the class's number elsewhere.
+    """Names of classes whose images lie in a folder each: that folder, of the first image; the class's number elsewhere.
 
     Args:
-        names: paths, `CLASS/picture.jpg`.
+        names: paths, `CLASS/image.jpg`.
         labels: class index of each.
         count: number of classes.
     """
@@ -54,11 +54,11 @@ def classes_by_folder(names: Names, labels: np.ndarray, count: int) -> list[str]
 
 
 def check_same_classes(class_names: list[str], names: Names, labels: np.ndarray, where: str) -> None:
-    """Raises UserError if pictures that lie in the folder of a class have the index of another one.
+    """Raises UserError if images that lie in the folder of a class have the index of another one.
 
     Args:
-        class_names: of the training pictures, see `classes_by_folder`.
-        names: paths of the evaluated pictures, in folders or not.
+        class_names: of the training images, see `classes_by_folder`.
+        names: paths of the evaluated images, in folders or not.
         labels: class index of each.
         where: the list they are from, for the message.
     """
@@ -66,13 +66,13 @@ def check_same_classes(class_names: list[str], names: Names, labels: np.ndarray,
     for label, folder in _folders(names, labels).items():
         if index_of.get(folder, label) != label:
             raise UserError(
-                f"{where} gives the pictures in {folder} class {label}, and the training list class {index_of[folder]}; "
+                f"{where} gives the images in {folder} class {label}, and the training list class {index_of[folder]}; "
                 "both lists need the same indices"
             )
 
 
 def _folders(names: Names, labels: np.ndarray) -> dict[int, str]:
-    """Class index -> folder of its first picture, "" where it is in none."""
+    """Class index -> folder of its first image, "" where it is in none."""
     present, first = np.unique(labels, return_index=True)
     paths = [names[int(index)] for index in first]
     return {int(label): path.rpartition("/")[0].rpartition("/")[2] for label, path in zip(present, paths, strict=True)}

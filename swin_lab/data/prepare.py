@@ -1,4 +1,4 @@
-"""Puts the flat validation pictures of ImageNet-1k into class folders, from any of the label files they are published with."""
+"""Puts the flat validation images of ImageNet-1k into class folders, from any of the label files they are published with."""
 
 import csv
 import filecmp
@@ -14,7 +14,7 @@ import numpy as np
 
 from swin_lab.errors import UserError
 
-PICTURE = re.compile(r"ILSVRC2012_val_\d{8}\.(?i:jpe?g)")
+IMAGE = re.compile(r"ILSVRC2012_val_\d{8}\.(?i:jpe?g)")
 KAGGLE_HEADER = "ImageId,PredictionString"
 META, GROUND_TRUTH = "data/meta.mat", "data/ILSVRC2012_validation_ground_truth.txt"
 LABELS_WANTED = "give LOC_val_solution.csv, val_map.txt or ILSVRC2012_devkit_t12.tar.gz"
@@ -23,75 +23,75 @@ LABELS_WANTED = "give LOC_val_solution.csv, val_map.txt or ILSVRC2012_devkit_t12
 def prepare_val(folder: Path, labels: Path, class_names: Sequence[str], copy: bool = False) -> int:
     """Moves `folder/ILSVRC2012_val_00000001.JPEG` and the others into `folder/<wnid>/`.
 
-    Everything is checked before the first picture is moved, and nothing is overwritten. After an interruption it can be
-    run again: pictures that are in class folders already are left alone.
+    Everything is checked before the first image is moved, and nothing is overwritten. After an interruption it can be
+    run again: images that are in class folders already are left alone.
 
     Args:
-        folder: of the flat pictures; the class folders are made in it.
-        labels: Kaggle's LOC_val_solution.csv; or lines `picture index` (val_map.txt) or `picture wnid`; or the devkit of
+        folder: of the flat images; the class folders are made in it.
+        labels: Kaggle's LOC_val_solution.csv; or lines `image index` (val_map.txt) or `image wnid`; or the devkit of
             ILSVRC2012, as a folder or as its tar.gz. It is recognised by its content.
         class_names: the WordNet ids of the classes, in the order that indices count in.
-        copy: leave the flat pictures where they are.
+        copy: leave the flat images where they are.
 
     Returns:
-        How many pictures were moved or copied.
+        How many images were moved or copied.
 
     Raises:
-        UserError: there are no pictures, one has no label or a class that is not in class_names, its place is taken, the
+        UserError: there are no images, one has no label or a class that is not in class_names, its place is taken, the
             labels cannot be read, or a file cannot be moved.
     """
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}; give the folder of the validation pictures")
-    pictures = sorted(file for file in folder.iterdir() if PICTURE.fullmatch(file.name) and file.is_file())
-    if not pictures:
-        if any(PICTURE.fullmatch(file.name) for file in folder.glob("*/*")):
+        raise UserError(f"there is no folder {folder}; give the folder of the validation images")
+    images = sorted(file for file in folder.iterdir() if IMAGE.fullmatch(file.name) and file.is_file())
+    if not images:
+        if any(IMAGE.fullmatch(file.name) for file in folder.glob("*/*")):
             return 0
-        raise UserError(f"{folder} holds no pictures like ILSVRC2012_val_00000001.JPEG; unpack ILSVRC2012_img_val.tar there")
-    plan = _plan(pictures, _read_labels(labels, class_names), labels, class_names, copy)
-    for done, (picture, target) in enumerate(plan):
+        raise UserError(f"{folder} holds no images like ILSVRC2012_val_00000001.JPEG; unpack ILSVRC2012_img_val.tar there")
+    plan = _plan(images, _read_labels(labels, class_names), labels, class_names, copy)
+    for done, (image, target) in enumerate(plan):
         try:
             target.parent.mkdir(exist_ok=True)
             if copy:
-                partial = target.with_name(f".{target.name}.partial")  # an interruption leaves no half picture behind
-                shutil.copy2(picture, partial)
+                partial = target.with_name(f".{target.name}.partial")  # an interruption leaves no half image behind
+                shutil.copy2(image, partial)
                 os.rename(partial, target)
             else:
-                os.rename(picture, target)
+                os.rename(image, target)
         except OSError as error:
             raise UserError(
-                f"{picture} could not be put into {target.parent}: {error}\n"
-                f"{done} of {len(plan)} pictures are in place; mend this and run it again, it goes on from there."
+                f"{image} could not be put into {target.parent}: {error}\n"
+                f"{done} of {len(plan)} images are in place; mend this and run it again, it goes on from there."
             ) from error
     return len(plan)
 
 
 def _plan(
-    pictures: list[Path], wnid_of: dict[str, str], labels: Path, class_names: Sequence[str], copy: bool
+    images: list[Path], wnid_of: dict[str, str], labels: Path, class_names: Sequence[str], copy: bool
 ) -> list[tuple[Path, Path]]:
-    """(picture, where it goes) of all that have to go."""
-    unlabelled = [picture for picture in pictures if picture.stem not in wnid_of]
+    """(image, where it goes) of all that have to go."""
+    unlabelled = [image for image in images if image.stem not in wnid_of]
     if unlabelled:
-        raise UserError(f"{labels} has no label for {len(unlabelled)} pictures, the first is {unlabelled[0]}; {LABELS_WANTED}")
-    foreign = sorted({wnid_of[picture.stem] for picture in pictures} - set(class_names))
+        raise UserError(f"{labels} has no label for {len(unlabelled)} images, the first is {unlabelled[0]}; {LABELS_WANTED}")
+    foreign = sorted({wnid_of[image.stem] for image in images} - set(class_names))
     if foreign:
         raise UserError(
             f"{labels} has {len(foreign)} classes that are none of the {len(class_names)} known ones, the first is "
             f"{foreign[0]!r}; {LABELS_WANTED}"
         )
     plan = []
-    for picture in pictures:
-        target = picture.parent / wnid_of[picture.stem] / picture.name
+    for image in images:
+        target = image.parent / wnid_of[image.stem] / image.name
         if target.parent.exists() and not target.parent.is_dir():
             raise UserError(f"{target.parent} is a file where a class folder has to be; move it away")
         if not os.path.lexists(target):
-            plan.append((picture, target))
-        elif not (copy and target.is_file() and filecmp.cmp(picture, target, shallow=False)):
-            raise UserError(f"{target} exists already, and so does {picture}; remove one of them")
+            plan.append((image, target))
+        elif not (copy and target.is_file() and filecmp.cmp(image, target, shallow=False)):
+            raise UserError(f"{target} exists already, and so does {image}; remove one of them")
     return plan
 
 
 def _read_labels(labels: Path, class_names: Sequence[str]) -> dict[str, str]:
-    """WordNet id by the picture's name without its ending."""
+    """WordNet id by the image's name without its ending."""
     if not labels.exists():
         raise UserError(f"there is no file {labels}; {LABELS_WANTED}")
     if labels.is_dir():
@@ -110,7 +110,7 @@ def _read_labels(labels: Path, class_names: Sequence[str]) -> dict[str, str]:
         if not row:
             continue
         if len(row) != 2 or not row[1].strip():
-            wanted = KAGGLE_HEADER if kaggle else "a picture's name and its class"
+            wanted = KAGGLE_HEADER if kaggle else "an image's name and its class"
             raise UserError(f"{labels} line {number} is {' '.join(row)!r}, not {wanted}; {LABELS_WANTED}")
         wnid = row[1].split()[0]
         if not kaggle and wnid.isdecimal():

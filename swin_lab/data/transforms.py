@@ -1,4 +1,4 @@
-"""From a picture to the tensor a network sees, in training and in evaluation."""
+"""From an image to the tensor a network sees, in training and in evaluation."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,28 +12,28 @@ from swin_lab.errors import UserError, did_you_mean, is_number
 
 INTERPOLATIONS = {name.lower(): Image.Resampling[name] for name in ("NEAREST", "BILINEAR", "BICUBIC", "LANCZOS")}
 INTERPOLATION_MODES = {name: InterpolationMode(name) for name in INTERPOLATIONS}
-FITS = ("crop", "squash")
+RESIZE_MODES = ("crop", "stretch")
 
 Step = Callable[[Any], Any]
-"""Picture -> picture, or tensor -> tensor."""
+"""Image -> image, or tensor -> tensor."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """How an evaluated picture becomes a tensor; a checkpoint carries it, so that every later use does the same."""
+    """How an evaluated image becomes a tensor; a checkpoint carries it, so that every later use does the same."""
 
     img_size: tuple[int, int]
     """Height and width in pixels of what the network sees."""
     channels: int
     """3 (RGB) or 1 (grey)."""
     crop_pct: float
-    """Part of the resized picture's side that the centre crop keeps; 1.0 keeps all of a square picture."""
+    """Part of the resized image's side that the centre crop keeps; 1.0 keeps all of a square image."""
     interpolation: str
     mean: tuple[float, ...]
     """Per channel, of values from 0 to 1."""
     std: tuple[float, ...]
-    fit: str = "crop"
-    """crop: scaled with sides in proportion, then cropped; squash: scaled to img_size, whatever its proportions."""
+    resize_mode: str = "crop"
+    """crop: scaled with sides in proportion, then cropped; stretch: scaled to img_size, whatever its proportions."""
     preset: str | None = None
     """Whose evaluation this is, where it is a published one: official, timm, torchvision or huggingface."""
 
@@ -46,18 +46,18 @@ class Preprocessing:
         interpolation: str,
         mean: Sequence[float],
         std: Sequence[float],
-        fit: str = "crop",
+        resize_mode: str = "crop",
         preset: str | None = None,
     ) -> "Preprocessing":
         """Raises UserError for a value that cannot be; RGB statistics are averaged for one channel."""
         if channels not in (1, 3):
-            raise UserError(f"model.in_channels={channels}: pictures have 3 channels (RGB) or 1 (grey)")
+            raise UserError(f"model.in_channels={channels}: images have 3 channels (RGB) or 1 (grey)")
         if not is_number(crop_pct) or not 0 < crop_pct <= 1:
             raise UserError(f"data.crop_pct={crop_pct} is no part of a side; give a number above 0, at most 1")
         if interpolation not in INTERPOLATIONS:
             raise UserError(f"data.interpolation={interpolation} is unknown{did_you_mean(str(interpolation), INTERPOLATIONS)}")
-        if fit not in FITS:
-            raise UserError(f"data.fit={fit} is unknown{did_you_mean(str(fit), FITS)}")
+        if resize_mode not in RESIZE_MODES:
+            raise UserError(f"data.resize_mode={resize_mode} is unknown{did_you_mean(str(resize_mode), RESIZE_MODES)}")
         for name, values in (("mean", mean), ("std", std)):
             listed = isinstance(values, Sequence) and len(values) in (channels, 3) and all(map(is_number, values))
             if not listed or not all(0 <= value <= 1 for value in values) or (name == "std" and min(values) == 0):
@@ -71,7 +71,7 @@ class Preprocessing:
             interpolation=interpolation,
             mean=tuple(mean),
             std=tuple(std),
-            fit=fit,
+            resize_mode=resize_mode,
             preset=preset,
         )
 
@@ -87,8 +87,8 @@ class Preprocessing:
 
     def __str__(self) -> str:
         height, width = self.img_size
-        if self.fit == "squash":
-            fitted = f"squashed to {height}x{width}"
+        if self.resize_mode == "stretch":
+            fitted = f"stretched to {height}x{width}"
         else:
             cover = ResizeToCover(self.img_size, self.crop_pct)
             resized = cover.height if height == width else f"{cover.height}x{cover.width}"
@@ -96,21 +96,21 @@ class Preprocessing:
         return f"{self.preset or 'own'} ({fitted}, {self.interpolation})"
 
     def for_evaluation(self) -> v2.Compose:
-        """Picture -> (channels, height, width) of float32: resize, centre crop, normalise."""
-        if self.fit == "squash":
+        """Image -> (channels, height, width) of float32: resize, centre crop, normalise."""
+        if self.resize_mode == "stretch":
             fitted = [v2.Resize(self.img_size, INTERPOLATION_MODES[self.interpolation])]
         else:
             fitted = [ResizeToCover(self.img_size, self.crop_pct, self.interpolation), v2.CenterCrop(self.img_size)]
         return v2.Compose([*fitted, *self._to_tensor()])
 
-    def for_training(self, on_picture: Sequence[Step], on_tensor: Sequence[Step]) -> v2.Compose:
-        """Picture -> (channels, height, width) of float32, through the given augmentations.
+    def for_training(self, on_image: Sequence[Step], on_tensor: Sequence[Step]) -> v2.Compose:
+        """Image -> (channels, height, width) of float32, through the given augmentations.
 
         Args:
-            on_picture: applied to the RGB picture; together they must give one size.
+            on_image: applied to the RGB image; together they must give one size.
             on_tensor: applied after normalising.
         """
-        return v2.Compose([*on_picture, *self._to_tensor(), *on_tensor])
+        return v2.Compose([*on_image, *self._to_tensor(), *on_tensor])
 
     def _to_tensor(self) -> list[Step]:
         grey = [v2.Grayscale(num_output_channels=1)] if self.channels == 1 else []
@@ -118,7 +118,7 @@ class Preprocessing:
 
 
 class ResizeToCover(nn.Module):
-    """Scales a picture, sides in proportion, to the smallest size whose centre crop of `size` keeps `crop_pct` of it.
+    """Scales an image, sides in proportion, to the smallest size whose centre crop of `size` keeps `crop_pct` of it.
 
     For a square `size` the shorter side becomes int(size / crop_pct), as the published evaluations have it.
 
@@ -134,10 +134,10 @@ class ResizeToCover(nn.Module):
         self.height, self.width = int(height / crop_pct), int(width / crop_pct)
         self.filter = INTERPOLATIONS[interpolation]
 
-    def forward(self, picture: Image.Image) -> Image.Image:
-        width, height = picture.size
+    def forward(self, image: Image.Image) -> Image.Image:
+        width, height = image.size
         if height * self.width <= width * self.height:  # the height decides
             wanted = (max(self.width, width * self.height // height), self.height)
         else:
             wanted = (self.width, max(self.height, height * self.width // width))
-        return picture if picture.size == wanted else picture.resize(wanted, self.filter)
+        return image if image.size == wanted else image.resize(wanted, self.filter)

@@ -15,9 +15,9 @@ from swin_lab.ops import window_attention
 from swin_lab.ops.geometry import Size, log_spaced_offsets
 from swin_lab.ops.window_attention import attention_backend
 
-HIGHEST_LOGIT_SCALE = math.log(100)
+MAX_LOGIT_SCALE = math.log(100)
 """Cosines are multiplied by 100 at most (ref. 2, section 3.2: a temperature above 0.01)."""
-HIGHEST_BIAS = 16.0
+MAX_BIAS = 16.0
 """The bias of V2 lies between 0 and this (the paper's code)."""
 BIAS_MLP_WIDTH = 512
 
@@ -98,7 +98,7 @@ class CosineWindowAttention(nn.Module):
             window=self.window,
             shift=self.shift,
             pad_value=qkv_bias,
-            cosine_scale=self.logit_scale.clamp(max=HIGHEST_LOGIT_SCALE).exp(),
+            cosine_scale=self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp(),
             backend=self.backend,
         )
         return self.proj(attended_BHWC)
@@ -133,4 +133,4 @@ class CosineWindowAttention(nn.Module):
         offsets = log_spaced_offsets(self.window, self.trained_window, weight.device).to(weight.dtype)
         device = weight.device.type if torch.amp.is_autocast_available(weight.device.type) else "cpu"
         with torch.autocast(device, enabled=False):  # a bias of up to 16 needs the digits
-            return HIGHEST_BIAS * self.cpb_mlp(offsets).sigmoid()
+            return MAX_BIAS * self.cpb_mlp(offsets).sigmoid()

@@ -1,4 +1,4 @@
-"""What a finished run looks like: tables and pictures."""
+"""What a finished run looks like: tables and images."""
 
 from swin_lab.report.evaluation import ClassResults
 from swin_lab.report.rates import draw_rates

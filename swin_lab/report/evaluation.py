@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-MOST_LABELLED_CLASSES = 40
-"""Beyond it the axes of the confusion picture carry no names."""
+MAX_LABELLED_CLASSES = 40
+"""Beyond it the axes of the confusion image carry no names."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ClassResults:
     counts: np.ndarray
 
     def per_class(self) -> list[dict[str, Any]]:
-        """Name, pictures and accuracy of every class that has pictures, worst first."""
+        """Name, images and accuracy of every class that has images, worst first."""
         seen = self.counts.sum(axis=1)
         rows = [
             {"class": name, "images": int(seen[i]), "accuracy": float(self.counts[i, i] / seen[i])}
@@ -39,7 +39,7 @@ class ClassResults:
         return sorted(rows, key=lambda row: row["accuracy"])
 
     def worst_confusions(self, most: int = 10) -> list[dict[str, Any]]:
-        """The most frequent wrong answers: truth, prediction, how often, and that as a part of the truth's pictures."""
+        """The most frequent wrong answers: truth, prediction, how often, and that as a part of the truth's images."""
         wrong = self.counts - np.diag(np.diag(self.counts))
         order = np.argsort(-wrong, axis=None, kind="stable")[:most]
         pairs = [divmod(int(position), len(self.class_names)) for position in order]
@@ -85,7 +85,7 @@ class ClassResults:
         axes = figure.add_subplot()
         image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
         axes.set(xlabel="prediction", ylabel="truth", title=f"{int(self.counts.sum())} images, rows sum to 1")
-        if size <= MOST_LABELLED_CLASSES:
+        if size <= MAX_LABELLED_CLASSES:
             axes.set_xticks(
                 range(size), self.class_names, parse_math=False, rotation=90 if max(map(len, self.class_names)) > 2 else 0
             )

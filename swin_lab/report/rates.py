@@ -1,4 +1,4 @@
-"""The learning rate over a run, as a picture."""
+"""The learning rate over a run, as an image."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +13,8 @@ def draw_rates(epochs: Sequence[float], rates: Sequence[float], title: str, file
     Args:
         epochs: where the rates are, in epochs from the start.
         rates: learning rates.
-        title: above the picture.
-        file: the picture; its folder exists.
+        title: above the image.
+        file: the image; its folder exists.
     """
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     FigureCanvasAgg(figure)

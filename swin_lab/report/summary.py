@@ -32,7 +32,7 @@ def print_training(result: dict[str, Any]) -> None:
     if result["images_per_second"] is not None:
         rows += [("speed", f"{result['images_per_second']:,.0f} images/s in training")]
     if result["data_wait"] is not None:
-        rows += [("data", f"{result['data_wait']:.0%} of the training time was waiting for pictures")]
+        rows += [("data", f"{result['data_wait']:.0%} of the training time was waiting for images")]
     rows += [("time", f"{result['wall_seconds']:.0f} s")]
     rows += [("skipped", f"{result['skipped']} unreadable images, named in run.log")] if result["skipped"] else []
     run_dir = shorter(result["run_dir"])

@@ -17,11 +17,11 @@ class Batching:
     def __str__(self) -> str:
         plural = "s" if self.devices > 1 else ""
         accumulated = f" x {self.accumulate} accumulated" if self.accumulate > 1 else ""
-        return f"{self.global_batch} = {self.devices} device{plural} x {self.device_batch} pictures{accumulated}"
+        return f"{self.global_batch} = {self.devices} device{plural} x {self.device_batch} images{accumulated}"
 
 
 def cut(global_batch: int, devices: int, max_device_batch: int | None) -> Batching:
-    """Fewest accumulation steps at which every device takes the same number of pictures, at most `max_device_batch`.
+    """Fewest accumulation steps at which every device takes the same number of images, at most `max_device_batch`.
 
     Raises:
         UserError: a number is not positive, or the global batch cannot be shared out; names the nearest that can.

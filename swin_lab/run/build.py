@@ -13,7 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 from torch import nn
 
-from swin_lab.data import ImageSource, Loading, Preprocessing, channel_statistics
+from swin_lab.data import ImageSource, LoaderConfig, Preprocessing, channel_statistics
 from swin_lab.data.transforms import Step
 from swin_lab.errors import UserError, did_you_mean, is_number, is_whole
 from swin_lab.models import SwinTransformer
@@ -35,7 +35,7 @@ DECIDED_ELSEWHERE = {
     "enable_progress_bar": "it is shown on a terminal",
     "enable_model_summary": "the size of the model is printed",
     "num_sanity_val_steps": "set transfer.check",
-    "use_distributed_sampler": "every picture of an evaluation is counted once",
+    "use_distributed_sampler": "every image of an evaluation is counted once",
 }
 """Arguments of Lightning's Trainer that have their own place."""
 
@@ -111,8 +111,8 @@ class Augment(Protocol):
     """What `augment=` chooses."""
 
     @property
-    def picture(self) -> list[Step]:
-        """What is done to the RGB picture."""
+    def image(self) -> list[Step]:
+        """What is done to the RGB image."""
 
     @property
     def tensor(self) -> list[Step]:
@@ -122,7 +122,7 @@ class Augment(Protocol):
 class Steps(NamedTuple):
     """An augmentation that is spelt out."""
 
-    picture: list[Step]
+    image: list[Step]
     tensor: list[Step]
 
 
@@ -136,13 +136,13 @@ def make_augment(augment: Config, mean: Sequence[float]) -> Augment:
         made: Augment = make("augment", augment, {"mean": mean})
         return made
     for key in augment:
-        if key not in ("picture", "tensor"):
-            raise UserError(f"unknown key augment.{key}{did_you_mean(key, ('picture', 'tensor'))}")
-    for key in ("picture", "tensor"):
+        if key not in ("image", "tensor"):
+            raise UserError(f"unknown key augment.{key}{did_you_mean(key, ('image', 'tensor'))}")
+    for key in ("image", "tensor"):
         if not isinstance(augment.get(key), list):
             raise UserError(f"augment.{key} must be a list of transforms, [] for none")
     lists = {key: [make(f"augment.{key}", node) for node in nodes] for key, nodes in augment.items()}
-    return Steps(lists["picture"], lists["tensor"])
+    return Steps(lists["image"], lists["tensor"])
 
 
 def make_optional(where: str, node: Config | None) -> Any:
@@ -170,15 +170,15 @@ def transfer_arguments(transfer: Config) -> Config:
     return {key: value for key, value in transfer.items() if value is not None and key not in OF_THE_RUN}
 
 
-def make_source(data: Config) -> tuple[ImageSource, Loading]:
-    """The pictures of a `data` node, and how they are read."""
-    shared = {field.name for field in fields(Loading)}
+def make_source(data: Config) -> tuple[ImageSource, LoaderConfig]:
+    """The images of a `data` node, and how they are read."""
+    shared = {field.name for field in fields(LoaderConfig)}
     if "_target_" in data:
         taken = shared | set(parameters_of("data", data["_target_"]))
         for key in data:
             if key not in taken and not key.startswith("_"):
                 raise UserError(f"unknown key data.{key}{did_you_mean(key, taken)}")
-    loading = Loading(**{key: value for key, value in data.items() if key in shared})
+    loading = LoaderConfig(**{key: value for key, value in data.items() if key in shared})
     return make("data", {key: value for key, value in data.items() if key not in shared}), loading
 
 
@@ -196,7 +196,7 @@ def make_network(model: Config, num_classes: int) -> tuple[nn.Module, Config]:
 
 
 def check_model(model: Config) -> None:
-    """Tells of a wrong model before any picture is read: ours is built without memory, of others only the keys are checked."""
+    """Tells of a wrong model before any image is read: ours is built without memory, of others only the keys are checked."""
     check_arguments("model", model)
     if model.get("_target_") == NETWORK_CLASS:
         with torch.device("meta"):
@@ -224,16 +224,20 @@ def open_weights(weights: str | None, transfer: Config, model: Config) -> tuple[
     return checkpoint, {**model, "pretrained_window_sizes": fitting["pretrained_window_sizes"]}
 
 
-def make_preprocessing(model: Config, loading: Loading, source: ImageSource | None, chosen: str | None = None) -> Preprocessing:
+def make_preprocessing(
+    model: Config, loading: LoaderConfig, source: ImageSource | None, chosen: str | None = None
+) -> Preprocessing:
     """What the network's size, the data's channel statistics and the chosen preset ask for.
 
     Raises:
         UserError: a value that cannot be; an unknown preset, or one for a network that is no SwinTransformer.
     """
-    fitted: Config = {"fit": loading.fit, "crop_pct": loading.crop_pct, "interpolation": loading.interpolation}
+    fitted: Config = {"resize_mode": loading.resize_mode, "crop_pct": loading.crop_pct, "interpolation": loading.interpolation}
     if chosen is not None:
         if model.get("_target_") != NETWORK_CLASS:
-            raise UserError(f"preset={chosen} is for {NETWORK_CLASS}; give data.fit, data.crop_pct and data.interpolation")
+            raise UserError(
+                f"preset={chosen} is for {NETWORK_CLASS}; give data.resize_mode, data.crop_pct and data.interpolation"
+            )
         fitted = preset(chosen, model)
     mean, std = loading.mean, loading.std
     if mean is None or std is None:
@@ -278,7 +282,7 @@ def make_trainer(trainer: Config, precision: str, callbacks: list[Any]) -> Train
             "enable_progress_bar": any("ProgressBar" in type(callback).__name__ for callback in callbacks),
             "enable_model_summary": False,
             "num_sanity_val_steps": 0,
-            "use_distributed_sampler": False,  # ours neither repeats nor drops a picture of an evaluation
+            "use_distributed_sampler": False,  # ours neither repeats nor drops an image of an evaluation
         },
     )
     return made

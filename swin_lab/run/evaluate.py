@@ -138,7 +138,7 @@ def _network(
 
 
 def _preprocessing(network: nn.Module, prepared: dict[str, Any], chosen: str | None) -> Preprocessing:
-    """The checkpoint's own, or this as a preset fits pictures."""
+    """The checkpoint's own, or this as a preset fits images."""
     if chosen is None:
         return Preprocessing.from_dict(prepared)
     if not isinstance(network, SwinTransformer):

@@ -1,4 +1,4 @@
-"""Training: everything is built and checked, then the run directory is made, then the first picture is trained on."""
+"""Training: everything is built and checked, then the run directory is made, then the first image is trained on."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ from swin_lab.run.directory import run_directory, run_folder, start_console, tim
 from swin_lab.run.guard import guarded
 from swin_lab.run.identity import describe_data, identity
 from swin_lab.run.loggers import close, flat, make_loggers
-from swin_lab.training import Classifier, DataWait, EpochLines
+from swin_lab.training import Classifier, DataTimeMonitor, EpochSummary
 from swin_lab.weights import Report, transfer
 
 log = logging.getLogger("swin_lab")
@@ -84,7 +84,7 @@ class _Parts:
         self.ema = build.make_optional("ema", config["ema"])
         self.best = _checkpoint("best", monitor="val_ema/acc1" if self.ema else "val/acc1", mode="max")
         self.last = _checkpoint("last")
-        self.lines, self.wait = EpochLines(), DataWait()
+        self.lines, self.wait = EpochSummary(), DataTimeMonitor()
         for name, node in (config["logger"] or {}).items():
             build.check_arguments(f"logger.{name}", node or {})
         own = [build.make(f"callbacks.{name}", node) for name, node in (config["callbacks"] or {}).items()]
@@ -106,12 +106,12 @@ class _Parts:
         self.network, self.model = build.make_network(model, len(self.source.class_names))
         self.report = self._fill_network()
         if config["transfer"]["check"] and self.report is not None and self.report.rows and None not in self.report.rows:
-            self.trainer.num_sanity_val_steps = float("inf")  # all pictures, before the first update
+            self.trainer.num_sanity_val_steps = float("inf")  # all images, before the first update
         self.preprocessing = build.make_preprocessing(self.model, loading, self.source, config["preset"])
         augment = build.make_augment(config["augment"], self.preprocessing.mean)
         self.data = ImageData(
             self.source,
-            self.preprocessing.for_training(augment.picture, augment.tensor),
+            self.preprocessing.for_training(augment.image, augment.tensor),
             self.preprocessing.for_evaluation(),
             global_batch=self.batching.global_batch,
             device_batch=self.batching.device_batch,

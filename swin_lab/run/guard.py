@@ -22,7 +22,7 @@ CANNOT_WRITE = {
     errno.ENOTDIR,
     errno.EIO,
 }
-TOLD = "error.txt"
+ERROR_FILE = "error.txt"
 """In the run directory: the message with which one process of several has ended."""
 
 
@@ -49,7 +49,7 @@ def guarded(run_dir: Path, processes: int) -> Iterator[None]:
         raise KeyboardInterrupt(f"the last checkpoint is {shorter(kept)}" if kept.is_file() else "") from None
     except UserError as error:
         if processes > 1:
-            (run_dir / TOLD).write_text(f"{error}\n")
+            (run_dir / ERROR_FILE).write_text(f"{error}\n")
         raise
     except torch.OutOfMemoryError as error:
         raise UserError(
@@ -67,16 +67,16 @@ def guarded(run_dir: Path, processes: int) -> Iterator[None]:
             f"Free space or choose another folder with out=FOLDER; checkpoints so far: {', '.join(kept_files) or 'none'}"
         ) from error
     except RuntimeError:
-        if processes > 1 and _another_has_told(run_dir):
+        if processes > 1 and _another_rank_failed(run_dir):
             raise SystemExit(2) from None
         raise
 
 
-def _another_has_told(run_dir: Path, patience_s: float = 10) -> bool:
+def _another_rank_failed(run_dir: Path, patience_s: float = 10) -> bool:
     """Whether the error of this process is that another one has gone; that one may still be on its way to saying why."""
     until = monotonic() + patience_s
     while monotonic() < until:
-        if (run_dir / TOLD).is_file():
+        if (run_dir / ERROR_FILE).is_file():
             return True
         sleep(0.1)
     return False

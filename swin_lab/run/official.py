@@ -173,8 +173,8 @@ def _data(file: Path, values: dict[str, Any]) -> list[str]:
     if name not in DATASETS:
         raise UserError(f"{file}: DATA.DATASET={values['DATA.DATASET']} is none of {', '.join(DATASETS)}")
     usual = values["TEST.CROP"] == (values["DATA.IMG_SIZE"] < 384) and values["DATA.INTERPOLATION"] == "bicubic"
-    fit = "crop" if values["TEST.CROP"] else "squash"
-    spelt_out = [f"data.fit={fit}", f"data.interpolation={values['DATA.INTERPOLATION']}"]
+    resize_mode = "crop" if values["TEST.CROP"] else "stretch"
+    spelt_out = [f"data.resize_mode={resize_mode}", f"data.interpolation={values['DATA.INTERPOLATION']}"]
     fitted = ["preset=official"] if usual else ["preset=null", *spelt_out]
     return [f"data={DATASETS[name]}", *fitted]
 

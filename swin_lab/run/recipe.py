@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from swin_lab.data import Loading, Preprocessing
+from swin_lab.data import LoaderConfig, Preprocessing
 from swin_lab.data.sources.imagenet import CLASSES
 from swin_lab.errors import UserError
 from swin_lab.run import build
@@ -27,7 +27,7 @@ NEUTRAL = (
     "data.root",
     "data.layout",
     "data.num_workers",
-    "data.decoded_mib",
+    "data.cache_mib",
     "data.in_memory",
     "model.activation_checkpointing",
     "model.attention_backend",
@@ -122,8 +122,8 @@ class Recipe:
         return torch.linspace(0, self.model.get("drop_path_rate", 0.0), blocks, dtype=torch.float64).tolist()
 
     def _preprocessing(self) -> Preprocessing:
-        loading = {key: value for key, value in self.config["data"].items() if key in Loading.__dataclass_fields__}
-        known = Loading(**loading | {"mean": IMAGENET_MEAN, "std": IMAGENET_STD})
+        loading = {key: value for key, value in self.config["data"].items() if key in LoaderConfig.__dataclass_fields__}
+        known = LoaderConfig(**loading | {"mean": IMAGENET_MEAN, "std": IMAGENET_STD})
         return build.make_preprocessing(self.model, known, None, self.config["preset"])
 
 
@@ -167,6 +167,6 @@ def _size(data: dict[str, Any], like: Recipe | None) -> tuple[int | None, int]:
     if like is not None:
         return like.train_images, like.classes
     if data.get("root") == MISSING:
-        raise UserError("data.root must be given, for example data.root=/pictures")
+        raise UserError("data.root must be given, for example data.root=/images")
     source, _ = build.make_source(data)
     return len(source.train.labels), len(source.class_names)

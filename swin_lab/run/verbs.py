@@ -13,8 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from swin_lab.data import ImageSource, cores
+from swin_lab.data.images import UNREADABLE, ImageSet
 from swin_lab.data.pack import pack
-from swin_lab.data.pictures import UNREADABLE, Pictures
 from swin_lab.data.prepare import prepare_val
 from swin_lab.errors import UserError
 from swin_lab.imagenet import ROWS_1K, wordnet_ids
@@ -61,7 +61,7 @@ def lr(arguments: argparse.Namespace) -> None:
     print(f"batch      {recipe.batching}, {recipe.train_images:,} images an epoch")
     console.print(rates)
     console.print(groups)
-    print(f"picture    {out}")
+    print(f"image    {out}")
 
 
 def recipe_diff(arguments: argparse.Namespace) -> None:
@@ -98,16 +98,16 @@ def data_check(arguments: argparse.Namespace) -> None:
     source = _source(arguments.overrides)
     layout = getattr(source, "layout", type(source).__name__)
     table = _table("set", "images", "classes", "fewest", "most", "unreadable", left=(0,))
-    for name, pictures in (("training", source.train), ("validation", source.val)):
-        if len(pictures.labels) == 0:
+    for name, images in (("training", source.train), ("validation", source.val)):
+        if len(images.labels) == 0:
             continue
-        counts = np.bincount(np.asarray(pictures.labels), minlength=len(source.class_names))
-        unreadable = _unreadable(pictures, arguments.sample)
-        looked_at = min(arguments.sample, len(pictures.labels))
-        row = (name, f"{len(pictures.labels):,}", np.count_nonzero(counts), counts[counts > 0].min(), counts.max())
+        counts = np.bincount(np.asarray(images.labels), minlength=len(source.class_names))
+        unreadable = _unreadable(images, arguments.sample)
+        looked_at = min(arguments.sample, len(images.labels))
+        row = (name, f"{len(images.labels):,}", np.count_nonzero(counts), counts[counts > 0].min(), counts.max())
         table.add_row(*map(str, row), f"{len(unreadable)} of {looked_at:,} looked at")
         for line in unreadable[:5]:
-            log.warning("unreadable picture %s", line)
+            log.warning("unreadable image %s", line)
     names = source.class_names
     print(f"layout     {layout}")
     print(f"classes    {len(names)}: {names[0]}, {names[1]} ... {names[-1]}" if len(names) > 2 else f"classes    {names}")
@@ -119,11 +119,11 @@ def data_pack(arguments: argparse.Namespace) -> None:
     start_console(quiet=False)
     source = _source(arguments.overrides)
     out = Path(arguments.out).expanduser().absolute()
-    for name, pictures in (("train", source.train), ("val", source.val)):
-        if len(pictures.labels) == 0:
+    for name, images in (("train", source.train), ("val", source.val)):
+        if len(images.labels) == 0:
             continue
         shards = pack(
-            pictures,
+            images,
             source.class_names,
             out,
             name,
@@ -132,16 +132,16 @@ def data_pack(arguments: argparse.Namespace) -> None:
             per_shard=arguments.per_shard,
             workers=arguments.workers or cores(),
         )
-        print(f"written    {out}/{name}-*.tar: {len(pictures.labels):,} images in {shards} shards")
+        print(f"written    {out}/{name}-*.tar: {len(images.labels):,} images in {shards} shards")
     print(f"use        data=shards data.root={out}")
 
 
 def data_prepare_val(arguments: argparse.Namespace) -> None:
-    """Puts ImageNet's validation pictures into class folders."""
+    """Puts ImageNet's validation images into class folders."""
     folder = Path(arguments.folder).expanduser().absolute()
     labels = Path(arguments.labels).expanduser().absolute()
     done = prepare_val(folder, labels, wordnet_ids(ROWS_1K) or (), arguments.copy)
-    print(f"{'copied' if arguments.copy else 'moved':<10} {done:,} pictures into the class folders of {folder}")
+    print(f"{'copied' if arguments.copy else 'moved':<10} {done:,} images into the class folders of {folder}")
 
 
 def _source(overrides: Sequence[str]) -> ImageSource:
@@ -156,14 +156,14 @@ def _source(overrides: Sequence[str]) -> ImageSource:
     return build.make_source(data)[0]
 
 
-def _unreadable(pictures: Pictures, sample: int) -> list[str]:
-    """Names and errors among evenly spaced pictures."""
+def _unreadable(images: ImageSet, sample: int) -> list[str]:
+    """Names and errors among evenly spaced images."""
     found = []
-    for index in np.linspace(0, len(pictures.labels) - 1, num=min(sample, len(pictures.labels)), dtype=int):
+    for index in np.linspace(0, len(images.labels) - 1, num=min(sample, len(images.labels)), dtype=int):
         try:
-            pictures.picture(int(index))
+            images.image(int(index))
         except UNREADABLE as error:
-            found.append(f"{pictures.name(int(index))}: {error}")
+            found.append(f"{images.name(int(index))}: {error}")
     return found
 
 

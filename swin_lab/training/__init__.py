@@ -1,6 +1,6 @@
 """The LightningModule, parameter groups, schedules, mixing and callbacks of training."""
 
-from swin_lab.training.callbacks import DataWait, EpochLines
+from swin_lab.training.callbacks import DataTimeMonitor, EpochSummary
 from swin_lab.training.classifier import Classifier
 from swin_lab.training.ema import Ema
 from swin_lab.training.freezing import Freezing
@@ -13,9 +13,9 @@ __all__ = [
     "Classifier",
     "Constant",
     "Cosine",
-    "DataWait",
+    "DataTimeMonitor",
     "Ema",
-    "EpochLines",
+    "EpochSummary",
     "Freezing",
     "Linear",
     "Mixing",

@@ -16,11 +16,11 @@ SHARE_WORTH_ADVICE = 0.3
 """Of the time: below it more workers gain little."""
 
 
-class EpochLines(Callback):
+class EpochSummary(Callback):
     """One line per epoch, and how fast training was.
 
     Args:
-        images_per_batch: pictures of one forward pass over all processes.
+        images_per_batch: images of one forward pass over all processes.
     """
 
     def __init__(self, images_per_batch: int = 0) -> None:
@@ -31,7 +31,7 @@ class EpochLines(Callback):
 
     @property
     def images_per_second(self) -> float | None:
-        """Pictures trained on per second, evaluation left out: the median over epochs; None before the first ends."""
+        """Images trained on per second, evaluation left out: the median over epochs; None before the first ends."""
         return median(self.speeds) if self.speeds else None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # after a look at loaded weights
@@ -62,7 +62,7 @@ class EpochLines(Callback):
         log.info("  ".join(parts))
 
 
-class DataWait(Callback):
+class DataTimeMonitor(Callback):
     """How much of the training time goes by before the next batch is there.
 
     Args:
@@ -100,7 +100,7 @@ class DataWait(Callback):
         """What to do about it."""
         return (
             f"{self.share or 0:.0%} of the training time is waiting for data ({self.readers}): set data.num_workers, "
-            "or write smaller pictures once with swin-lab data pack --shorter-side"
+            "or write smaller images once with swin-lab data pack --shorter-side"
         )
 
 

@@ -29,12 +29,12 @@ RAW, AVERAGED = "val", "val_ema"
 AVERAGINGS = "ema_averagings"
 """Key of a checkpoint: how often the weights have been averaged."""
 
-MOST_CONFUSION_CLASSES = 2000
+MAX_CONFUSION_CLASSES = 2000
 """Beyond it the confusion matrix, classes squared, is not kept."""
 
 
 class Classifier(LightningModule):
-    """A network that learns to name pictures.
+    """A network that learns to name images.
 
     Args:
         network: images (B, channels, height, width) -> logits (B, num_classes).
@@ -42,13 +42,13 @@ class Classifier(LightningModule):
         card: plain Python that every checkpoint carries: all that is needed to rebuild network and preprocessing.
         optimizer: recipe of the optimizer; None if the run only evaluates.
         schedule: learning rate over the run; None likewise.
-        mixing: how pictures and labels of a training batch are mixed; None: not at all.
+        mixing: how images and labels of a training batch are mixed; None: not at all.
         ema: a moving average of the weights that is evaluated as well; None for none.
-        global_batch: pictures per update, for the learning rate.
+        global_batch: images per update, for the learning rate.
         label_smoothing: part of the target spread over all classes (training loss only).
         seed: of what is random on the device, such as drop path, and of mixing.
-        flip: whether an evaluation averages the logits of a picture and of its mirror image.
-        real_labels: (pictures of the evaluation, most) all right classes of every picture, filled up with -1; None: one each.
+        flip: whether an evaluation averages the logits of an image and of its mirror image.
+        real_labels: (images of the evaluation, most) all right classes of every image, filled up with -1; None: one each.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Classifier(LightningModule):
     ) -> None:
         super().__init__()
         if num_classes < 2:
-            raise UserError(f"the data has {num_classes} class; a classifier needs pictures of two or more")
+            raise UserError(f"the data has {num_classes} class; a classifier needs images of two or more")
         if not is_number(label_smoothing) or not 0 <= label_smoothing < 1:
             raise UserError(
                 f"label_smoothing={label_smoothing} is no part of a target; give a number from 0 up to, not including, 1"
@@ -89,7 +89,7 @@ class Classifier(LightningModule):
 
         names = [RAW] if ema is None else [RAW, AVERAGED]
         self.scores = nn.ModuleDict({name: Scores(num_classes, real_labels is not None) for name in names})
-        self.confusion = MulticlassConfusionMatrix(num_classes) if num_classes <= MOST_CONFUSION_CLASSES else None
+        self.confusion = MulticlassConfusionMatrix(num_classes) if num_classes <= MAX_CONFUSION_CLASSES else None
         self.train_loss = MeanMetric(nan_strategy="disable")  # a loss that is no number must show
 
         self.metrics: dict[str, float] = {}
@@ -152,7 +152,7 @@ class Classifier(LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
         images, labels, *numbers = batch
-        if len(labels) == 0:  # not one picture of the batch could be read, and the run skips such pictures
+        if len(labels) == 0:  # not one image of the batch could be read, and the run skips such images
             return
         answers = None
         if self.real_labels is not None:
@@ -174,7 +174,7 @@ class Classifier(LightningModule):
         return self.average.network if name == AVERAGED and self.average and self.average.averagings else self.network
 
     def on_validation_epoch_end(self) -> None:
-        # computed here, over all processes at once: every process logs the same number, and each picture counts once
+        # computed here, over all processes at once: every process logs the same number, and each image counts once
         self.metrics = {}
         for name, scores in self.scores.items():
             results = scores.compute()  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""What an evaluation counts: every picture once, as whole numbers, added up over all processes."""
+"""What an evaluation counts: every image once, as whole numbers, added up over all processes."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ class Scores(Metric):
 
     Args:
         num_classes: number of classes; up to five there is no top-5.
-        real: whether the pictures have several right answers as well (ReaL, arXiv 2006.07159).
+        real: whether the images have several right answers as well (ReaL, arXiv 2006.07159).
     """
 
     loss_sum: Tensor
@@ -40,7 +40,7 @@ class Scores(Metric):
         Args:
             logits: (B, num_classes).
             labels: (B,).
-            answers: (B, most) all right classes of each picture, filled up with -1; a picture without any is left out of ReaL.
+            answers: (B, most) all right classes of each image, filled up with -1; an image without any is left out of ReaL.
         """
         self.loss_sum += F.cross_entropy(logits.float(), labels, reduction="none").to(SUM_TYPE).sum()
         self.images += len(labels)

@@ -25,7 +25,7 @@ class Mixer(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Mixing:
-    """Each picture is mixed with the one at the mirrored place of its batch."""
+    """Each image is mixed with the one at the mirrored place of its batch."""
 
     mixup: float
     """Alpha of the Beta distribution that a mix is drawn from; 0: no mixup."""
@@ -36,7 +36,7 @@ class Mixing:
     switch_prob: float = 0.5
     """How often it is cut, where both are wanted."""
     mode: str = "batch"
-    """Whether a batch, a pair of pictures or each picture draws for itself."""
+    """Whether a batch, a pair of images or each image draws for itself."""
 
     def __post_init__(self) -> None:
         for name, value in (("mixup", self.mixup), ("cutmix", self.cutmix)):
@@ -61,7 +61,7 @@ class Mixing:
             draw: seeds what is random, so that a batch is mixed the same way whenever it is trained on.
 
         Returns:
-            Images, and targets (B, num_classes). Of an odd batch the last picture stays as it is.
+            Images, and targets (B, num_classes). Of an odd batch the last image stays as it is.
         """
         from timm.data.mixup import mixup_target
 

@@ -31,7 +31,7 @@ def resize_table(table: Tensor, window: Size, wanted: Size, method: str) -> Tens
         table: ((2M-1)(2N-1), heads).
         window: (M, N).
         wanted: (M', N').
-        method: "bicubic": the table as a picture, as the official code does (ref. 1); "geometric": near offsets keep their
+        method: "bicubic": the table as an image, as the official code does (ref. 1); "geometric": near offsets keep their
             bias and the distance between the old ones grows outwards, cubic splines between them (ref. 2).
 
     Returns:

@@ -100,7 +100,7 @@ class Checkpoint:
             ("trained", "with windows " + "-".join(map(side_by_side, self.shape.trained_windows)) if trained else ""),
             ("lacks", listed(self.missing)),
             ("classes", listed(names) if names else "not named" if self.shape.num_classes else "none: no head"),
-            ("pictures", ", ".join(f"{key} {_short(value)}" for key, value in prepared.items()) if prepared else ""),
+            ("images", ", ".join(f"{key} {_short(value)}" for key, value in prepared.items()) if prepared else ""),
         ]
         return [*self.origin(), *((label, text) for label, text in lines if text), *self.asides()]
 

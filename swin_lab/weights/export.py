@@ -19,7 +19,7 @@ PROOF_BATCHES = (1, 3)
 TRACED_BATCH = 2
 Runner = Callable[[Tensor], Tensor]
 
-MOST_DIFFERENCE = 1e-4
+MAX_DIFFERENCE = 1e-4
 """Of logits, relative to the largest."""
 
 
@@ -53,7 +53,7 @@ def export_model(model: SwinTransformer, path: str | Path) -> dict[int, float]:
             with torch.no_grad():
                 expected = model(image)
             differences[batch] = (run(image) - expected).abs().max().item()
-            if not differences[batch] <= MOST_DIFFERENCE * max(1.0, expected.abs().max().item()):
+            if not differences[batch] <= MAX_DIFFERENCE * max(1.0, expected.abs().max().item()):
                 raise UserError(
                     f"{target.name} is not written: at batch {batch} its logits differ from the model's by "
                     f"{differences[batch]:.2g}; please report this with the versions of torch, onnx and onnxruntime"

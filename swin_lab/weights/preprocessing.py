@@ -1,4 +1,4 @@
-"""How pictures are prepared for an evaluation: the way of the official code and of each library, by name (a preset)."""
+"""How images are prepared for an evaluation: the way of the official code and of each library, by name (a preset)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -32,12 +32,12 @@ PRESETS = ("official", "timm", "torchvision", "huggingface")
 
 
 def preset(name: str, config: dict[str, Any]) -> dict[str, Any]:
-    """How an evaluation fits pictures to a network: fit, crop_pct, interpolation and preset, as `Preprocessing` takes them.
+    """How an evaluation fits images to a network: resize_mode, crop_pct, interpolation and preset of `Preprocessing`.
 
-    official: shorter side int(256/224 * size), centre crop; from 384 pixels on squashed (its TEST.CROP False).
+    official: shorter side int(256/224 * size), centre crop; from 384 pixels on stretched (its TEST.CROP False).
     timm: the centre crop keeps 0.9 of the shorter side, from 384 pixels on all of it.
     torchvision: shorter side 232, 246 or 238 for 224 pixels and 260, 260 or 272 for 256 (tiny, small, base).
-    huggingface: squashed.
+    huggingface: stretched.
 
     Args:
         name: one of PRESETS.
@@ -50,14 +50,14 @@ def preset(name: str, config: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"preset={name} is unknown{did_you_mean(str(name), PRESETS)}")
     size = config["img_size"]
     large = (size if isinstance(size, int) else min(size)) >= 384
-    fit, crop_pct = "crop", 224 / 256
+    resize_mode, crop_pct = "crop", 224 / 256
     if name == "huggingface" or (name == "official" and large):
-        fit, crop_pct = "squash", 1.0
+        resize_mode, crop_pct = "stretch", 1.0
     elif name == "timm":
         crop_pct = 1.0 if large else 0.9
     elif name == "torchvision":
         crop_pct = TORCHVISION_CROP.get((config["version"], config["embed_dim"], sum(config["depths"])), crop_pct)
-    return {"fit": fit, "crop_pct": crop_pct, "interpolation": "bicubic", "preset": name}
+    return {"resize_mode": resize_mode, "crop_pct": crop_pct, "interpolation": "bicubic", "preset": name}
 
 
 def published_preprocessing(
@@ -77,8 +77,8 @@ def published_preprocessing(
     fitted = preset(PRESET_OF.get(layout, "official"), config)
     if {"crop_pct", "interpolation"} & set(told):
         fitted |= {"crop_pct": told.get("crop_pct", fitted["crop_pct"]), "preset": None}
-        squashed = told.get("crop_mode") == "squash"
-        fitted |= {"interpolation": told.get("interpolation", "bicubic"), "fit": "squash" if squashed else "crop"}
+        stretched = told.get("crop_mode") == "squash"
+        fitted |= {"interpolation": told.get("interpolation", "bicubic"), "resize_mode": "stretch" if stretched else "crop"}
     return {
         "img_size": size,
         "channels": config["in_channels"],

@@ -59,7 +59,7 @@ def in_timm(network):
     return {name: tensor.clone() for name, tensor in to_layout(network, layout_to_write("timm", 1)).items()}
 
 
-def pictures():
+def dataset():
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(BATCHES * BATCH, 3, 64, 64, generator=generator)
     return TensorDataset(images, torch.randint(CLASSES, (len(images),), generator=generator))
@@ -96,13 +96,13 @@ def updates_by_us(overrides=(), accumulate=1):
     )
     trainer = build.make_trainer(config["trainer"], config["precision"], [watch])
     trainer.accumulate_grad_batches = accumulate
-    trainer.fit(classifier, DataLoader(pictures(), batch_size=BATCH // accumulate))
+    trainer.fit(classifier, DataLoader(dataset(), batch_size=BATCH // accumulate))
     losses = torch.tensor(watch.losses).view(-1, accumulate).mean(dim=1)
     return Trajectory(losses, torch.tensor(watch.norms), start, in_timm(network))
 
 
 def updates_by_timm(start, lr=2e-5, weight_decay=1e-8):
-    """The recipe as its authors' loop has it; rates are per 512 pictures."""
+    """The recipe as its authors' loop has it; rates are per 512 images."""
     network = TimmSwin(**SIZES, num_classes=CLASSES)
     network.load_state_dict(start)
     rates = {"base": lr * BATCH / 512, "start": 1e-3 * lr * BATCH / 512, "end": 1e-2 * lr * BATCH / 512}
@@ -120,7 +120,7 @@ def updates_by_timm(start, lr=2e-5, weight_decay=1e-8):
     loss_of, losses, norms = SoftTargetCrossEntropy(), [], []
     network.train()
     for epoch in range(EPOCHS):
-        for i, (images, labels) in enumerate(DataLoader(pictures(), batch_size=BATCH)):
+        for i, (images, labels) in enumerate(DataLoader(dataset(), batch_size=BATCH)):
             schedule.step_update(epoch * BATCHES + i)
             targets = torch.full((BATCH, CLASSES), 0.1 / CLASSES).scatter_(1, labels[:, None], 0.9 + 0.1 / CLASSES)
             loss = loss_of(network(images), targets)

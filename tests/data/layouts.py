@@ -1,4 +1,4 @@
-"""The same few pictures as class folders, as zip files with maps, as lists and as tar shards."""
+"""The same few images as class folders, as zip files with maps, as lists and as tar shards."""
 
 import json
 import tarfile
@@ -12,16 +12,16 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import PILToTensor
 
 from swin_lab.data import Folder
-from swin_lab.data.datamodule import TransformedPictures, collate
-from swin_lab.data.sampling import EvaluationOrder
+from swin_lab.data.datamodule import TransformedImages, collate
+from swin_lab.data.sampling import EvalSampler
 
 CLASSES = ["ant", "bee", "cat"]
 SPLITS = {"train": 3, "val": 2}
-"""Pictures per class."""
+"""Images per class."""
 
 
 def jpeg(number):
-    """A picture of noise, another one for each number."""
+    """An image of noise, another one for each number."""
     buffer = BytesIO()
     noise = np.random.default_rng(number).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     Image.fromarray(noise).save(buffer, "JPEG")
@@ -29,7 +29,7 @@ def jpeg(number):
 
 
 def samples(split):
-    """(path, class index, file content) of each picture."""
+    """(path, class index, file content) of each image."""
     first = 0 if split == "train" else 100
     return [
         (f"{name}/{split}_{name}_{i}.jpg", label, jpeg(first + label * 10 + i))
@@ -59,7 +59,7 @@ def plant_zips(root, method=ZIP_STORED):
 
 
 def write_lists(root, as_json):
-    """train.lst and val.lst of the pictures below train/ and val/."""
+    """train.lst and val.lst of the images below train/ and val/."""
     for split in SPLITS:
         entries = [[f"{split}/{path}", label] for path, label, _ in samples(split)]
         lines = "".join(f"{path} {label}\n" for path, label in entries)
@@ -76,7 +76,7 @@ def write_tar(file, members):
 
 
 def write_shards(root, split, members, shards=1):
-    """`split`-00000.tar and so on, of (key, class index, picture)."""
+    """`split`-00000.tar and so on, of (key, class index, image)."""
     root.mkdir(parents=True, exist_ok=True)
     for shard, part in enumerate(np.array_split(np.arange(len(members)), shards)):
         held = [members[i] for i in part]
@@ -84,22 +84,22 @@ def write_shards(root, split, members, shards=1):
         write_tar(root / f"{split}-{shard:05d}.tar", files)
 
 
-def pixels(pictures):
-    """All pictures of a set."""
-    return [np.asarray(pictures.picture(i)) for i in range(len(pictures.labels))]
+def pixels(images):
+    """All images of a set."""
+    return [np.asarray(images.image(i)) for i in range(len(images.labels))]
 
 
 def same(one, other):
-    """Whether two sets have the same pictures and labels."""
+    """Whether two sets have the same images and labels."""
     if list(one.labels) != list(other.labels):
         return False
     return all(np.array_equal(a, b) for a, b in zip(pixels(one), pixels(other), strict=True))
 
 
-def loaded(pictures, workers):
-    """All pictures of a set through a DataLoader."""
-    order = EvaluationOrder(len(pictures.labels), 0, 1)
-    dataset = TransformedPictures(pictures, PILToTensor(), 0)
+def loaded(images, workers):
+    """All images of a set through a DataLoader."""
+    order = EvalSampler(len(images.labels), 0, 1)
+    dataset = TransformedImages(images, PILToTensor(), 0)
     loader = DataLoader(dataset, batch_size=2, sampler=order, num_workers=workers, collate_fn=collate)
     batches = list(loader)
     assert [batch.unreadable for batch in batches] == [[]] * len(batches)

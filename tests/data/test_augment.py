@@ -14,7 +14,7 @@ from swin_lab.errors import UserError
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIDE = 48
 SIZES = [(48, 48), (75, 50), (40, 90), (20, 30)]
-"""Width and height of pictures, the last one smaller than what the network sees."""
+"""Width and height of images, the last one smaller than what the network sees."""
 
 PUBLISHED = {"auto_augment": "rand-m9-mstd0.5-inc1", "re_prob": 0.25, "re_mode": "pixel"}
 """FACTS c3, in timm's words."""
@@ -22,7 +22,7 @@ PUBLISHED = {"auto_augment": "rand-m9-mstd0.5-inc1", "re_prob": 0.25, "re_mode":
 OUR_WORDS = {"re_prob": "erase", "re_mode": "erase_mode", "re_count": "erase_count"}
 
 
-def picture(size):
+def random_image(size):
     """Gradients and noise, so that every geometric step and every colour shows."""
     width, height = size
     noise = np.random.default_rng(width).integers(0, 64, (height, width, 3))
@@ -36,7 +36,7 @@ def ours(img_size=SIDE, **timm_words):
     )
     height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
     preprocessing = Preprocessing.checked((height, width), 3, 0.9, "bicubic", MEAN, STD)
-    return preprocessing.for_training(augment.picture, augment.tensor)
+    return preprocessing.for_training(augment.image, augment.tensor)
 
 
 def theirs(img_size=SIDE, **timm_words):
@@ -53,7 +53,7 @@ def drawn(transform, image, seed):
 
 @pytest.fixture
 def posterize_of_old(monkeypatch):
-    """Of a magnitude of 10 timm asks for 0 bits, once in a thousand pictures: a black one of old, an error of Pillow 13."""
+    """Of a magnitude of 10 timm asks for 0 bits, once in a thousand images: a black one of old, an error of Pillow 13."""
     present = ImageOps.posterize
     monkeypatch.setattr(
         ImageOps, "posterize", lambda image, bits: present(image, bits) if bits else Image.new("RGB", image.size)
@@ -80,14 +80,16 @@ def posterize_of_old(monkeypatch):
 def test_twenty_draws_give_the_tensors_of_timm(words, posterize_of_old):
     one, other = ours(**words), theirs(**words)
     for seed in range(20):
-        image = picture(SIZES[seed % len(SIZES)])
+        image = random_image(SIZES[seed % len(SIZES)])
         assert torch.equal(drawn(one, image, seed), drawn(other, image, seed)), seed
 
 
 def test_the_defaults_are_the_published_recipe():
     """FACTS c3."""
     one, other = ours(), theirs(**PUBLISHED)
-    assert all(torch.equal(drawn(one, picture((75, 50)), seed), drawn(other, picture((75, 50)), seed)) for seed in range(20))
+    assert all(
+        torch.equal(drawn(one, random_image((75, 50)), seed), drawn(other, random_image((75, 50)), seed)) for seed in range(20)
+    )
 
 
 def test_the_configuration_is_the_published_recipe():
@@ -96,9 +98,11 @@ def test_the_configuration_is_the_published_recipe():
 
     node = composed(["augment=imagenet", f"model.img_size={SIDE}"])["augment"]
     augment = make_augment(node, MEAN)
-    one = Preprocessing.checked((SIDE, SIDE), 3, 0.9, "bicubic", MEAN, STD).for_training(augment.picture, augment.tensor)
+    one = Preprocessing.checked((SIDE, SIDE), 3, 0.9, "bicubic", MEAN, STD).for_training(augment.image, augment.tensor)
     other = theirs(**PUBLISHED)
-    assert all(torch.equal(drawn(one, picture((75, 50)), seed), drawn(other, picture((75, 50)), seed)) for seed in range(20))
+    assert all(
+        torch.equal(drawn(one, random_image((75, 50)), seed), drawn(other, random_image((75, 50)), seed)) for seed in range(20)
+    )
 
 
 @pytest.mark.parametrize(
@@ -116,39 +120,39 @@ def test_the_configuration_is_the_published_recipe():
 )
 def test_every_setting_shows_in_twenty_draws(other):
     """Or the comparison with timm could not see it."""
-    one, changed, image = ours(**PUBLISHED), ours(**PUBLISHED | other), picture((75, 50))
+    one, changed, image = ours(**PUBLISHED), ours(**PUBLISHED | other), random_image((75, 50))
     assert not all(torch.equal(drawn(one, image, seed), drawn(changed, image, seed)) for seed in range(20))
 
 
 @pytest.mark.parametrize("policy", ["rand-m10-inc1", "augmix-m10-w3"])
-def test_the_strongest_magnitude_of_a_policy_gives_a_picture(policy):
+def test_the_strongest_magnitude_of_a_policy_gives_a_image(policy):
     """Where timm's own transform fails under Pillow 13."""
     transform = ours(**PUBLISHED | {"auto_augment": policy, "re_prob": 0.0})
     for seed in range(60):
-        assert drawn(transform, picture((75, 50)), seed).shape == (3, SIDE, SIDE)
+        assert drawn(transform, random_image((75, 50)), seed).shape == (3, SIDE, SIDE)
 
 
 @pytest.mark.parametrize("policy", ["rand-m10-inc1", "augmix-m10-w3"])
 def test_the_strongest_magnitude_is_timm_s(policy, posterize_of_old):
     words = PUBLISHED | {"auto_augment": policy}
-    one, other, image = ours(**words), theirs(**words), picture((75, 50))
+    one, other, image = ours(**words), theirs(**words), random_image((75, 50))
     assert all(torch.equal(drawn(one, image, seed), drawn(other, image, seed)) for seed in range(60))
 
 
 def test_where_there_is_a_policy_colour_jitter_is_unused():
-    one, other, image = ours(color_jitter=0.9), ours(color_jitter=None), picture((75, 50))
+    one, other, image = ours(color_jitter=0.9), ours(color_jitter=None), random_image((75, 50))
     assert all(torch.equal(drawn(one, image, seed), drawn(other, image, seed)) for seed in range(20))
 
 
 def test_without_a_policy_colour_jitter_works():
-    one, other, image = ours(auto_augment=None), ours(auto_augment=None, color_jitter=None), picture((75, 50))
+    one, other, image = ours(auto_augment=None), ours(auto_augment=None, color_jitter=None), random_image((75, 50))
     assert not any(torch.equal(drawn(one, image, seed), drawn(other, image, seed)) for seed in range(5))
 
 
 @pytest.mark.parametrize("strength", [None, 0, 0.0])
 def test_no_policy_and_no_jitter_is_a_crop_alone(strength):
     transform = ours(auto_augment=None, color_jitter=strength, re_prob=0, hflip=0, scale=(1, 1), ratio=(1, 1))
-    image = picture((SIDE, SIDE))
+    image = random_image((SIDE, SIDE))
     expected = Preprocessing.checked((SIDE, SIDE), 3, 1.0, "bicubic", MEAN, STD).for_evaluation()(image)
     assert torch.equal(drawn(transform, image, 0), expected)
 
@@ -156,8 +160,8 @@ def test_no_policy_and_no_jitter_is_a_crop_alone(strength):
 def test_a_grey_network_is_given_one_channel():
     augment = TimmAugment(img_size=SIDE, mean=(0.5,))
     preprocessing = Preprocessing.checked((SIDE, SIDE), 1, 0.9, "bicubic", (0.5,), (0.25,))
-    transform = preprocessing.for_training(augment.picture, augment.tensor)
-    assert {drawn(transform, picture((75, 50)), seed).shape for seed in range(20)} == {(1, SIDE, SIDE)}
+    transform = preprocessing.for_training(augment.image, augment.tensor)
+    assert {drawn(transform, random_image((75, 50)), seed).shape for seed in range(20)} == {(1, SIDE, SIDE)}
 
 
 @pytest.mark.parametrize(
@@ -193,4 +197,4 @@ def test_a_value_that_cannot_be_is_refused_by_name(wrong, message):
 def test_a_policy_that_timm_does_not_know_is_refused_by_name(policy):
     augment = TimmAugment(img_size=SIDE, mean=MEAN, auto_augment=policy)
     with pytest.raises(UserError, match=rf"augment\.auto_augment={policy} is no policy"):
-        augment.picture  # noqa: B018
+        augment.image  # noqa: B018

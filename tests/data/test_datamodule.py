@@ -1,4 +1,4 @@
-"""Batches: reproducible augmentation, unreadable pictures, and the statistics of a set."""
+"""Batches: reproducible augmentation, unreadable images, and the statistics of a set."""
 
 import random
 from types import SimpleNamespace
@@ -10,8 +10,8 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import v2
 
-from swin_lab.data import Folder, ImageData, Loading, Synthetic, channel_statistics, fingerprint
-from swin_lab.data.pictures import ArrayPictures
+from swin_lab.data import Folder, ImageData, LoaderConfig, Synthetic, channel_statistics, fingerprint
+from swin_lab.data.images import ArrayImages
 from swin_lab.errors import UserError
 
 TO_TENSOR = v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
@@ -20,26 +20,26 @@ TO_TENSOR = v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
 class Jitter(nn.Module):
     """An augmentation that leaves nothing but torch's random numbers."""
 
-    def forward(self, picture):
+    def forward(self, image):
         return torch.rand(3, 4, 4)
 
 
 class DieOfTheStandardLibrary(nn.Module):
     """An augmentation that draws from `random` and numpy, as timm's RandAugment and random erasing do."""
 
-    def forward(self, picture):
+    def forward(self, image):
         return torch.tensor([random.random(), np.random.rand()]).reshape(1, 1, 2)
 
 
 def image_data(source, train=TO_TENSOR, *, seed=0, rank=0, world_size=1, device_batch=2, **loading):
-    how = Loading(**{"num_workers": 0} | loading)
+    how = LoaderConfig(**{"num_workers": 0} | loading)
     data = ImageData(source, train, TO_TENSOR, global_batch=4, device_batch=device_batch, seed=seed, loading=how)
     data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, num_devices=1, training=True)
     return data
 
 
 def delivered(data):
-    """What the validation pictures become in the main process."""
+    """What the validation images become in the main process."""
     batches = list(data.val_dataloader())  # to the end and let go, so that no worker is waited for
     return [data.on_before_batch_transfer(batch, 0) for batch in batches]
 
@@ -61,10 +61,10 @@ def test_an_epoch_is_whole_global_batches(source):
     assert [len(batch.labels) for batch in data.train_dataloader()] == [2, 2, 2, 2]
 
 
-def test_an_evaluation_delivers_every_picture_with_its_label_in_order(source):
+def test_an_evaluation_delivers_every_image_with_its_label_in_order(source):
     data = image_data(source)
     batches = delivered(data)
-    expected = torch.stack([TO_TENSOR(source.val.picture(i)) for i in range(5)])
+    expected = torch.stack([TO_TENSOR(source.val.image(i)) for i in range(5)])
     assert torch.equal(torch.cat([images for images, _, _ in batches]), expected)
     assert torch.cat([labels for _, labels, _ in batches]).tolist() == source.val.labels.tolist()
     assert torch.cat([numbers for _, _, numbers in batches]).tolist() == list(range(5))
@@ -96,7 +96,7 @@ def test_augmentation_is_another_one_for_another_seed(source):
     assert not of_each_seed[0] & of_each_seed[1]
 
 
-def test_every_picture_has_its_own_augmentation(source):
+def test_every_image_has_its_own_augmentation(source):
     assert len({row.numpy().tobytes() for row in epoch(image_data(source, Jitter()))}) == 8
 
 
@@ -110,7 +110,7 @@ def test_the_random_numbers_of_the_main_process_are_not_touched_by_augmentation(
 
 @pytest.fixture
 def damaged(tmp_path):
-    """Eight training pictures, of which one is a cut JPEG and one is text; two validation pictures, one of them cut."""
+    """Eight training images, of which one is a cut JPEG and one is text; two validation images, one of them cut."""
     for part, names in (("train", "abcd"), ("val", "a")):
         for label in ("x", "y"):
             (tmp_path / part / label).mkdir(parents=True)
@@ -119,12 +119,12 @@ def damaged(tmp_path):
     for cut in ("train/x/b.jpg", "val/y/a.jpg"):
         content = (tmp_path / cut).read_bytes()
         (tmp_path / cut).write_bytes(content[: len(content) // 2])
-    (tmp_path / "train/y/c.jpg").write_text("no picture")
+    (tmp_path / "train/y/c.jpg").write_text("no image")
     return Folder(str(tmp_path)), tmp_path
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_unreadable_picture_stops_the_run_and_is_named(damaged, workers):
+def test_an_unreadable_image_stops_the_run_and_is_named(damaged, workers):
     source, root = damaged
     data = image_data(source, num_workers=workers)
     with pytest.raises(UserError, match=str(root / "val/y/a.jpg")) as raised:
@@ -134,7 +134,7 @@ def test_an_unreadable_picture_stops_the_run_and_is_named(damaged, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_skipping_leaves_unreadable_pictures_out_and_keeps_the_rest(damaged, workers):
+def test_skipping_leaves_unreadable_images_out_and_keeps_the_rest(damaged, workers):
     source, _ = damaged
     data = image_data(source, num_workers=workers, on_error="skip")
     images, labels, numbers = delivered(data)[0]
@@ -143,7 +143,7 @@ def test_skipping_leaves_unreadable_pictures_out_and_keeps_the_rest(damaged, wor
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_skipped_pictures_are_counted_over_both_sets(damaged, workers):
+def test_skipped_images_are_counted_over_both_sets(damaged, workers):
     source, root = damaged
     data = image_data(source, num_workers=workers, on_error="skip", device_batch=4)
     for number in range(3):
@@ -154,7 +154,7 @@ def test_skipped_pictures_are_counted_over_both_sets(damaged, workers):
     assert len(data.skipped_everywhere()) == 3
 
 
-def test_a_skipped_picture_is_named_once_and_not_in_every_epoch(damaged, monkeypatch):
+def test_a_skipped_image_is_named_once_and_not_in_every_epoch(damaged, monkeypatch):
     source, root = damaged
     said = []
     monkeypatch.setattr("swin_lab.data.datamodule.log.warning", lambda text, line: said.append(text % line))
@@ -182,40 +182,40 @@ def test_a_batch_of_nothing_readable_stops_the_run(damaged, on_error):
 def test_loading_refuses_what_it_cannot_do(wrong):
     name, value = next(iter(wrong.items()))
     with pytest.raises(UserError, match=rf"data\.{name}={value}"):
-        Loading(**wrong)
+        LoaderConfig(**wrong)
 
 
-def chance_pictures(count=12):
+def chance_images(count=12):
     images = np.random.default_rng(0).integers(0, 256, (count, 6, 5, 3), dtype=np.uint8) // [1, 2, 4]
-    return ArrayPictures(images.astype(np.uint8), np.arange(count) % 3, "chance")
+    return ArrayImages(images.astype(np.uint8), np.arange(count) % 3, "chance")
 
 
 def test_channel_statistics_are_those_of_all_pixels():
-    pictures = chance_pictures()
-    mean, std = channel_statistics(pictures)
-    pixels = pictures.images.reshape(-1, 3) / 255
+    images = chance_images()
+    mean, std = channel_statistics(images)
+    pixels = images.images.reshape(-1, 3) / 255
     assert np.allclose(mean, pixels.mean(axis=0), atol=5e-5)  # they are rounded to four digits
     assert np.allclose(std, pixels.std(axis=0), atol=5e-5)
 
 
-def test_channel_statistics_of_a_large_set_are_those_of_evenly_spaced_pictures():
-    pictures = chance_pictures(9)
-    chosen = pictures.images[[0, 4, 8]].reshape(-1, 3) / 255
-    assert np.allclose(channel_statistics(pictures, limit=3)[0], chosen.mean(axis=0), atol=5e-5)
+def test_channel_statistics_of_a_large_set_are_those_of_evenly_spaced_images():
+    images = chance_images(9)
+    chosen = images.images[[0, 4, 8]].reshape(-1, 3) / 255
+    assert np.allclose(channel_statistics(images, limit=3)[0], chosen.mean(axis=0), atol=5e-5)
 
 
-def test_channel_statistics_leave_unreadable_pictures_out(damaged):
+def test_channel_statistics_leave_unreadable_images_out(damaged):
     source, _ = damaged
-    red = np.asarray(source.val.picture(0)).reshape(-1, 3).mean(axis=0) / 255
+    red = np.asarray(source.val.image(0)).reshape(-1, 3).mean(axis=0) / 255
     assert np.allclose(channel_statistics(source.train)[0], red, atol=5e-5)
 
 
-def test_pictures_of_one_colour_have_a_deviation_above_zero():
-    pictures = ArrayPictures(np.full((2, 4, 4, 3), 7, dtype=np.uint8), np.zeros(2, dtype=int), "plain")
-    assert min(channel_statistics(pictures)[1]) > 0
+def test_images_of_one_colour_have_a_deviation_above_zero():
+    images = ArrayImages(np.full((2, 4, 4, 3), 7, dtype=np.uint8), np.zeros(2, dtype=int), "plain")
+    assert min(channel_statistics(images)[1]) > 0
 
 
-def test_a_set_without_a_readable_picture_has_no_statistics(damaged):
+def test_a_set_without_a_readable_image_has_no_statistics(damaged):
     source, root = damaged
     (root / "val/x/a.jpg").write_bytes(b"")
     with pytest.raises(UserError, match=str(root / "val/x/a.jpg")):
@@ -223,13 +223,13 @@ def test_a_set_without_a_readable_picture_has_no_statistics(damaged):
 
 
 def test_the_same_labels_and_order_have_the_same_fingerprint():
-    assert fingerprint(chance_pictures()) == fingerprint(chance_pictures())
+    assert fingerprint(chance_images()) == fingerprint(chance_images())
 
 
 def test_other_labels_have_another_fingerprint():
-    other = chance_pictures()
+    other = chance_images()
     other.labels = other.labels[::-1]
-    assert fingerprint(other) != fingerprint(chance_pictures())
+    assert fingerprint(other) != fingerprint(chance_images())
 
 
 def test_a_fingerprint_does_not_depend_on_where_the_folder_is(damaged):
@@ -240,10 +240,10 @@ def test_a_fingerprint_does_not_depend_on_where_the_folder_is(damaged):
 
 
 def test_another_order_of_the_files_has_another_fingerprint(damaged):
-    pictures = damaged[0].train
-    swapped = pictures.part(np.array([1, 0, 2, 3, 4, 5, 6, 7]))
-    assert (swapped.labels == pictures.labels).all()
-    assert fingerprint(swapped) != fingerprint(pictures)
+    images = damaged[0].train
+    swapped = images.part(np.array([1, 0, 2, 3, 4, 5, 6, 7]))
+    assert (swapped.labels == images.labels).all()
+    assert fingerprint(swapped) != fingerprint(images)
 
 
 @pytest.mark.parametrize(
@@ -275,23 +275,23 @@ def test_workers_that_are_asked_for_are_given(source):
     ("wrong", "message"),
     [
         ({"repeats": 0}, r"data\.repeats=0"),
-        ({"decoded_mib": -1}, r"data\.decoded_mib=-1"),
+        ({"cache_mib": -1}, r"data\.cache_mib=-1"),
         ({"repeats": 1.5}, r"data\.repeats=1\.5"),
     ],
 )
 def test_a_count_that_cannot_be_is_refused_by_name(wrong, message):
     with pytest.raises(UserError, match=message):
-        Loading(**wrong)
+        LoaderConfig(**wrong)
 
 
 def test_the_loader_knows_how_long_it_was_waited_for_but_for_the_first_batch(source, monkeypatch):
-    """On a clock that goes on by a second with every picture that is read: batches of two, four in an epoch."""
+    """On a clock that goes on by a second with every image that is read: batches of two, four in an epoch."""
     read = []
     monkeypatch.setattr("swin_lab.data.datamodule.perf_counter", lambda: float(len(read)))
 
-    def slow(picture):
-        read.append(picture)
-        return TO_TENSOR(picture)
+    def slow(image):
+        read.append(image)
+        return TO_TENSOR(image)
 
     data = image_data(source, slow)
     assert data.seconds_waited == 0

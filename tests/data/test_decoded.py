@@ -7,7 +7,7 @@ from PIL import Image
 from test_datamodule import delivered, epoch, image_data
 
 from swin_lab.data import Folder, Synthetic
-from swin_lab.data.pictures import ArrayPictures, decoded, fingerprint
+from swin_lab.data.images import ArrayImages, cached_in_memory, fingerprint
 
 
 @pytest.fixture
@@ -15,100 +15,100 @@ def folder(tmp_path):
     return plant_folders(tmp_path)
 
 
-class CountedPictures:
-    """Pictures of a given (width, height) that count how often they are looked at."""
+class CountedImages:
+    """Images of a given (width, height) that count how often they are looked at."""
 
     def __init__(self, count, size):
         self.labels = np.zeros(count, dtype=np.int64)
         self.size = size
         self.looks = 0
 
-    def picture(self, index):
+    def image(self, index):
         self.looks += 1
         return Image.new("RGB", self.size, (index, 0, 0))
 
     def name(self, index):
-        return f"picture {index}"
+        return f"image {index}"
 
 
-def test_pictures_and_labels_stay_the_same(folder):
-    held = decoded(folder.train, 1)
-    assert isinstance(held, ArrayPictures)
+def test_images_and_labels_stay_the_same(folder):
+    held = cached_in_memory(folder.train, 1)
+    assert isinstance(held, ArrayImages)
     assert same(held, folder.train)
 
 
 def test_names_stay_the_same(folder):
-    held = decoded(folder.train, 1)
+    held = cached_in_memory(folder.train, 1)
     assert [held.name(i) for i in range(9)] == [folder.train.name(i) for i in range(9)]
 
 
 def test_a_set_stays_the_same_by_its_fingerprint(folder):
-    assert fingerprint(decoded(folder.train, 1)) == fingerprint(folder.train)
+    assert fingerprint(cached_in_memory(folder.train, 1)) == fingerprint(folder.train)
 
 
-def test_a_picture_is_decoded_once_however_often_it_is_seen():
-    pictures = CountedPictures(3, (4, 4))
-    held = decoded(pictures, 1)
-    after = pictures.looks
+def test_a_image_is_decoded_once_however_often_it_is_seen():
+    images = CountedImages(3, (4, 4))
+    held = cached_in_memory(images, 1)
+    after = images.looks
     for _ in range(3):
-        assert [held.picture(i).getpixel((0, 0))[0] for i in range(3)] == [0, 1, 2]
-    assert pictures.looks == after
+        assert [held.image(i).getpixel((0, 0))[0] for i in range(3)] == [0, 1, 2]
+    assert images.looks == after
 
 
 def test_files_are_not_needed_any_more(folder, tmp_path):
-    held = decoded(folder.train, 1)
+    held = cached_in_memory(folder.train, 1)
     for file in tmp_path.rglob("*.jpg"):
         file.unlink()
-    assert held.picture(3).size == (6, 4)
+    assert held.image(3).size == (6, 4)
 
 
 @pytest.mark.parametrize("place", [0, 4, 8])
-def test_pictures_of_several_sizes_stay_on_the_disk(folder, place):
+def test_images_of_several_sizes_stay_on_the_disk(folder, place):
     Image.new("RGB", (4, 6)).save(folder.train.name(place))  # as many pixels, but upright
-    assert decoded(folder.train, 1) is folder.train
+    assert cached_in_memory(folder.train, 1) is folder.train
 
 
 @pytest.mark.parametrize("place", [0, 4, 8])
-def test_a_set_with_an_unreadable_picture_stays_on_the_disk(folder, place, tmp_path):
+def test_a_set_with_an_unreadable_image_stays_on_the_disk(folder, place, tmp_path):
     file = tmp_path / "train" / folder.train.files[place]
     file.write_bytes(file.read_bytes()[:100])
-    assert decoded(folder.train, 1) is folder.train
+    assert cached_in_memory(folder.train, 1) is folder.train
 
 
-def test_pictures_that_just_fit_are_held():
-    assert isinstance(decoded(CountedPictures(4, (512, 512)), 3), ArrayPictures)  # 4 * 512 * 512 * 3 bytes are 3 MiB
+def test_images_that_just_fit_are_held():
+    assert isinstance(cached_in_memory(CountedImages(4, (512, 512)), 3), ArrayImages)  # 4 * 512 * 512 * 3 bytes are 3 MiB
 
 
-def test_pictures_above_the_limit_stay_on_the_disk_and_are_not_all_looked_at():
-    pictures = CountedPictures(5, (512, 512))
-    assert decoded(pictures, 3) is pictures
-    assert pictures.looks == 1
+def test_images_above_the_limit_stay_on_the_disk_and_are_not_all_looked_at():
+    images = CountedImages(5, (512, 512))
+    assert cached_in_memory(images, 3) is images
+    assert images.looks == 1
 
 
 def test_a_limit_of_zero_holds_nothing(folder):
-    assert decoded(folder.train, 0) is folder.train
+    assert cached_in_memory(folder.train, 0) is folder.train
 
 
-def test_pictures_in_memory_are_left_as_they_are():
+def test_images_in_memory_are_left_as_they_are():
     train = Synthetic(num_classes=2, train_images=4, val_images=2, img_size=4).train
-    assert decoded(train, 1) is train
+    assert cached_in_memory(train, 1) is train
 
 
-def test_a_set_without_pictures_is_left_as_it_is():
-    pictures = CountedPictures(0, (4, 4))
-    assert decoded(pictures, 1) is pictures
+def test_a_set_without_images_is_left_as_it_is():
+    images = CountedImages(0, (4, 4))
+    assert cached_in_memory(images, 1) is images
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_run_sees_the_same_pictures_decoded_and_from_the_disk(folder, workers):
-    for pictures in (epoch, lambda data: delivered(data)[0][0]):
-        held, read = (pictures(image_data(folder, num_workers=workers, decoded_mib=mib)) for mib in (512, 0))
+def test_a_run_sees_the_same_images_decoded_and_from_the_disk(folder, workers):
+    for images in (epoch, lambda data: delivered(data)[0][0]):
+        held, read = (images(image_data(folder, num_workers=workers, cache_mib=mib)) for mib in (512, 0))
         assert held.equal(read)
 
 
-def test_pictures_from_png_files_with_transparency_are_held_as_they_are_seen(tmp_path):
+def test_images_from_png_files_with_transparency_are_held_as_they_are_seen(tmp_path):
     for name in "ab":
         (tmp_path / "train" / name).mkdir(parents=True)
         Image.new("RGBA", (2, 2), (0, 0, 0, 0)).save(tmp_path / "train" / name / "1.png")
     train = Folder(str(tmp_path / "train"), val_only=True).val
-    assert np.unique(np.asarray(decoded(train, 1).picture(0))).tolist() == [255]
+    assert np.unique(np.asarray(cached_in_memory(train, 1).image(0))).tolist() == [255]

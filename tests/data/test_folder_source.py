@@ -11,7 +11,7 @@ from swin_lab.errors import UserError
 
 
 def plant(tree, classes, count=4, suffix=".png"):
-    """`count` pictures in a folder of each class."""
+    """`count` images in a folder of each class."""
     for name in classes:
         (tree / name).mkdir(parents=True)
         for i in range(count):
@@ -19,8 +19,8 @@ def plant(tree, classes, count=4, suffix=".png"):
     return tree
 
 
-def names(pictures):
-    return [Path(pictures.name(i)).name for i in range(len(pictures.labels))]
+def names(images):
+    return [Path(images.name(i)).name for i in range(len(images.labels))]
 
 
 @pytest.fixture
@@ -34,10 +34,10 @@ def test_classes_are_the_sorted_names_of_the_training_folders(both):
     assert Folder(str(both)).class_names == ["ant", "bee", "cat"]
 
 
-def test_every_picture_has_the_label_of_its_folder(both):
+def test_every_image_has_the_label_of_its_folder(both):
     source = Folder(str(both))
-    for pictures in (source.train, source.val):
-        assert [source.class_names[label] for label in pictures.labels] == [name.split("_")[0] for name in names(pictures)]
+    for images in (source.train, source.val):
+        assert [source.class_names[label] for label in images.labels] == [name.split("_")[0] for name in names(images)]
 
 
 def test_train_and_val_folders_are_used_as_they_are(both):
@@ -46,9 +46,9 @@ def test_train_and_val_folders_are_used_as_they_are(both):
     assert all(Path(source.val.name(i)).is_relative_to(both / "val") for i in range(6))
 
 
-def test_a_picture_is_decoded_by_index_and_named_by_its_path(both):
+def test_a_image_is_decoded_by_index_and_named_by_its_path(both):
     source = Folder(str(both))
-    assert source.train.picture(2).getpixel((0, 0)) == (2, 0, 0)
+    assert source.train.image(2).getpixel((0, 0)) == (2, 0, 0)
     assert source.train.name(2) == str(both / "train" / "ant" / "ant_2.png")
 
 
@@ -70,15 +70,15 @@ def test_one_tree_is_split_by_the_fraction_class_by_class(tmp_path):
     assert np.bincount(source.val.labels).tolist() == [3, 3, 3]
 
 
-def test_a_split_tree_loses_no_picture_and_repeats_none(tmp_path):
+def test_a_split_tree_loses_no_image_and_repeats_none(tmp_path):
     source = Folder(str(plant(tmp_path / "tree", "abc", count=10)), val_fraction=0.3)
     assert sorted(names(source.train) + names(source.val)) == sorted(f"{name}_{i}.png" for name in "abc" for i in range(10))
 
 
 def test_labels_stay_with_their_files_in_a_split_tree(tmp_path):
     source = Folder(str(plant(tmp_path / "tree", "abc", count=10)), val_fraction=0.3)
-    for pictures in (source.train, source.val):
-        assert ["abc"[label] for label in pictures.labels] == [name[0] for name in names(pictures)]
+    for images in (source.train, source.val):
+        assert ["abc"[label] for label in images.labels] == [name[0] for name in names(images)]
 
 
 def test_the_split_seed_alone_decides_the_split(tmp_path):
@@ -102,20 +102,20 @@ def test_hidden_folders_inside_a_class_are_ignored(both):
     assert len(Folder(str(both)).train.labels) == 9
 
 
-def test_pictures_in_folders_below_a_class_belong_to_it(both):
+def test_images_in_folders_below_a_class_belong_to_it(both):
     plant(both / "train" / "bee", ["morning"], count=2)
     source = Folder(str(both))
     assert np.bincount(source.train.labels).tolist() == [3, 5, 3]
 
 
 @pytest.mark.parametrize("suffix", [".JPG", ".jpeg", ".webp", ".bmp", ".tif"])
-def test_pictures_of_many_kinds_and_spellings_are_found(tmp_path, suffix):
+def test_images_of_many_kinds_and_spellings_are_found(tmp_path, suffix):
     plant(tmp_path / "train", "ab", suffix=suffix)
     plant(tmp_path / "val", "ab", suffix=suffix)
     assert len(Folder(str(tmp_path)).train.labels) == 8
 
 
-def test_files_that_are_no_pictures_are_ignored(both):
+def test_files_that_are_no_images_are_ignored(both):
     (both / "train" / "ant" / "notes.txt").write_text("a note")
     (both / "train" / "LICENSE").write_text("free")
     assert len(Folder(str(both)).train.labels) == 9
@@ -123,22 +123,22 @@ def test_files_that_are_no_pictures_are_ignored(both):
 
 def test_a_missing_root_is_named_as_given_and_in_full(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"data\.root=pictures") as raised:
-        Folder("pictures")
-    assert str(tmp_path / "pictures") in str(raised.value)
+    with pytest.raises(UserError, match=r"data\.root=images") as raised:
+        Folder("images")
+    assert str(tmp_path / "images") in str(raised.value)
 
 
-def test_pictures_without_class_folders_are_counted_and_explained(tmp_path):
+def test_images_without_class_folders_are_counted_and_explained(tmp_path):
     for i in range(3):
         Image.new("RGB", (2, 2)).save(tmp_path / f"{i}.png")
-    with pytest.raises(UserError, match="3 pictures and no class folders"):
+    with pytest.raises(UserError, match="3 images and no class folders"):
         Folder(str(tmp_path))
 
 
-def test_a_class_folder_without_pictures_is_named(both):
+def test_a_class_folder_without_images_is_named(both):
     (both / "train" / "dog").mkdir()
     (both / "val" / "dog").mkdir()
-    with pytest.raises(UserError, match=f"{both / 'train' / 'dog'} holds no pictures"):
+    with pytest.raises(UserError, match=f"{both / 'train' / 'dog'} holds no images"):
         Folder(str(both))
 
 
@@ -166,8 +166,8 @@ def test_train_without_val_says_how_to_split(tmp_path):
         Folder(str(tmp_path))
 
 
-def test_one_picture_per_class_cannot_be_split_and_the_message_says_what_to_do(tmp_path):
-    with pytest.raises(UserError, match="more pictures per class"):
+def test_one_image_per_class_cannot_be_split_and_the_message_says_what_to_do(tmp_path):
+    with pytest.raises(UserError, match="more images per class"):
         Folder(str(plant(tmp_path / "tree", "abc", count=1)), val_fraction=0.5)
 
 

@@ -14,31 +14,31 @@ from swin_lab.data import ImageNet
 from swin_lab.errors import UserError
 
 IDS = list(ImageNetInfo("imagenet-1k").label_names())
-PICTURE = jpeg(0)
+IMAGE = jpeg(0)
 LISTS = ("ILSVRC2011fall_whole_map_train.txt", "ILSVRC2011fall_whole_map_val.txt")
 LAYOUTS = ["folder", "zip", "list", "parquet", "shards"]
 SPLITS = ("train", "val")
 
 
 def plant_tree(tree, names):
-    """A folder with one picture for each class."""
+    """A folder with one image for each class."""
     tree.mkdir(parents=True, exist_ok=True)
     for name in names:
         (tree / name).mkdir()
-        (tree / name / "1.JPEG").write_bytes(PICTURE)
+        (tree / name / "1.JPEG").write_bytes(IMAGE)
 
 
 def plant_parquet(root, names):
     """One row per class, in the order of the names that the metadata has."""
     features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": names}}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-    table = pa.table({"image": pa.array([PICTURE] * len(names), pa.binary()), "label": np.arange(len(names))})
+    table = pa.table({"image": pa.array([IMAGE] * len(names), pa.binary()), "label": np.arange(len(names))})
     for split in SPLITS:
         pq.write_table(table.replace_schema_metadata(metadata), root / f"{split}.parquet")
 
 
 def plant(root, layout, names):
-    """One training and one validation picture of each class."""
+    """One training and one validation image of each class."""
     root.mkdir(exist_ok=True)
     lines = "".join(f"{name}/1.JPEG\t{label}\n" for label, name in enumerate(names))
     if layout == "folder":
@@ -48,7 +48,7 @@ def plant(root, layout, names):
         for split in SPLITS:
             with ZipFile(root / f"{split}.zip", "w") as archive:
                 for name in names:
-                    archive.writestr(f"{name}/1.JPEG", PICTURE)
+                    archive.writestr(f"{name}/1.JPEG", IMAGE)
             (root / f"{split}_map.txt").write_text(lines)
     elif layout == "list":
         for file in LISTS:
@@ -58,7 +58,7 @@ def plant(root, layout, names):
         plant_parquet(root, names)
     else:
         for split in SPLITS:
-            write_shards(root, split, [(f"{label:09d}", label, PICTURE) for label in range(len(names))])
+            write_shards(root, split, [(f"{label:09d}", label, IMAGE) for label in range(len(names))])
         (root / "classes.txt").write_text("\n".join(names))
     return root
 
@@ -87,9 +87,9 @@ def test_a_layout_is_found_by_itself_and_read(planted, layout):
     source = imagenet(planted[layout])
     assert source.layout == layout
     assert source.class_names == IDS
-    for pictures in (source.train, source.val):
-        assert pictures.labels.tolist() == list(range(1000))
-        assert pictures.picture(0).size == pictures.picture(999).size == (6, 4)
+    for images in (source.train, source.val):
+        assert images.labels.tolist() == list(range(1000))
+        assert images.image(0).size == images.image(999).size == (6, 4)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -99,7 +99,7 @@ def test_a_layout_that_is_as_it_should_be_warns_of_nothing(planted, layout, said
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_an_evaluation_alone_has_no_training_pictures_and_warns_of_none(planted, layout, said):
+def test_an_evaluation_alone_has_no_training_images_and_warns_of_none(planted, layout, said):
     source = imagenet(planted[layout], val_only=True, train_images=1_281_167, val_images=1000)
     assert (len(source.train.labels), len(source.val.labels), source.class_names) == (0, 1000, IDS)
     assert said == []
@@ -229,12 +229,12 @@ def test_lists_beside_class_folders_are_read_and_not_the_folders(planted):
 
 
 @pytest.mark.parametrize("val_only", [False, True])
-def test_flat_validation_pictures_are_refused_with_the_command_that_sorts_them(tmp_path, val_only):
+def test_flat_validation_images_are_refused_with_the_command_that_sorts_them(tmp_path, val_only):
     plant_tree(tmp_path / "train", IDS[:3])
     (tmp_path / "val").mkdir()
     for number in (1, 2):
-        (tmp_path / "val" / f"ILSVRC2012_val_{number:08d}.JPEG").write_bytes(PICTURE)
-    with pytest.raises(UserError, match="val has 2 pictures and no class folders") as raised:
+        (tmp_path / "val" / f"ILSVRC2012_val_{number:08d}.JPEG").write_bytes(IMAGE)
+    with pytest.raises(UserError, match="val has 2 images and no class folders") as raised:
         imagenet(tmp_path, val_only=val_only)
     assert f"swin-lab data prepare-val {tmp_path / 'val'} --labels" in str(raised.value)
 
@@ -244,8 +244,8 @@ def test_hidden_folders_and_hidden_files_are_ignored(tmp_path):
     for place in ("train", f"train/{IDS[0]}", "val", f"val/{IDS[-1]}"):
         copies = tmp_path / place / ".ipynb_checkpoints"
         copies.mkdir()
-        (copies / "1-checkpoint.JPEG").write_bytes(PICTURE)
-        (tmp_path / place / "._1.JPEG").write_bytes(PICTURE)
+        (copies / "1-checkpoint.JPEG").write_bytes(IMAGE)
+        (tmp_path / place / "._1.JPEG").write_bytes(IMAGE)
     source = imagenet(tmp_path)
     assert (len(source.train.labels), len(source.val.labels), source.class_names) == (1000, 1000, IDS)
 
@@ -264,7 +264,7 @@ def test_a_training_class_that_the_validation_lacks_is_named(tmp_path):
         imagenet(tmp_path)
 
 
-def test_labels_of_validation_pictures_are_indices_into_the_training_classes(planted):
+def test_labels_of_validation_images_are_indices_into_the_training_classes(planted):
     source = imagenet(planted["folder"])
     folders = [source.val.name(i).split("/")[-2] for i in range(1000)]
     assert [source.class_names[label] for label in source.val.labels] == folders
@@ -272,7 +272,7 @@ def test_labels_of_validation_pictures_are_indices_into_the_training_classes(pla
 
 def test_a_class_without_training_images_is_named(tmp_path, said):
     for split, present in (("train", [0, 2]), ("val", [0, 1, 2])):
-        write_shards(tmp_path, split, [(f"{label:09d}", label, PICTURE) for label in present])
+        write_shards(tmp_path, split, [(f"{label:09d}", label, IMAGE) for label in present])
     (tmp_path / "classes.txt").write_text("\n".join(IDS[:3]))
     imagenet(tmp_path)
     assert said == [f"class 1 ({IDS[1]}) has no training images"]

@@ -1,4 +1,4 @@
-"""Parquet files that stay on the disk, and data sets of the Hugging Face hub: the same pictures as from memory."""
+"""Parquet files that stay on the disk, and data sets of the Hugging Face hub: the same images as from memory."""
 
 from io import BytesIO
 from pathlib import Path
@@ -11,11 +11,11 @@ import torch
 from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from layouts import jpeg, loaded, pixels, same
 from PIL import Image
-from test_parquet_source import PICTURE, features
+from test_parquet_source import IMAGE, features
 
 from swin_lab.data import Parquet
-from swin_lab.data.pictures import UNREADABLE
-from swin_lab.data.sources.row_groups import RowGroupPictures
+from swin_lab.data.images import UNREADABLE
+from swin_lab.data.sources.row_groups import RowGroupImages
 from swin_lab.errors import UserError
 
 
@@ -26,10 +26,10 @@ class ProxyError(Exception):
 HUB = "hf://datasets/ants/and-bees"
 
 
-def save(file, labels, first=0, row_group_size=2, pictures=None):
-    """Pictures of noise, numbered on from `first`."""
-    cells = [{"bytes": jpeg(first + i), "path": f"{i}.jpg"} for i in range(len(labels))] if pictures is None else pictures
-    table = pa.table({"img": pa.array(cells, PICTURE), "label": pa.array(labels, pa.int64())})
+def save(file, labels, first=0, row_group_size=2, images=None):
+    """Images of noise, numbered on from `first`."""
+    cells = [{"bytes": jpeg(first + i), "path": f"{i}.jpg"} for i in range(len(labels))] if images is None else images
+    table = pa.table({"img": pa.array(cells, IMAGE), "label": pa.array(labels, pa.int64())})
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table.replace_schema_metadata(features(["ant", "bee", "cat"])), file, row_group_size=row_group_size)
 
@@ -48,22 +48,22 @@ def root(tmp_path):
     return save_all(tmp_path)
 
 
-def names(pictures):
-    return [pictures.name(i) for i in range(len(pictures.labels))]
+def names(images):
+    return [images.name(i) for i in range(len(images.labels))]
 
 
-def test_pictures_and_labels_on_the_disk_are_those_in_memory(root):
+def test_images_and_labels_on_the_disk_are_those_in_memory(root):
     lazy, held = Parquet(root, in_memory=False), Parquet(root, in_memory=True)
-    assert isinstance(lazy.train, RowGroupPictures)
-    assert not isinstance(held.train, RowGroupPictures)
+    assert isinstance(lazy.train, RowGroupImages)
+    assert not isinstance(held.train, RowGroupImages)
     assert same(lazy.train, held.train)
     assert same(lazy.val, held.val)
 
 
-def test_pictures_read_in_any_order_are_those_in_memory(root):
+def test_images_read_in_any_order_are_those_in_memory(root):
     lazy, held = Parquet(root, in_memory=False).train, Parquet(root, in_memory=True).train
     for i in np.random.default_rng(0).permutation(np.repeat(np.arange(10), 3)):
-        assert np.array_equal(np.asarray(lazy.picture(int(i))), np.asarray(held.picture(int(i))))
+        assert np.array_equal(np.asarray(lazy.image(int(i))), np.asarray(held.image(int(i))))
 
 
 def test_names_on_the_disk_are_those_in_memory(root):
@@ -113,7 +113,7 @@ def test_a_split_on_the_disk_is_that_in_memory(alone):
     assert (names(lazy.train), names(lazy.val)) == (names(held.train), names(held.val))
 
 
-def test_a_split_loses_no_picture_and_repeats_none(alone):
+def test_a_split_loses_no_image_and_repeats_none(alone):
     source = Parquet(alone, in_memory=False, val_fraction=0.2)
     assert len({*names(source.train), *names(source.val)}) == len(names(source.train)) + len(names(source.val)) == 30
 
@@ -140,23 +140,23 @@ def test_validation_files_alone_are_no_training_set(root, in_memory):
 
 
 def test_files_above_the_limit_stay_on_the_disk_unless_told_otherwise(root, monkeypatch):
-    monkeypatch.setattr("swin_lab.data.sources.parquet.MOST_IN_MEMORY", 1000)
-    assert isinstance(Parquet(root).train, RowGroupPictures)
-    assert not isinstance(Parquet(root, in_memory=True).train, RowGroupPictures)
+    monkeypatch.setattr("swin_lab.data.sources.parquet.MAX_IN_MEMORY", 1000)
+    assert isinstance(Parquet(root).train, RowGroupImages)
+    assert not isinstance(Parquet(root, in_memory=True).train, RowGroupImages)
 
 
 def test_files_below_the_limit_are_held_in_memory(root):
-    assert not isinstance(Parquet(root).train, RowGroupPictures)
+    assert not isinstance(Parquet(root).train, RowGroupImages)
 
 
-def test_row_groups_of_several_pictures_are_told_with_the_command_that_helps(root, monkeypatch):
+def test_row_groups_of_several_images_are_told_with_the_command_that_helps(root, monkeypatch):
     said = []
     monkeypatch.setattr("swin_lab.data.sources.parquet.log.info", lambda text, *values: said.append(text % values))
     Parquet(root, in_memory=False)
-    assert ["2 pictures per row group" in line and "swin-lab data pack" in line for line in said] == [True, True]
+    assert ["2 images per row group" in line and "swin-lab data pack" in line for line in said] == [True, True]
 
 
-def test_row_groups_of_one_picture_need_no_note(tmp_path, monkeypatch):
+def test_row_groups_of_one_image_need_no_note(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr("swin_lab.data.sources.parquet.log.info", lambda text, *values: said.append(text % values))
     for name in ("train", "val"):
@@ -165,7 +165,7 @@ def test_row_groups_of_one_picture_need_no_note(tmp_path, monkeypatch):
     assert said == []
 
 
-def test_two_workers_read_the_pictures_that_one_process_reads(root):
+def test_two_workers_read_the_images_that_one_process_reads(root):
     train = Parquet(root, in_memory=False).train
     pixels(train)  # so that this process has read with Arrow's threads before it forks
     assert torch.equal(loaded(train, workers=2), loaded(train, workers=0))
@@ -185,7 +185,7 @@ def test_rows_without_a_label_are_counted(root):
 
 def test_a_file_without_the_columns_of_the_first_is_named(root):
     file = Path(root) / "train-00002-of-00003.parquet"
-    pq.write_table(pa.table({"img": pa.array([], PICTURE)}), file)
+    pq.write_table(pa.table({"img": pa.array([], IMAGE)}), file)
     with pytest.raises(UserError, match=f"{file} has no column 'label'"):
         Parquet(root, in_memory=False)
 
@@ -216,22 +216,22 @@ def test_damaged_labels_are_refused_by_the_name_of_the_file(root, in_memory):
         Parquet(root, in_memory=in_memory)
 
 
-def test_a_damaged_row_group_is_unreadable_pictures_and_the_others_are_read(root):
+def test_a_damaged_row_group_is_unreadable_images_and_the_others_are_read(root):
     file = Path(root) / "train-00000-of-00003.parquet"
     overwrite(file, "img.bytes")
     train = Parquet(root, in_memory=False).train
     with pytest.raises(UNREADABLE):
-        train.picture(0)
-    assert train.picture(2).size == (6, 4)
+        train.image(0)
+    assert train.image(2).size == (6, 4)
 
 
 @pytest.mark.parametrize("value", [None, {"bytes": None, "path": "elsewhere.png"}], ids=["null", "only-a-path"])
-def test_a_row_without_bytes_is_an_unreadable_picture(root, value):
-    save(Path(root) / "val-00001-of-00002.parquet", [0, 0], pictures=[value, {"bytes": jpeg(1), "path": None}])
+def test_a_row_without_bytes_is_an_unreadable_image(root, value):
+    save(Path(root) / "val-00001-of-00002.parquet", [0, 0], images=[value, {"bytes": jpeg(1), "path": None}])
     val = Parquet(root, in_memory=False).val
     with pytest.raises(UNREADABLE):
-        val.picture(3)
-    assert val.picture(4).size == (6, 4)
+        val.image(3)
+    assert val.image(4).size == (6, 4)
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
@@ -298,10 +298,10 @@ def test_a_data_set_of_the_hub_without_parquet_files_is_told(tmp_path, hub):
         Parquet(HUB)
 
 
-def test_a_picture_of_the_hub_is_decoded_like_any_other(tmp_path, hub):
+def test_a_image_of_the_hub_is_decoded_like_any_other(tmp_path, hub):
     buffer = BytesIO()
     Image.new("L", (3, 5), 200).save(buffer, "PNG")
     for name in ("train", "val"):
-        save(tmp_path / f"{name}.parquet", [0], pictures=[{"bytes": buffer.getvalue(), "path": None}])
+        save(tmp_path / f"{name}.parquet", [0], images=[{"bytes": buffer.getvalue(), "path": None}])
     hub(str(tmp_path))
-    assert np.unique(np.asarray(Parquet(HUB, in_memory=False).val.picture(0))).tolist() == [200]
+    assert np.unique(np.asarray(Parquet(HUB, in_memory=False).val.image(0))).tolist() == [200]

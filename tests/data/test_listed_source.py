@@ -24,14 +24,14 @@ def root(tmp_path, folder):
 
 
 @pytest.mark.parametrize("as_json", [True, False], ids=["json", "text"])
-def test_pictures_and_labels_are_those_of_the_same_files_in_folders(tmp_path, folder, as_json):
+def test_images_and_labels_are_those_of_the_same_files_in_folders(tmp_path, folder, as_json):
     write_lists(tmp_path, as_json)
     listed = Listed(str(tmp_path), *LISTS)
     assert same(listed.train, folder.train)
     assert same(listed.val, folder.val)
 
 
-def test_pictures_that_no_list_names_are_not_read(root):
+def test_images_that_no_list_names_are_not_read(root):
     (root / "val.lst").write_text("val/bee/val_bee_1.jpg 1\nval/ant/val_ant_0.jpg 0\n")
     val = Listed(str(root), *LISTS).val
     assert [val.name(i) for i in range(2)] == [str(root / "val/bee/val_bee_1.jpg"), str(root / "val/ant/val_ant_0.jpg")]
@@ -47,16 +47,16 @@ def test_a_path_with_spaces_and_umlauts_is_read_up_to_the_last_space(root):
     (root / "ein Käfer.jpg").write_bytes(samples("val")[0][2])
     (root / "val.lst").write_text("ein Käfer.jpg 1\n", encoding="utf-8")
     val = Listed(str(root), *LISTS).val
-    assert val.picture(0).size == (6, 4)
+    assert val.image(0).size == (6, 4)
     assert val.name(0) == str(root / "ein Käfer.jpg")
 
 
-def test_empty_lines_are_no_pictures(root):
+def test_empty_lines_are_no_images(root):
     (root / "val.lst").write_text("\n\nval/ant/val_ant_0.jpg 0\n\n")
     assert Listed(str(root), *LISTS).val.labels.tolist() == [0]
 
 
-def test_classes_are_called_after_the_folders_of_the_training_pictures(root):
+def test_classes_are_called_after_the_folders_of_the_training_images(root):
     assert Listed(str(root), *LISTS).class_names == CLASSES
 
 
@@ -67,7 +67,7 @@ def test_a_class_index_need_not_follow_the_order_of_the_names(root):
     assert Listed(str(root), *LISTS).class_names == ["cat", "bee", "ant"]
 
 
-def test_classes_without_pictures_are_called_by_their_numbers(root):
+def test_classes_without_images_are_called_by_their_numbers(root):
     assert Listed(str(root), *LISTS, num_classes=5).class_names == [*CLASSES, "3", "4"]
 
 
@@ -77,7 +77,7 @@ def test_an_evaluation_alone_reads_no_training_list(root):
     assert (len(source.train.labels), len(source.val.labels), source.class_names) == (0, 6, CLASSES)
 
 
-def test_two_workers_read_the_pictures_that_one_process_reads(root):
+def test_two_workers_read_the_images_that_one_process_reads(root):
     train = Listed(str(root), *LISTS).train
     assert torch.equal(loaded(train, workers=2), loaded(train, workers=0))
 
@@ -100,20 +100,20 @@ def test_a_missing_folder_is_named(tmp_path):
 )
 def test_what_is_no_list_is_refused_and_told_what_a_list_is(root, text):
     (root / "val.lst").write_text(text)
-    with pytest.raises(UserError, match=r"val\.lst is no list of pictures: each line is a path and a class index"):
+    with pytest.raises(UserError, match=r"val\.lst is no list of images: each line is a path and a class index"):
         Listed(str(root), *LISTS)
 
 
 def test_a_list_that_is_no_text_is_refused(root):
     (root / "val.lst").write_bytes(samples("val")[0][2])
-    with pytest.raises(UserError, match=r"val\.lst is no list of pictures"):
+    with pytest.raises(UserError, match=r"val\.lst is no list of images"):
         Listed(str(root), *LISTS)
 
 
 @pytest.mark.parametrize("text", ["", "\n", "[]"])
-def test_a_list_without_pictures_is_refused(root, text):
+def test_a_list_without_images_is_refused(root, text):
     (root / "val.lst").write_text(text)
-    with pytest.raises(UserError, match=r"val\.lst names no pictures"):
+    with pytest.raises(UserError, match=r"val\.lst names no images"):
         Listed(str(root), *LISTS)
 
 

@@ -104,7 +104,7 @@ def test_a_forked_process_that_reads_a_list_of_strings_copies_them_which_is_why_
     assert growth_of_a_forked_process(list(many())) > 60e6
 
 
-def test_classes_are_called_after_the_folder_of_their_first_picture():
+def test_classes_are_called_after_the_folder_of_their_first_image():
     names = Names(["val/bee/1.jpg", "val/ant/1.jpg", "val/moth/2.jpg"])
     assert classes_by_folder(names, np.array([1, 0, 1]), 2) == ["ant", "bee"]
 

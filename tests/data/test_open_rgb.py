@@ -1,4 +1,4 @@
-"""Pictures of every mode that data sets hold arrive as upright RGB with the right pixels, or not at all."""
+"""Images of every mode that data sets hold arrive as upright RGB with the right pixels, or not at all."""
 
 import random
 from io import BytesIO
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swin_lab.data.pictures import UNREADABLE, open_rgb
+from swin_lab.data.images import UNREADABLE, open_rgb
 
 
 def encoded(image, kind="PNG", **options):
@@ -17,9 +17,9 @@ def encoded(image, kind="PNG", **options):
 
 
 def pixels(file):
-    picture = open_rgb(file)
-    assert picture.mode == "RGB"
-    return np.asarray(picture)
+    image = open_rgb(file)
+    assert image.mode == "RGB"
+    return np.asarray(image)
 
 
 def grey(values):
@@ -35,11 +35,11 @@ SIXTEEN_BITS = np.array([[0, 255, 256, 32768, 65535]], dtype=np.uint16)
 THEIR_HIGH_BYTES = grey([0, 0, 1, 128, 255])
 
 
-def test_an_rgb_picture_keeps_every_pixel():
+def test_an_rgb_image_keeps_every_pixel():
     assert (pixels(encoded(photograph())) == np.asarray(photograph())).all()
 
 
-def test_a_file_and_its_bytes_give_the_same_picture(tmp_path):
+def test_a_file_and_its_bytes_give_the_same_image(tmp_path):
     (tmp_path / "a.png").write_bytes(encoded(photograph()))
     assert (pixels(tmp_path / "a.png") == pixels(encoded(photograph()))).all()
 
@@ -65,7 +65,7 @@ def test_16_bit_values_held_in_32_bits_are_scaled_and_not_clipped():
     assert (pixels(tiff) == THEIR_HIGH_BYTES).all()
 
 
-def test_1_bit_pictures_become_black_and_white():
+def test_1_bit_images_become_black_and_white():
     bits = Image.fromarray(np.array([[0, 255, 255, 0]], dtype=np.uint8)).convert("1")
     assert (pixels(encoded(bits)) == grey([0, 255, 255, 0])).all()
 
@@ -115,7 +115,7 @@ STORED = {  # EXIF 2.32, tag 0x0112: how an upright array lies in a file of each
 
 @pytest.mark.parametrize("orientation", sorted(STORED))
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_a_picture_is_turned_as_its_exif_orientation_says(orientation, kind):
+def test_a_image_is_turned_as_its_exif_orientation_says(orientation, kind):
     upright = np.asarray(photograph())
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -153,8 +153,8 @@ def test_a_png_that_ends_too_early_is_unreadable():
         open_rgb(whole[: len(whole) // 2])
 
 
-@pytest.mark.parametrize("content", [b"", b"This is no picture.\n" * 100], ids=["empty", "text"])
-def test_a_file_that_is_no_picture_is_unreadable(tmp_path, content):
+@pytest.mark.parametrize("content", [b"", b"This is no image.\n" * 100], ids=["empty", "text"])
+def test_a_file_that_is_no_image_is_unreadable(tmp_path, content):
     (tmp_path / "a.jpg").write_bytes(content)
     with pytest.raises(UNREADABLE):
         open_rgb(tmp_path / "a.jpg")
@@ -165,7 +165,7 @@ def test_a_file_that_has_gone_is_unreadable(tmp_path):
         open_rgb(tmp_path / "gone.jpg")
 
 
-def test_a_picture_that_would_fill_the_memory_is_unreadable(monkeypatch):
+def test_a_image_that_would_fill_the_memory_is_unreadable(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(UNREADABLE):
         open_rgb(encoded(photograph()))
@@ -180,7 +180,7 @@ def test_no_damage_to_a_file_raises_anything_else_than_unreadable(kind):
         for _ in range(chance.choice([1, 3, 10])):
             damaged[chance.randrange(min(len(damaged), 400))] = chance.randrange(256)
         try:
-            picture = open_rgb(bytes(damaged))
+            image = open_rgb(bytes(damaged))
         except UNREADABLE:
             continue
-        assert picture.mode == "RGB"
+        assert image.mode == "RGB"

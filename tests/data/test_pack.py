@@ -1,4 +1,4 @@
-"""WebDataset shards: what is in them, that their bytes depend on the pictures alone, and that nothing is overwritten."""
+"""WebDataset shards: what is in them, that their bytes depend on the images alone, and that nothing is overwritten."""
 
 import os
 import tarfile
@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from swin_lab.data.images import ArrayImages
 from swin_lab.data.pack import pack
-from swin_lab.data.pictures import ArrayPictures
 from swin_lab.errors import UserError
 
 NAMES = ["ant", "bee", "cät"]
 
 
-class SizedPictures:
-    """Pictures of given (width, height); a size of None is a picture that cannot be read."""
+class SizedImages:
+    """Images of given (width, height); a size of None is an image that cannot be read."""
 
     def __init__(self, sizes):
         self.sizes = sizes
         self.labels = [0] * len(sizes)
 
-    def picture(self, index):
+    def image(self, index):
         if self.sizes[index] is None:
             raise OSError("image file is truncated")
         return Image.new("RGB", self.sizes[index], "red")
@@ -31,24 +31,24 @@ class SizedPictures:
         return f"tree/{index}.jpg"
 
 
-class CommentedPictures(SizedPictures):
-    """Pictures with a comment that is too long for a JPEG."""
+class CommentedImages(SizedImages):
+    """Images with a comment that is too long for a JPEG."""
 
-    def picture(self, index):
-        picture = super().picture(index)
-        picture.info["comment"] = b"x" * 70_000
-        return picture
+    def image(self, index):
+        image = super().image(index)
+        image.info["comment"] = b"x" * 70_000
+        return image
 
 
 def noise(count):
     images = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
-    return ArrayPictures(images, np.arange(count) % 3, "noise")
+    return ArrayImages(images, np.arange(count) % 3, "noise")
 
 
 def shades(count):
-    """Picture i is of the grey value 10 * i, which survives a JPEG, and of class i % 3."""
+    """Image i is of the grey value 10 * i, which survives a JPEG, and of class i % 3."""
     images = np.repeat(np.arange(count, dtype=np.uint8) * 10, 8 * 8 * 3).reshape(count, 8, 8, 3)
-    return ArrayPictures(images, np.arange(count) % 3, "shades")
+    return ArrayImages(images, np.arange(count) % 3, "shades")
 
 
 def members(shard):
@@ -65,7 +65,7 @@ def files(folder):
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def test_a_shard_holds_each_picture_and_its_class_under_one_key(tmp_path):
+def test_a_shard_holds_each_image_and_its_class_under_one_key(tmp_path):
     pack(shades(2), NAMES, tmp_path, "val", shorter_side=None)
     expected = ["000000000.jpg", "000000000.cls", "000000001.jpg", "000000001.cls"]
     assert list(members(tmp_path / "val-000000.tar")) == expected
@@ -77,9 +77,9 @@ def test_classes_are_written_as_their_index(tmp_path):
     assert [held[f"{key:09d}.cls"] for key in range(5)] == [b"0", b"1", b"2", b"0", b"1"]
 
 
-def test_pictures_keep_the_order_of_the_source(tmp_path):
+def test_images_keep_the_order_of_the_source(tmp_path):
     pack(shades(6), NAMES, tmp_path, "val", shorter_side=None)
-    assert [picture.getpixel((4, 4))[0] for picture in jpegs(tmp_path / "val-000000.tar")] == [0, 10, 20, 30, 40, 50]
+    assert [image.getpixel((4, 4))[0] for image in jpegs(tmp_path / "val-000000.tar")] == [0, 10, 20, 30, 40, 50]
 
 
 def test_the_last_shard_has_the_rest(tmp_path):
@@ -88,7 +88,7 @@ def test_the_last_shard_has_the_rest(tmp_path):
     assert counts == {"train-000000.tar": 2, "train-000001.tar": 2, "train-000002.tar": 1}
 
 
-def test_pictures_that_fill_the_shards_leave_no_empty_one(tmp_path):
+def test_images_that_fill_the_shards_leave_no_empty_one(tmp_path):
     assert pack(shades(4), NAMES, tmp_path, "train", shorter_side=None, per_shard=2) == 2
     assert len(list(tmp_path.glob("*.tar"))) == 2
 
@@ -98,33 +98,33 @@ def test_keys_go_on_from_shard_to_shard(tmp_path):
     assert list(members(tmp_path / "val-000001.tar")) == ["000000002.jpg", "000000002.cls"]
 
 
-def test_larger_pictures_are_scaled_to_the_shorter_side_in_proportion(tmp_path):
-    pack(SizedPictures([(16, 32), (24, 16), (8, 8), (4, 40)]), NAMES, tmp_path, "val", shorter_side=8)
-    assert [picture.size for picture in jpegs(tmp_path / "val-000000.tar")] == [(8, 16), (12, 8), (8, 8), (4, 40)]
+def test_larger_images_are_scaled_to_the_shorter_side_in_proportion(tmp_path):
+    pack(SizedImages([(16, 32), (24, 16), (8, 8), (4, 40)]), NAMES, tmp_path, "val", shorter_side=8)
+    assert [image.size for image in jpegs(tmp_path / "val-000000.tar")] == [(8, 16), (12, 8), (8, 8), (4, 40)]
 
 
-def test_without_a_shorter_side_pictures_keep_their_size(tmp_path):
-    pack(SizedPictures([(16, 32), (8, 8)]), NAMES, tmp_path, "val", shorter_side=None)
-    assert [picture.size for picture in jpegs(tmp_path / "val-000000.tar")] == [(16, 32), (8, 8)]
+def test_without_a_shorter_side_images_keep_their_size(tmp_path):
+    pack(SizedImages([(16, 32), (8, 8)]), NAMES, tmp_path, "val", shorter_side=None)
+    assert [image.size for image in jpegs(tmp_path / "val-000000.tar")] == [(16, 32), (8, 8)]
 
 
 def test_scaling_is_bicubic(tmp_path):
-    pictures = ArrayPictures(noise(1).images.repeat(2, axis=1).repeat(2, axis=2), np.zeros(1, dtype=int), "noise")
-    pack(pictures, NAMES, tmp_path, "val", shorter_side=8, quality=100)
+    images = ArrayImages(noise(1).images.repeat(2, axis=1).repeat(2, axis=2), np.zeros(1, dtype=int), "noise")
+    pack(images, NAMES, tmp_path, "val", shorter_side=8, quality=100)
     held = BytesIO()
-    pictures.picture(0).resize((8, 8), Image.Resampling.BICUBIC).save(held, "JPEG", quality=100)
+    images.image(0).resize((8, 8), Image.Resampling.BICUBIC).save(held, "JPEG", quality=100)
     assert members(tmp_path / "val-000000.tar")["000000000.jpg"] == held.getvalue()
 
 
 def test_the_quality_is_that_of_the_jpegs(tmp_path):
     pack(noise(1), NAMES, tmp_path, "val", shorter_side=None, quality=30)
     held = BytesIO()
-    noise(1).picture(0).save(held, "JPEG", quality=30)
+    noise(1).image(0).save(held, "JPEG", quality=30)
     assert members(tmp_path / "val-000000.tar")["000000000.jpg"] == held.getvalue()
 
 
 def test_comments_of_the_source_are_left_out(tmp_path):
-    pack(CommentedPictures([(8, 8)]), NAMES, tmp_path, "val", shorter_side=None)
+    pack(CommentedImages([(8, 8)]), NAMES, tmp_path, "val", shorter_side=None)
     assert "comment" not in jpegs(tmp_path / "val-000000.tar")[0].info
 
 
@@ -134,9 +134,9 @@ def test_classes_are_listed_by_name(tmp_path):
 
 
 def test_two_workers_write_the_bytes_of_one(tmp_path):
-    pictures = noise(100)  # more than both workers hold at a time
-    pack(pictures, NAMES, tmp_path / "one", "val", shorter_side=4, per_shard=30)
-    pack(pictures, NAMES, tmp_path / "two", "val", shorter_side=4, per_shard=30, workers=2)
+    images = noise(100)  # more than both workers hold at a time
+    pack(images, NAMES, tmp_path / "one", "val", shorter_side=4, per_shard=30)
+    pack(images, NAMES, tmp_path / "two", "val", shorter_side=4, per_shard=30, workers=2)
     assert len(files(tmp_path / "one")) == 5
     assert files(tmp_path / "two") == files(tmp_path / "one")
 
@@ -151,10 +151,10 @@ def test_members_name_no_time_and_no_user(tmp_path):
 def test_a_shard_has_its_name_only_when_it_is_whole(tmp_path):
     seen = []
 
-    class Watched(SizedPictures):
-        def picture(self, index):
+    class Watched(SizedImages):
+        def image(self, index):
             seen.append({file.name for file in tmp_path.iterdir()} - {"classes.txt"})
-            return super().picture(index)
+            return super().image(index)
 
     pack(Watched([(8, 8)] * 4), NAMES, tmp_path, "val", shorter_side=None, per_shard=2)
     assert seen[1] == {".val-000000.tar.partial"}
@@ -191,15 +191,15 @@ def test_a_folder_of_other_classes_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_unreadable_picture_is_named(tmp_path, workers):
-    pictures = SizedPictures([(8, 8), (8, 8), None])
+def test_an_unreadable_image_is_named(tmp_path, workers):
+    images = SizedImages([(8, 8), (8, 8), None])
     with pytest.raises(UserError, match=r"tree/2\.jpg cannot be packed: image file is truncated\nMend or remove it"):
-        pack(pictures, NAMES, tmp_path, "val", shorter_side=None, workers=workers)
+        pack(images, NAMES, tmp_path, "val", shorter_side=None, workers=workers)
 
 
-def test_an_unreadable_picture_leaves_whole_shards_only(tmp_path):
+def test_an_unreadable_image_leaves_whole_shards_only(tmp_path):
     with pytest.raises(UserError):
-        pack(SizedPictures([(8, 8), (8, 8), None]), NAMES, tmp_path, "val", shorter_side=None, per_shard=2)
+        pack(SizedImages([(8, 8), (8, 8), None]), NAMES, tmp_path, "val", shorter_side=None, per_shard=2)
     assert set(files(tmp_path)) == {"classes.txt", "val-000000.tar"}
     assert len(jpegs(tmp_path / "val-000000.tar")) == 2
 
@@ -228,11 +228,11 @@ def test_a_log_file_sees_no_progress(tmp_path, capsys):
         ({"split": "a/b"}, "split='a/b'"),
         ({"split": ""}, "split=''"),
         ({"class_names": ["ant", "bee"]}, "labels are 0 to 2, of 2 class names"),
-        ({"pictures": SizedPictures([])}, "no pictures to pack as val"),
+        ({"images": SizedImages([])}, "no images to pack as val"),
     ],
 )
 def test_an_argument_that_makes_no_sense_is_named_and_nothing_is_written(tmp_path, changed, said):
-    arguments = {"pictures": shades(3), "class_names": NAMES, "out": tmp_path / "out", "split": "val", "shorter_side": None}
+    arguments = {"images": shades(3), "class_names": NAMES, "out": tmp_path / "out", "split": "val", "shorter_side": None}
     with pytest.raises(UserError, match=said):
         pack(**arguments | changed)
     assert not os.path.lexists(tmp_path / "out")

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from swin_lab.data import Parquet
-from swin_lab.data.pictures import UNREADABLE
+from swin_lab.data.images import UNREADABLE
 from swin_lab.errors import UserError
 
-PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def png(shade):
@@ -28,16 +28,16 @@ def features(names):
     return {"huggingface": json.dumps({"info": {"features": columns}})}
 
 
-def save(file, labels, names=None, pictures=None, **columns):
-    """A table of pictures, each as dark as its row number, and labels."""
-    pictures = [png(i) for i in range(len(labels))] if pictures is None else pictures
-    data = {"img": pa.array(pictures, PICTURE), "label": pa.array(labels, pa.int64())}
+def save(file, labels, names=None, images=None, **columns):
+    """A table of images, each as dark as its row number, and labels."""
+    images = [png(i) for i in range(len(labels))] if images is None else images
+    data = {"img": pa.array(images, IMAGE), "label": pa.array(labels, pa.int64())}
     table = pa.table({**{name: pa.array(values) for name, values in columns.items()}, **data})
     pq.write_table(table.replace_schema_metadata(features(names)) if names else table, file)
 
 
-def shades(pictures):
-    return [pictures.picture(i).getpixel((0, 0))[0] for i in range(len(pictures.labels))]
+def shades(images):
+    return [images.image(i).getpixel((0, 0))[0] for i in range(len(images.labels))]
 
 
 @pytest.fixture
@@ -58,15 +58,15 @@ def test_files_are_read_in_order_and_labels_kept(root):
     assert source.val.labels.tolist() == [1, 0]
 
 
-def test_pictures_are_those_of_their_rows(root):
+def test_images_are_those_of_their_rows(root):
     assert shades(Parquet(str(root)).train) == [0, 1, 2, 0, 1]
 
 
-def test_a_picture_is_named_by_file_and_row(root):
+def test_a_image_is_named_by_file_and_row(root):
     assert Parquet(str(root)).val.name(1) == f"{root / 'test-00000-of-00001.parquet'} row 1"
 
 
-def test_a_picture_of_a_second_file_is_not_named_after_the_first(root):
+def test_a_image_of_a_second_file_is_not_named_after_the_first(root):
     assert "train-00001-of-00002" in Parquet(str(root)).train.name(4)
 
 
@@ -83,7 +83,7 @@ def test_without_metadata_the_columns_are_found_by_type_and_classes_are_numbers(
     assert shades(source.train) == [0, 1]
 
 
-def test_pictures_may_be_plain_bytes(tmp_path):
+def test_images_may_be_plain_bytes(tmp_path):
     for name in ("train", "val"):
         columns = {"image": pa.array([png(7)["bytes"]], pa.binary()), "class": pa.array([0])}
         pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
@@ -104,7 +104,7 @@ def test_a_wrong_column_name_brings_the_columns_there_are(root, option):
 
 
 def test_files_without_a_label_column_ask_for_one(tmp_path):
-    pq.write_table(pa.table({"img": pa.array([png(0)], PICTURE), "kind": ["a"]}), tmp_path / "train.parquet")
+    pq.write_table(pa.table({"img": pa.array([png(0)], IMAGE), "kind": ["a"]}), tmp_path / "train.parquet")
     with pytest.raises(UserError, match=r"data\.label_column=.* has the columns img, kind"):
         Parquet(str(tmp_path))
 
@@ -161,18 +161,18 @@ def test_files_without_rows_are_refused(tmp_path):
 
 def test_validation_files_with_other_columns_are_refused_in_three_lines(tmp_path):
     save(tmp_path / "train.parquet", [0, 1])
-    pq.write_table(pa.table({"img": pa.array([png(0)], PICTURE)}), tmp_path / "val.parquet")
+    pq.write_table(pa.table({"img": pa.array([png(0)], IMAGE)}), tmp_path / "val.parquet")
     with pytest.raises(UserError) as raised:
         Parquet(str(tmp_path))
     assert len(str(raised.value).splitlines()) <= 3
 
 
 @pytest.mark.parametrize("value", [None, {"bytes": None, "path": "elsewhere.png"}], ids=["null", "only-a-path"])
-def test_a_row_without_bytes_is_an_unreadable_picture(tmp_path, value):
+def test_a_row_without_bytes_is_an_unreadable_image(tmp_path, value):
     save(tmp_path / "train.parquet", [0, 1], ["ant", "bee"])
-    save(tmp_path / "val.parquet", [0, 1], ["ant", "bee"], pictures=[png(0), value])
+    save(tmp_path / "val.parquet", [0, 1], ["ant", "bee"], images=[png(0), value])
     with pytest.raises(UNREADABLE):
-        Parquet(str(tmp_path)).val.picture(1)
+        Parquet(str(tmp_path)).val.image(1)
 
 
 def test_one_file_alone_is_split_class_by_class(tmp_path):
@@ -183,7 +183,7 @@ def test_one_file_alone_is_split_class_by_class(tmp_path):
     assert sorted(shades(source.train) + shades(source.val)) == list(range(20))
 
 
-def test_labels_and_pictures_stay_together_in_a_split(tmp_path):
+def test_labels_and_images_stay_together_in_a_split(tmp_path):
     save(tmp_path / "data.parquet", [i % 2 for i in range(20)], ["ant", "bee"])
     source = Parquet(str(tmp_path), val_fraction=0.2, split_seed=3)
     assert [shade % 2 for shade in shades(source.val)] == source.val.labels.tolist()

@@ -1,4 +1,4 @@
-"""Flat validation pictures into class folders: every kind of label file, what is left alone, and what a mistake is told."""
+"""Flat validation images into class folders: every kind of label file, what is left alone, and what a mistake is told."""
 
 import os
 import tarfile
@@ -13,7 +13,7 @@ from swin_lab.errors import UserError
 
 WNIDS = ["n01440764", "n01443537", "n01484850"]
 CLASSES = [2, 0, 2, 1]
-"""Class index of picture 1, 2, 3 and 4."""
+"""Class index of image 1, 2, 3 and 4."""
 KINDS = ["kaggle", "map", "wnids", "devkit", "tar"]
 
 
@@ -21,8 +21,8 @@ def stem(number):
     return f"ILSVRC2012_val_{number:08d}"
 
 
-def sorted_pictures(folder):
-    """Class folder and name of every picture that is in one."""
+def sorted_images(folder):
+    """Class folder and name of every image that is in one."""
     return sorted(str(file.relative_to(folder)) for file in folder.glob("*/*"))
 
 
@@ -78,26 +78,26 @@ def map_file(tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_labels_of_every_kind_put_each_picture_into_its_class(flat, tmp_path, kind):
+def test_labels_of_every_kind_put_each_image_into_its_class(flat, tmp_path, kind):
     assert prepare_val(flat, write_labels(kind, tmp_path), WNIDS) == 4
-    assert sorted_pictures(flat) == EXPECTED
+    assert sorted_images(flat) == EXPECTED
 
 
-def test_moving_leaves_no_flat_picture(flat, map_file):
+def test_moving_leaves_no_flat_image(flat, map_file):
     prepare_val(flat, map_file, WNIDS)
     assert sorted(file.name for file in flat.iterdir()) == WNIDS
 
 
-def test_pictures_keep_their_bytes(flat, map_file):
+def test_images_keep_their_bytes(flat, map_file):
     before = {file.name: file.read_bytes() for file in flat.iterdir()}
     prepare_val(flat, map_file, WNIDS)
     assert {file.name: file.read_bytes() for file in flat.glob("*/*")} == before
 
 
-def test_copying_leaves_the_flat_pictures(flat, map_file):
+def test_copying_leaves_the_flat_images(flat, map_file):
     assert prepare_val(flat, map_file, WNIDS, copy=True) == 4
     assert len(list(flat.glob("*.JPEG"))) == 4
-    assert sorted_pictures(flat) == EXPECTED
+    assert sorted_images(flat) == EXPECTED
 
 
 @pytest.mark.parametrize("copy", [False, True])
@@ -111,17 +111,17 @@ def test_an_interrupted_run_goes_on_where_it_stopped(flat, map_file, monkeypatch
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", fails_at_the_third)
-    with pytest.raises(UserError, match=r"the disk is full\n2 of 4 pictures are in place"):
+    with pytest.raises(UserError, match=r"the disk is full\n2 of 4 images are in place"):
         prepare_val(flat, map_file, WNIDS, copy=copy)
     assert prepare_val(flat, map_file, WNIDS, copy=copy) == 2
-    assert sorted_pictures(flat) == EXPECTED
+    assert sorted_images(flat) == EXPECTED
 
 
 @pytest.mark.parametrize("copy", [False, True])
 def test_a_second_run_finds_nothing_to_do(flat, map_file, copy):
     prepare_val(flat, map_file, WNIDS, copy=copy)
     assert prepare_val(flat, map_file, WNIDS, copy=copy) == 0
-    assert sorted_pictures(flat) == EXPECTED
+    assert sorted_images(flat) == EXPECTED
 
 
 def test_other_files_stay_where_they_are(flat, map_file):
@@ -130,7 +130,7 @@ def test_other_files_stay_where_they_are(flat, map_file):
     assert (flat / "notes.txt").read_text() == "a note"
 
 
-def test_labels_of_pictures_that_are_not_there_are_ignored(flat, map_file):
+def test_labels_of_images_that_are_not_there_are_ignored(flat, map_file):
     (flat / f"{stem(2)}.JPEG").unlink()
     assert prepare_val(flat, map_file, WNIDS) == 3
 
@@ -143,7 +143,7 @@ def test_the_tar_is_not_unpacked_on_disk(flat, tmp_path):
 
 
 @pytest.mark.parametrize("copy", [False, True])
-def test_a_picture_in_the_way_is_not_overwritten_and_nothing_is_moved(flat, map_file, copy):
+def test_a_image_in_the_way_is_not_overwritten_and_nothing_is_moved(flat, map_file, copy):
     taken = flat / WNIDS[1] / f"{stem(4)}.JPEG"
     taken.parent.mkdir()
     taken.write_bytes(b"other")
@@ -151,7 +151,7 @@ def test_a_picture_in_the_way_is_not_overwritten_and_nothing_is_moved(flat, map_
         prepare_val(flat, map_file, WNIDS, copy=copy)
     assert taken.read_bytes() == b"other"
     assert len(list(flat.glob("*.JPEG"))) == 4
-    assert len(sorted_pictures(flat)) == 1
+    assert len(sorted_images(flat)) == 1
 
 
 def test_a_file_in_the_place_of_a_class_folder_is_named(flat, map_file):
@@ -160,17 +160,17 @@ def test_a_file_in_the_place_of_a_class_folder_is_named(flat, map_file):
         prepare_val(flat, map_file, WNIDS)
 
 
-def test_a_picture_without_label_stops_before_anything_is_moved(flat, map_file):
+def test_a_image_without_label_stops_before_anything_is_moved(flat, map_file):
     Image.new("RGB", (8, 8)).save(flat / f"{stem(5)}.JPEG")
-    with pytest.raises(UserError, match=f"no label for 1 pictures, the first is {flat / stem(5)}"):
+    with pytest.raises(UserError, match=f"no label for 1 images, the first is {flat / stem(5)}"):
         prepare_val(flat, map_file, WNIDS)
-    assert sorted_pictures(flat) == []
+    assert sorted_images(flat) == []
 
 
 def test_a_class_that_is_not_known_stops_before_anything_is_moved(flat, tmp_path):
     with pytest.raises(UserError, match="1 classes that are none of the 2 known ones, the first is 'n01484850'"):
         prepare_val(flat, write_labels("kaggle", tmp_path), WNIDS[:2])
-    assert sorted_pictures(flat) == []
+    assert sorted_images(flat) == []
 
 
 def test_an_index_above_the_classes_is_named_with_its_line(flat, map_file):
@@ -178,7 +178,7 @@ def test_an_index_above_the_classes_is_named_with_its_line(flat, map_file):
         prepare_val(flat, map_file, WNIDS[:2])
 
 
-def test_a_picture_with_two_classes_is_named_with_its_line(flat, map_file):
+def test_a_image_with_two_classes_is_named_with_its_line(flat, map_file):
     with map_file.open("a") as file:
         file.write(f"{stem(1)}.JPEG\t1\n")
     with pytest.raises(UserError, match=f"line 5 gives {stem(1)}.JPEG a second class"):
@@ -188,7 +188,7 @@ def test_a_picture_with_two_classes_is_named_with_its_line(flat, map_file):
 @pytest.mark.parametrize("line", ["a line of words", "ILSVRC2012_val_00000001.JPEG"])
 def test_a_line_that_is_no_label_is_shown(flat, map_file, line):
     map_file.write_text(f"{line}\n")
-    with pytest.raises(UserError, match=f"line 1 is {line!r}, not a picture's name and its class"):
+    with pytest.raises(UserError, match=f"line 1 is {line!r}, not an image's name and its class"):
         prepare_val(flat, map_file, WNIDS)
 
 
@@ -249,13 +249,13 @@ def test_a_missing_folder_is_named(tmp_path, map_file):
         prepare_val(tmp_path / "nowhere", map_file, WNIDS)
 
 
-def test_a_folder_without_pictures_is_named(tmp_path, map_file):
+def test_a_folder_without_images_is_named(tmp_path, map_file):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=f"{tmp_path / 'empty'} holds no pictures"):
+    with pytest.raises(UserError, match=f"{tmp_path / 'empty'} holds no images"):
         prepare_val(tmp_path / "empty", map_file, WNIDS)
 
 
-def test_a_folder_with_other_pictures_only_is_named(tmp_path, map_file):
+def test_a_folder_with_other_images_only_is_named(tmp_path, map_file):
     Image.new("RGB", (8, 8)).save(tmp_path / "holiday.JPEG")
-    with pytest.raises(UserError, match="holds no pictures like ILSVRC2012_val_00000001"):
+    with pytest.raises(UserError, match="holds no images like ILSVRC2012_val_00000001"):
         prepare_val(tmp_path, map_file, WNIDS)

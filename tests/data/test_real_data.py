@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from swin_lab.data import Folder, Parquet
-from swin_lab.data.pictures import open_rgb
+from swin_lab.data.images import open_rgb
 from swin_lab.errors import UserError
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -14,7 +14,7 @@ CIFAR = DATA / "cifar10"
 SAMPLE = DATA / "imagenet-sample" / "val"
 
 with_cifar = pytest.mark.skipif(not CIFAR.is_dir(), reason=f"no CIFAR-10 parquet files at {CIFAR}")
-with_sample = pytest.mark.skipif(not SAMPLE.is_dir(), reason=f"no ImageNet pictures at {SAMPLE}")
+with_sample = pytest.mark.skipif(not SAMPLE.is_dir(), reason=f"no ImageNet images at {SAMPLE}")
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +23,12 @@ def cifar():
 
 
 @with_cifar
-def test_cifar10_has_50000_training_and_10000_test_pictures(cifar):
+def test_cifar10_has_50000_training_and_10000_test_images(cifar):
     assert (len(cifar.train.labels), len(cifar.val.labels)) == (50_000, 10_000)
 
 
 @with_cifar
-def test_cifar10_classes_have_their_names_and_equally_many_pictures(cifar):
+def test_cifar10_classes_have_their_names_and_equally_many_images(cifar):
     assert cifar.class_names == ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     assert np.bincount(cifar.train.labels).tolist() == [5000] * 10
     assert np.bincount(cifar.val.labels).tolist() == [1000] * 10
@@ -36,14 +36,14 @@ def test_cifar10_classes_have_their_names_and_equally_many_pictures(cifar):
 
 @with_cifar
 @pytest.mark.parametrize("index", [0, 4_999, 9_999])
-def test_a_cifar10_picture_is_rgb_of_32_by_32(cifar, index):
-    picture = cifar.val.picture(index)
-    assert (picture.mode, picture.size) == ("RGB", (32, 32))
+def test_a_cifar10_image_is_rgb_of_32_by_32(cifar, index):
+    image = cifar.val.image(index)
+    assert (image.mode, image.size) == ("RGB", (32, 32))
 
 
 @with_sample
-def test_one_picture_per_class_cannot_be_split_and_the_message_says_what_would_help():
-    with pytest.raises(UserError, match=r"500 pictures cannot be split .* more pictures per class"):
+def test_one_image_per_class_cannot_be_split_and_the_message_says_what_would_help():
+    with pytest.raises(UserError, match=r"500 images cannot be split .* more images per class"):
         Folder(str(SAMPLE), val_fraction=0.1)
 
 
@@ -57,7 +57,7 @@ def test_the_same_tree_as_training_and_validation_set_is_500_classes(tmp_path):
 
 
 @with_sample
-def test_all_500_imagenet_pictures_become_rgb():
+def test_all_500_imagenet_images_become_rgb():
     files = sorted(SAMPLE.rglob("*.JPEG"))
     assert len(files) == 500
     assert {open_rgb(file).mode for file in files} == {"RGB"}

@@ -1,4 +1,4 @@
-"""Repeated augmentation: several copies of a picture in a batch, each augmented differently."""
+"""Repeated augmentation: several copies of an image in a batch, each augmented differently."""
 
 from collections import Counter
 
@@ -6,15 +6,15 @@ import pytest
 import torch
 from test_datamodule import Jitter, image_data
 
-from swin_lab.data import Loading, Synthetic
-from swin_lab.data.sampling import TrainingOrder
+from swin_lab.data import LoaderConfig, Synthetic
+from swin_lab.data.sampling import TrainSampler
 from swin_lab.errors import UserError
 
-PICTURES, GLOBAL_BATCH, REPEATS = 50, 8, 4
+IMAGES, GLOBAL_BATCH, REPEATS = 50, 8, 4
 
 
 def draws(rank=0, world_size=1, *, repeats=REPEATS, epoch=0, seed=7):
-    order = TrainingOrder(PICTURES, GLOBAL_BATCH, rank, world_size, seed, repeats)
+    order = TrainSampler(IMAGES, GLOBAL_BATCH, rank, world_size, seed, repeats)
     order.set_epoch(epoch)
     return list(order)
 
@@ -23,32 +23,32 @@ def batches(drawn):
     return [drawn[start : start + GLOBAL_BATCH] for start in range(0, len(drawn), GLOBAL_BATCH)]
 
 
-def test_every_batch_holds_each_of_its_pictures_as_often_as_it_is_repeated():
+def test_every_batch_holds_each_of_its_images_as_often_as_it_is_repeated():
     for batch in batches(draws()):
-        assert set(Counter(draw.picture for draw in batch).values()) == {REPEATS}
+        assert set(Counter(draw.image_index for draw in batch).values()) == {REPEATS}
 
 
-def test_the_copies_of_a_picture_are_numbered_from_zero():
+def test_the_copies_of_a_image_are_numbered_from_zero():
     for batch in batches(draws()):
-        for picture in {draw.picture for draw in batch}:
-            assert sorted(draw.copy for draw in batch if draw.picture == picture) == list(range(REPEATS))
+        for image in {draw.image_index for draw in batch}:
+            assert sorted(draw.copy for draw in batch if draw.image_index == image) == list(range(REPEATS))
 
 
 def test_an_epoch_is_as_long_as_without_repeats():
-    assert len(draws()) == len(draws(repeats=1)) == len(TrainingOrder(PICTURES, GLOBAL_BATCH, 0, 1, 7, REPEATS)) == 48
+    assert len(draws()) == len(draws(repeats=1)) == len(TrainSampler(IMAGES, GLOBAL_BATCH, 0, 1, 7, REPEATS)) == 48
 
 
 def test_an_epoch_shows_the_first_part_of_its_shuffle():
-    assert [draw.picture for draw in draws()[::REPEATS]] == [draw.picture for draw in draws(repeats=1)[: 48 // REPEATS]]
+    assert [draw.image_index for draw in draws()[::REPEATS]] == [draw.image_index for draw in draws(repeats=1)[: 48 // REPEATS]]
 
 
-def test_no_picture_is_in_two_batches_of_an_epoch():
-    of_each = [{draw.picture for draw in batch} for batch in batches(draws())]
+def test_no_image_is_in_two_batches_of_an_epoch():
+    of_each = [{draw.image_index for draw in batch} for batch in batches(draws())]
     assert len(set().union(*of_each)) == sum(map(len, of_each))
 
 
-def test_another_epoch_repeats_other_pictures():
-    assert {draw.picture for draw in draws()} != {draw.picture for draw in draws(epoch=1)}
+def test_another_epoch_repeats_other_images():
+    assert {draw.image_index for draw in draws()} != {draw.image_index for draw in draws(epoch=1)}
 
 
 def test_two_processes_together_draw_in_every_update_what_one_draws():
@@ -62,9 +62,9 @@ def test_two_processes_together_draw_in_every_update_what_one_draws():
 @pytest.mark.parametrize("epoch", [0, 3])
 def test_without_repeats_the_order_is_that_of_a_permutation_of_torch(epoch):
     generator = torch.Generator().manual_seed(7 * 1_000_003 + epoch)
-    expected = torch.randperm(PICTURES, generator=generator)[:48].tolist()
-    assert [(draw.epoch, draw.picture, draw.copy) for draw in draws(repeats=1, epoch=epoch)] == [
-        (epoch, picture, 0) for picture in expected
+    expected = torch.randperm(IMAGES, generator=generator)[:48].tolist()
+    assert [(draw.epoch, draw.image_index, draw.copy) for draw in draws(repeats=1, epoch=epoch)] == [
+        (epoch, image, 0) for image in expected
     ]
 
 
@@ -74,7 +74,7 @@ def source():
 
 
 def seen(data):
-    """(number of the picture, its tensor as bytes) of a training epoch."""
+    """(number of the image, its tensor as bytes) of a training epoch."""
     return [
         (int(number), image.numpy().tobytes())
         for batch in data.train_dataloader()
@@ -82,7 +82,7 @@ def seen(data):
     ]
 
 
-def test_the_copies_of_a_picture_are_augmented_differently(source):
+def test_the_copies_of_a_image_are_augmented_differently(source):
     shown = seen(image_data(source, Jitter(), repeats=4))
     assert Counter(number for number, _ in shown).most_common()[0][1] == 4
     assert len({image for _, image in shown}) == len(shown) == 12
@@ -104,4 +104,4 @@ def test_copies_are_the_same_with_and_without_workers(source):
 @pytest.mark.parametrize("repeats", [0, -1, 1.5, "two", True, None])
 def test_a_number_of_copies_that_is_none_is_refused(repeats):
     with pytest.raises(UserError, match=rf"data\.repeats={repeats} is no whole number above zero"):
-        Loading(repeats=repeats)
+        LoaderConfig(repeats=repeats)

@@ -1,4 +1,4 @@
-"""Tar shards read by index: samples over several files, classes beside pictures, and shards that are not whole."""
+"""Tar shards read by index: samples over several files, classes beside images, and shards that are not whole."""
 
 import tarfile
 
@@ -28,7 +28,7 @@ def shard(root):
     return root / "val-00001.tar"
 
 
-def test_pictures_and_labels_are_those_of_the_same_files_in_folders(tmp_path, root):
+def test_images_and_labels_are_those_of_the_same_files_in_folders(tmp_path, root):
     folder, shards = plant_folders(tmp_path / "folders"), Shards(str(root))
     assert same(shards.train, folder.train)
     assert same(shards.val, folder.val)
@@ -38,7 +38,7 @@ def test_the_first_and_the_last_shard_are_read(root):
     assert {file.name for file in Shards(str(root)).train.files} == {f"train-0000{i}.tar" for i in range(3)}
 
 
-def test_a_picture_is_named_by_its_shard_and_its_key(root):
+def test_a_image_is_named_by_its_shard_and_its_key(root):
     assert Shards(str(root)).val.name(4) == f"{root / 'val-00001.tar'}@/000004"
 
 
@@ -51,7 +51,7 @@ def test_without_a_list_classes_are_called_by_their_numbers(root):
     assert Shards(str(root)).class_names == ["0", "1", "2"]
 
 
-def test_a_list_may_name_classes_without_pictures(root):
+def test_a_list_may_name_classes_without_images(root):
     (root / "classes.txt").write_text("ant\nbee\ncat\ndog\n")
     assert Shards(str(root)).class_names == [*CLASSES, "dog"]
 
@@ -76,7 +76,7 @@ def test_val_shards_win_over_test_shards(root):
     assert len(Shards(str(root)).val.labels) == 6
 
 
-def test_the_class_may_stand_before_or_behind_its_picture(root, shard):
+def test_the_class_may_stand_before_or_behind_its_image(root, shard):
     write_tar(shard, [("a.jpg", jpeg(1)), ("a.cls", b"1"), ("b.cls", b"2"), ("b.jpg", jpeg(2))])
     assert Shards(str(root)).val.labels.tolist() == [0, 0, 1, 1, 2]
 
@@ -86,7 +86,7 @@ def test_a_class_index_may_end_in_a_new_line(root, shard):
     assert Shards(str(root)).val.labels.tolist()[-1] == 2
 
 
-def test_what_is_neither_picture_nor_class_is_ignored(root, shard):
+def test_what_is_neither_image_nor_class_is_ignored(root, shard):
     write_tar(shard, [("a.jpg", jpeg(1)), ("a.cls", b"1"), ("a.json", b"{}"), ("a.txt", b"an ant")])
     assert Shards(str(root)).val.labels.tolist()[3:] == [1]
 
@@ -114,7 +114,7 @@ def test_hidden_files_in_a_shard_are_ignored(root, shard, name):
     assert Shards(str(root)).val.labels.tolist()[3:] == [1]
 
 
-def test_two_workers_read_the_pictures_that_one_process_reads(root):
+def test_two_workers_read_the_images_that_one_process_reads(root):
     train = Shards(str(root)).train
     assert torch.equal(loaded(train, workers=2), loaded(train, workers=0))
 
@@ -165,15 +165,15 @@ def test_a_shard_with_a_damaged_member_does_not_silently_lose_the_rest(root, sha
         Shards(str(root))
 
 
-def test_a_picture_without_a_class_is_named_with_the_file_it_needs(root, shard):
+def test_a_image_without_a_class_is_named_with_the_file_it_needs(root, shard):
     write_tar(shard, [("a.jpg", jpeg(1)), ("a.cls", b"1"), ("b.jpg", jpeg(2))])
-    with pytest.raises(UserError, match=f"{shard}: picture b has no class; a b.cls with a class index belongs beside it"):
+    with pytest.raises(UserError, match=f"{shard}: image b has no class; a b.cls with a class index belongs beside it"):
         Shards(str(root))
 
 
-def test_a_negative_class_index_is_refused_by_the_name_of_the_picture(root, shard):
+def test_a_negative_class_index_is_refused_by_the_name_of_the_image(root, shard):
     write_tar(shard, [("a.jpg", jpeg(1)), ("a.cls", b"-1")])
-    with pytest.raises(UserError, match=f"{shard}: picture a has no class"):
+    with pytest.raises(UserError, match=f"{shard}: image a has no class"):
         Shards(str(root))
 
 
@@ -183,10 +183,10 @@ def test_a_class_that_is_no_number_is_refused_by_the_name_of_the_shard(root, sha
         Shards(str(root))
 
 
-def test_shards_without_pictures_are_refused(root):
+def test_shards_without_images_are_refused(root):
     for file in root.glob("val*"):
         write_tar(file, [("a.cls", b"1")])
-    with pytest.raises(UserError, match=r"hold no pictures with a class \(KEY\.jpg and KEY\.cls\)"):
+    with pytest.raises(UserError, match=r"hold no images with a class \(KEY\.jpg and KEY\.cls\)"):
         Shards(str(root))
 
 
@@ -197,7 +197,7 @@ def test_a_class_index_beyond_the_list_of_names_is_refused(root, split):
         Shards(str(root))
 
 
-def test_a_mask_beside_a_picture_does_not_take_its_place(root):
+def test_a_mask_beside_a_image_does_not_take_its_place(root):
     write_tar(root / "val-00000.tar", [("7.jpg", jpeg(7)), ("7.seg.png", b"mask"), ("7.cls", b"2")])
     assert Shards(str(root)).val.labels[0] == 2
-    assert Shards(str(root)).val.picture(0).size == (6, 4)
+    assert Shards(str(root)).val.image(0).size == (6, 4)

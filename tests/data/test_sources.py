@@ -1,4 +1,4 @@
-"""Sources that need no folder of pictures: the digits, the random patterns, and CIFAR in torchvision's files."""
+"""Sources that need no folder of images: the digits, the random patterns, and CIFAR in torchvision's files."""
 
 import hashlib
 import pickle
@@ -18,9 +18,9 @@ def digits():
     return Digits()
 
 
-def as_set(pictures):
-    """Each picture's bytes."""
-    return {image.tobytes() for image in pictures.images}
+def as_set(images):
+    """Each image's bytes."""
+    return {image.tobytes() for image in images.images}
 
 
 def test_the_digits_are_1437_scans_to_train_on_and_360_held_out(digits):
@@ -34,13 +34,13 @@ def test_there_are_ten_digits_named_0_to_9(digits):
 
 def test_every_digit_is_held_out_in_the_same_proportion(digits):
     train, val = np.bincount(digits.train.labels), np.bincount(digits.val.labels)
-    assert np.abs(val - 0.2 * (train + val)).max() < 1  # to the picture
+    assert np.abs(val - 0.2 * (train + val)).max() < 1  # to the image
 
 
-def test_a_digit_is_a_grey_rgb_picture_of_32_by_32(digits):
-    picture = digits.train.picture(0)
-    assert (picture.mode, picture.size) == ("RGB", (32, 32))
-    assert (np.asarray(picture)[..., 0] == np.asarray(picture)[..., 2]).all()
+def test_a_digit_is_a_grey_rgb_image_of_32_by_32(digits):
+    image = digits.train.image(0)
+    assert (image.mode, image.size) == ("RGB", (32, 32))
+    assert (np.asarray(image)[..., 0] == np.asarray(image)[..., 2]).all()
 
 
 def test_the_digits_use_the_whole_range_of_greys(digits):
@@ -77,7 +77,7 @@ def test_a_fraction_that_is_no_part_is_refused(fraction):
         Digits(val_fraction=fraction)
 
 
-def test_synthetic_pictures_have_the_wanted_numbers_and_size():
+def test_synthetic_images_have_the_wanted_numbers_and_size():
     source = Synthetic(num_classes=3, train_images=7, val_images=5, img_size=10)
     assert source.train.images.shape == (7, 10, 10, 3)
     assert source.val.images.shape == (5, 10, 10, 3)
@@ -88,14 +88,14 @@ def test_synthetic_classes_come_in_turn():
     assert Synthetic(num_classes=3, train_images=7, val_images=5).train.labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
 
 
-def test_synthetic_pictures_look_like_their_class():
+def test_synthetic_images_look_like_their_class():
     source = Synthetic(num_classes=4, train_images=400, val_images=40, img_size=16)
     means = np.stack([source.train.images[source.train.labels == label].mean(axis=0) for label in range(4)])
     distances = ((source.val.images[:, None] - means) ** 2).sum(axis=(2, 3, 4))
     assert (distances.argmin(axis=1) == source.val.labels).all()
 
 
-def test_synthetic_pictures_depend_on_the_seed_alone():
+def test_synthetic_images_depend_on_the_seed_alone():
     same, other = Synthetic(train_images=9, val_images=9), Synthetic(train_images=9, val_images=9, split_seed=1)
     assert (Synthetic(train_images=9, val_images=9).train.images == same.train.images).all()
     assert (other.train.images != same.train.images).any()
@@ -119,7 +119,7 @@ def chance_images(count, seed):
 
 @pytest.fixture
 def cifar10(tmp_path, monkeypatch):
-    """Six training and four test pictures in the files that torchvision reads."""
+    """Six training and four test images in the files that torchvision reads."""
     top = tmp_path / CIFAR10.base_folder
     train = [write(top / f"data_batch_{i}", {"data": chance_images(3, i).reshape(3, -1), "labels": [i, 9, 4]}) for i in (1, 2)]
     test = [write(top / "test_batch", {"data": chance_images(4, 5).reshape(4, -1), "labels": [0, 1, 2, 3]})]
@@ -144,9 +144,9 @@ def test_cifar_reads_training_and_test_files_where_they_are(cifar10, no_network)
     assert source.class_names == [f"name {i}" for i in range(10)]
 
 
-def test_a_cifar_picture_is_rgb_with_rows_and_columns_in_place(cifar10):
-    picture = Cifar("cifar10", str(cifar10), download=False).train.picture(4)
-    assert (np.asarray(picture) == chance_images(3, 2)[1].transpose(1, 2, 0)).all()
+def test_a_cifar_image_is_rgb_with_rows_and_columns_in_place(cifar10):
+    image = Cifar("cifar10", str(cifar10), download=False).train.image(4)
+    assert (np.asarray(image) == chance_images(3, 2)[1].transpose(1, 2, 0)).all()
 
 
 def test_cifar100_has_the_fine_classes(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""From a picture to a tensor: sizes, crops, normalisation, and every augmentation that ships."""
+"""From an image to a tensor: sizes, crops, normalisation, and every augmentation that ships."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from swin_lab.paths import CONF
 from swin_lab.run.build import make_augment
 
 SIZES = [(32, 32), (8, 8), (500, 375), (40, 200), (33, 1000)]
-"""(width, height) of pictures."""
+"""(width, height) of images."""
 
 
 def photograph(size=(50, 40)):
@@ -48,7 +48,7 @@ def test_resizing_keeps_the_proportions_to_the_pixel(size):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("wanted", [(32, 32), (24, 48), (48, 24), (17, 31)])
 @pytest.mark.parametrize("crop_pct", [1.0, 0.9, 0.875])
-def test_the_crop_lies_inside_the_resized_picture(size, wanted, crop_pct):
+def test_the_crop_lies_inside_the_resized_image(size, wanted, crop_pct):
     width, height = ResizeToCover(wanted, crop_pct)(photograph(size)).size
     assert height >= int(wanted[0] / crop_pct)
     assert width >= int(wanted[1] / crop_pct)
@@ -56,14 +56,14 @@ def test_the_crop_lies_inside_the_resized_picture(size, wanted, crop_pct):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("wanted", [(24, 48), (48, 24)])
-def test_the_resized_picture_is_no_larger_than_needed(size, wanted):
+def test_the_resized_image_is_no_larger_than_needed(size, wanted):
     width, height = ResizeToCover(wanted)(photograph(size)).size
     assert height == wanted[0] or width == wanted[1]
 
 
-def test_a_picture_of_the_right_size_is_not_resampled():
-    picture = photograph((32, 32))
-    assert (np.asarray(ResizeToCover(32)(picture)) == np.asarray(picture)).all()
+def test_a_image_of_the_right_size_is_not_resampled():
+    image = photograph((32, 32))
+    assert (np.asarray(ResizeToCover(32)(image)) == np.asarray(image)).all()
 
 
 def test_interpolation_is_the_named_one():
@@ -73,7 +73,7 @@ def test_interpolation_is_the_named_one():
     assert values["nearest"] == 2 < values["bilinear"]
 
 
-def test_an_evaluated_picture_is_normalised_per_channel():
+def test_an_evaluated_image_is_normalised_per_channel():
     plain = Image.new("RGB", (32, 32), (255, 102, 0))
     expected = (torch.tensor([1.0, 0.4, 0.0]) - torch.tensor([0.5, 0.4, 0.3])) / torch.tensor([0.2, 0.25, 0.5])
     out = preprocessing().for_evaluation()(plain)
@@ -83,16 +83,16 @@ def test_an_evaluated_picture_is_normalised_per_channel():
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("img_size", [(32, 32), (24, 48), (48, 24)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_an_evaluated_picture_has_channels_height_and_width_as_asked(size, img_size, channels):
+def test_an_evaluated_image_has_channels_height_and_width_as_asked(size, img_size, channels):
     out = preprocessing(img_size=img_size, channels=channels, crop_pct=0.875).for_evaluation()(photograph(size))
     assert out.shape == (channels, *img_size)
     assert out.dtype == torch.float32
 
 
-def test_an_evaluation_keeps_the_middle_of_the_picture():
-    picture = Image.new("RGB", (64, 32), "black")
-    picture.paste("white", (16, 0, 48, 32))
-    out = preprocessing(mean=[0.0] * 3, std=[1.0] * 3).for_evaluation()(picture)
+def test_an_evaluation_keeps_the_middle_of_the_image():
+    image = Image.new("RGB", (64, 32), "black")
+    image.paste("white", (16, 0, 48, 32))
+    out = preprocessing(mean=[0.0] * 3, std=[1.0] * 3).for_evaluation()(image)
     assert torch.equal(out, torch.ones(3, 32, 32))
 
 
@@ -103,7 +103,7 @@ def test_a_crop_below_one_cuts_the_border_off():
     assert torch.equal(out, torch.ones(3, 48, 48))
 
 
-def test_a_grey_network_gets_the_luma_of_a_picture():
+def test_a_grey_network_gets_the_luma_of_a_image():
     out = preprocessing(channels=1, mean=[0.0], std=[1.0]).for_evaluation()(Image.new("RGB", (32, 32), (0, 255, 0)))
     assert out[0, 0, 0] == pytest.approx(0.587, abs=0.005)  # ITU-R 601-2, in 8 bits
 
@@ -139,7 +139,7 @@ def test_preprocessing_as_a_dict_is_plain_python():
         ({"mean": [123.7, 116.3, 103.5]}, "data.mean"),  # of values from 0 to 255
         ({"std": [0.2, 0.0, 0.2]}, "data.std"),
         ({"std": [0.2]}, "data.std"),
-        ({"fit": "squeeze"}, "data.fit=squeeze is unknown; choose one of crop, squash"),
+        ({"resize_mode": "squeeze"}, "data.resize_mode=squeeze is unknown; choose one of crop, stretch"),
     ],
     ids=str,
 )
@@ -160,8 +160,8 @@ def test_training_puts_the_augmentations_before_and_after_normalising():
             seen[self.name] = x
             return x
 
-    out = preprocessing().for_training([Spy("picture")], [Spy("tensor")])(photograph((32, 32)))
-    assert isinstance(seen["picture"], Image.Image)
+    out = preprocessing().for_training([Spy("image")], [Spy("tensor")])(photograph((32, 32)))
+    assert isinstance(seen["image"], Image.Image)
     assert seen["tensor"] is out
     assert out.min() < 0
 
@@ -175,11 +175,11 @@ def augmentation(name, img_size):
 @pytest.mark.parametrize("img_size", [32, [24, 40]], ids=str)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", sorted(Path(file).stem for file in (CONF / "augment").glob("*.yaml")))
-def test_every_augmentation_turns_any_picture_into_one_tensor_of_the_network_s_size(name, channels, img_size):
+def test_every_augmentation_turns_any_image_into_one_tensor_of_the_network_s_size(name, channels, img_size):
     torch.manual_seed(0)
     parts = augmentation(name, img_size)
     wanted = (32, 32) if img_size == 32 else (24, 40)
-    transform = preprocessing(img_size=wanted, channels=channels).for_training(parts.picture, parts.tensor)
+    transform = preprocessing(img_size=wanted, channels=channels).for_training(parts.image, parts.tensor)
     for size in SIZES:
         out = transform(photograph(size))
         assert out.shape == (channels, *wanted)
@@ -188,7 +188,7 @@ def test_every_augmentation_turns_any_picture_into_one_tensor_of_the_network_s_s
 
 def test_no_augmentation_is_what_an_evaluation_without_crop_sees():
     parts = augmentation("none", 32)
-    plain = preprocessing().for_training(parts.picture, parts.tensor)
+    plain = preprocessing().for_training(parts.image, parts.tensor)
     for size in SIZES:
         assert torch.equal(plain(photograph(size)), preprocessing().for_evaluation()(photograph(size)))
 

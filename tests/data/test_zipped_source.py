@@ -1,4 +1,4 @@
-"""Pictures read out of zip files by their place in them, and what a damaged or incomplete pair of files is told."""
+"""Images read out of zip files by their place in them, and what a damaged or incomplete pair of files is told."""
 
 from zipfile import ZIP_BZIP2, ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
@@ -8,7 +8,7 @@ import torch
 from layouts import CLASSES, loaded, plant_folders, plant_zips, same, samples
 
 from swin_lab.data import Zipped
-from swin_lab.data.pictures import UNREADABLE
+from swin_lab.data.images import UNREADABLE
 from swin_lab.errors import UserError
 
 
@@ -19,7 +19,7 @@ def root(tmp_path):
 
 
 @pytest.mark.parametrize("method", [ZIP_STORED, ZIP_DEFLATED], ids=["stored", "deflated"])
-def test_pictures_and_labels_are_those_of_the_same_files_in_folders(tmp_path, method):
+def test_images_and_labels_are_those_of_the_same_files_in_folders(tmp_path, method):
     plant_zips(tmp_path / "zips", method)
     folder, zipped = plant_folders(tmp_path / "folders"), Zipped(str(tmp_path / "zips"))
     assert same(zipped.train, folder.train)
@@ -79,14 +79,14 @@ def test_a_path_with_spaces_is_read_up_to_the_tab(root):
     with ZipFile(root / "val.zip", "a") as archive:
         archive.writestr("ant/an ant.jpg", samples("val")[0][2])
     (root / "val_map.txt").write_text("ant/an ant.jpg\t0\n")
-    assert Zipped(str(root)).val.picture(0).size == (6, 4)
+    assert Zipped(str(root)).val.image(0).size == (6, 4)
 
 
-def test_classes_are_called_after_the_folders_of_their_pictures(root):
+def test_classes_are_called_after_the_folders_of_their_images(root):
     assert Zipped(str(root)).class_names == CLASSES
 
 
-def test_classes_whose_pictures_share_a_folder_are_called_by_their_numbers(root):
+def test_classes_whose_images_share_a_folder_are_called_by_their_numbers(root):
     with ZipFile(root / "train.zip", "w") as archive:
         for i in range(3):
             archive.writestr(f"all/{i}.jpg", samples("train")[i][2])
@@ -94,7 +94,7 @@ def test_classes_whose_pictures_share_a_folder_are_called_by_their_numbers(root)
     assert Zipped(str(root)).class_names == ["0", "1", "2"]
 
 
-def test_a_picture_is_named_by_the_zip_and_its_path_in_it(root):
+def test_a_image_is_named_by_the_zip_and_its_path_in_it(root):
     assert Zipped(str(root)).val.name(2) == f"{root / 'val.zip'}@/bee/val_bee_0.jpg"
 
 
@@ -105,7 +105,7 @@ def test_an_evaluation_alone_needs_no_training_files(root):
     assert (len(source.train.labels), len(source.val.labels), source.class_names) == (0, 6, CLASSES)
 
 
-def test_two_workers_read_the_pictures_that_one_process_reads(root):
+def test_two_workers_read_the_images_that_one_process_reads(root):
     train = Zipped(str(root)).train
     assert torch.equal(loaded(train, workers=2), loaded(train, workers=0))
 
@@ -147,7 +147,7 @@ def test_no_wrong_byte_in_the_directory_of_a_zip_ends_in_a_traceback(root):
         try:
             val = Zipped(str(root), val_only=True).val
             for i in range(len(val.labels)):
-                val.picture(i)
+                val.image(i)
             endings.append("read")
         except UserError:
             endings.append("refused")
@@ -157,7 +157,7 @@ def test_no_wrong_byte_in_the_directory_of_a_zip_ends_in_a_traceback(root):
     assert {"refused", "unreadable"} <= set(endings)
 
 
-def test_a_damaged_member_is_an_unreadable_picture_and_the_others_are_read(tmp_path):
+def test_a_damaged_member_is_an_unreadable_image_and_the_others_are_read(tmp_path):
     plant_zips(tmp_path, ZIP_DEFLATED)
     val = Zipped(str(tmp_path)).val
     file = tmp_path / "val.zip"
@@ -167,25 +167,25 @@ def test_a_damaged_member_is_an_unreadable_picture_and_the_others_are_read(tmp_p
     content[place : place + 100] = b"\xff" * 100
     file.write_bytes(content)
     with pytest.raises(UNREADABLE):
-        val.picture(1)
-    assert val.picture(0).size == (6, 4)
+        val.image(1)
+    assert val.image(0).size == (6, 4)
 
 
-def test_a_zip_that_was_replaced_while_it_is_in_use_gives_unreadable_pictures(root):
+def test_a_zip_that_was_replaced_while_it_is_in_use_gives_unreadable_images(root):
     val = Zipped(str(root)).val
     (root / "val.zip").write_bytes(b"short")
     with pytest.raises(UNREADABLE):
-        val.picture(1)
+        val.image(1)
 
 
-def test_a_picture_that_the_zip_lacks_is_named_with_the_line_of_the_map(root):
+def test_a_image_that_the_zip_lacks_is_named_with_the_line_of_the_map(root):
     with (root / "val_map.txt").open("a") as file:
         file.write("dog/none.jpg\t0\n")
     with pytest.raises(UserError, match=f"dog/none.jpg, line 7 of val_map.txt, is not in {root / 'val.zip'}"):
         Zipped(str(root))
 
 
-def test_a_compression_that_is_not_read_is_named_with_the_picture(root):
+def test_a_compression_that_is_not_read_is_named_with_the_image(root):
     plant_zips(root, ZIP_BZIP2)
     with pytest.raises(UserError, match=r"ant/val_ant_0\.jpg, line 1 of val_map\.txt, is compressed in a way"):
         Zipped(str(root))
@@ -200,13 +200,13 @@ def test_a_negative_class_index_is_refused_by_the_name_of_the_map(root):
 @pytest.mark.parametrize("line", ["ant/val_ant_0.jpg", "ant/val_ant_0.jpg\tant", "ant/val_ant_0.jpg\t0.5"])
 def test_a_line_without_a_class_index_tells_what_a_line_is(root, line):
     (root / "val_map.txt").write_text(line)
-    with pytest.raises(UserError, match=r"val_map\.txt is no list of pictures: each line is a path and a class index"):
+    with pytest.raises(UserError, match=r"val_map\.txt is no list of images: each line is a path and a class index"):
         Zipped(str(root))
 
 
 def test_an_empty_map_is_refused(root):
     (root / "val_map.txt").write_text("\n\n")
-    with pytest.raises(UserError, match=r"val_map\.txt names no pictures"):
+    with pytest.raises(UserError, match=r"val_map\.txt names no images"):
         Zipped(str(root))
 
 
@@ -225,5 +225,5 @@ def test_a_validation_map_with_other_indices_than_the_training_map_is_refused(tm
     plant_zips(tmp_path)
     lines = (tmp_path / "val_map.txt").read_text().replace("\t0", "\t9").replace("\t1", "\t0").replace("\t9", "\t1")
     (tmp_path / "val_map.txt").write_text(lines)
-    with pytest.raises(UserError, match=r"gives the pictures in bee class 0, and the training list class 1"):
+    with pytest.raises(UserError, match=r"gives the images in bee class 0, and the training list class 1"):
         Zipped(str(tmp_path))

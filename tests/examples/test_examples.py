@@ -32,23 +32,23 @@ def test_the_loss_falls_to_a_third(trained, request):
 
 
 def test_the_detector_finds_its_shapes(detector):
-    model, (pictures, targets) = detector[0], detection.shapes()
+    model, (images, targets) = detector[0], detection.shapes()
     with torch.no_grad():
-        found = model(pictures)
+        found = model(images)
     hits = [
-        len(of_picture["boxes"]) > 0 and box_iou(of_picture["boxes"][:1], target["boxes"]).item() > 0.5
-        for of_picture, target in zip(found, targets, strict=True)
+        len(of_image["boxes"]) > 0 and box_iou(of_image["boxes"][:1], target["boxes"]).item() > 0.5
+        for of_image, target in zip(found, targets, strict=True)
     ]
     assert sum(hits) >= 6
 
 
-def test_boxes_enclose_masks_and_both_lie_where_the_picture_is_bright():
-    for picture, target in zip(*detection.shapes(), strict=True):
+def test_boxes_enclose_masks_and_both_lie_where_the_image_is_bright():
+    for image, target in zip(*detection.shapes(), strict=True):
         mask = target["masks"][0].bool()
         left, top, right, bottom = target["boxes"][0].int().tolist()
         assert mask.any(dim=0).nonzero().flatten()[[0, -1]].tolist() == [left, right]
         assert mask.any(dim=1).nonzero().flatten()[[0, -1]].tolist() == [top, bottom]
-        assert picture[:, mask].mean() > picture[:, ~mask].mean()
+        assert image[:, mask].mean() > image[:, ~mask].mean()
 
 
 def test_the_segmenter_covers_its_discs(segmenter):

@@ -1,4 +1,4 @@
-"""The worked example, sentence by sentence: a 32x32 picture through patches of 4, C = 64 and windows of 4."""
+"""The worked example, sentence by sentence: a 32x32 image through patches of 4, C = 64 and windows of 4."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def heard(model, image, monkeypatch):
     return shapes
 
 
-def test_a_32x32_picture_in_three_colours_is_64_patches_of_48_values(image):
+def test_a_32x32_image_in_three_colours_is_64_patches_of_48_values(image):
     patches = geometry.partition(image.permute(0, 2, 3, 1), (4, 4)).flatten(2)
     assert patches.shape == (1, 64, 48)
 

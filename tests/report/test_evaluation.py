@@ -1,4 +1,4 @@
-"""What a confusion matrix says of the classes: numbers, tables and a picture."""
+"""What a confusion matrix says of the classes: numbers, tables and an image."""
 
 import io
 
@@ -14,7 +14,7 @@ COUNTS = np.array(
         [8, 2, 0, 0],  # ant
         [1, 3, 1, 0],  # bee
         [0, 4, 16, 0],  # cat
-        [0, 0, 0, 0],  # dog: no pictures
+        [0, 0, 0, 0],  # dog: no images
     ]
 )
 NAMES = ["ant", "bee", "cat", "dog"]
@@ -31,7 +31,7 @@ def printed(results, **options):
     return console.export_text()
 
 
-def test_classes_come_with_pictures_and_accuracy_worst_first(results):
+def test_classes_come_with_images_and_accuracy_worst_first(results):
     assert results.per_class() == [
         {"class": "bee", "images": 5, "accuracy": 3 / 5},
         {"class": "ant", "images": 10, "accuracy": 8 / 10},
@@ -39,7 +39,7 @@ def test_classes_come_with_pictures_and_accuracy_worst_first(results):
     ]
 
 
-def test_a_class_without_pictures_has_no_accuracy(results):
+def test_a_class_without_images_has_no_accuracy(results):
     assert "dog" not in {row["class"] for row in results.per_class()}
 
 
@@ -93,15 +93,15 @@ def test_a_class_name_in_square_brackets_is_printed_as_it_is(name):
 
 
 @pytest.mark.parametrize("count", [2, 10, 30, 60])
-def test_the_confusion_picture_is_a_png_that_opens(tmp_path, count):
+def test_the_confusion_image_is_a_png_that_opens(tmp_path, count):
     counts = np.random.default_rng(0).integers(0, 9, (count, count))
     ClassResults([f"class {i}" for i in range(count)], counts).draw(tmp_path / "confusion.png")
-    with Image.open(tmp_path / "confusion.png") as picture:
-        assert picture.format == "PNG"
-        assert min(picture.size) > 300
+    with Image.open(tmp_path / "confusion.png") as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 300
 
 
-def test_classes_without_pictures_are_drawn_without_a_warning(tmp_path, results, recwarn):
+def test_classes_without_images_are_drawn_without_a_warning(tmp_path, results, recwarn):
     results.draw(tmp_path / "confusion.png")
     assert [str(warning.message) for warning in recwarn if "divide" in str(warning.message)] == []
 

@@ -142,7 +142,7 @@ def test_eval_without_a_checkpoint_says_what_to_give(command: Command) -> None:
     assert_refused(command("eval"), "checkpoint must be given")
 
 
-def pictures(folder: Path, count: int = 8) -> Path:
+def images(folder: Path, count: int = 8) -> Path:
     """Two classes of small JPEGs with train/ and val/."""
     for split in ("train", "val"):
         for label, colour in (("blue", (0, 0, 250)), ("red", (250, 0, 0))):
@@ -171,34 +171,34 @@ def test_a_missing_folder_is_named(command: Command, tmp_path: Path) -> None:
     assert_refused(command("train", *FOLDER, "data.root=nowhere"), "data.root=nowhere", str(tmp_path / "nowhere"))
 
 
-def test_a_class_folder_without_pictures_is_named(command: Command, tmp_path: Path) -> None:
-    root = pictures(tmp_path / "set")
+def test_a_class_folder_without_images_is_named(command: Command, tmp_path: Path) -> None:
+    root = images(tmp_path / "set")
     (root / "train" / "green").mkdir()
     (root / "val" / "green").mkdir()
-    assert_refused(command("train", *FOLDER, f"data.root={root}"), str(root / "train" / "green"), "no pictures")
+    assert_refused(command("train", *FOLDER, f"data.root={root}"), str(root / "train" / "green"), "no images")
     assert not (tmp_path / "runs").exists()
 
 
 def test_missing_cifar_files_name_the_folder_to_fill(command: Command, tmp_path: Path) -> None:
     typed = [entry for entry in TINY if not entry.startswith("data")]
-    outcome = command("train", *typed, "data=cifar10", "data.root=pictures", "data.download=false")
-    assert_refused(outcome, str(tmp_path / "pictures" / "cifar-10-batches-py"), "cifar-10-python.tar.gz")
+    outcome = command("train", *typed, "data=cifar10", "data.root=images", "data.download=false")
+    assert_refused(outcome, str(tmp_path / "images" / "cifar-10-batches-py"), "cifar-10-python.tar.gz")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_truncated_jpeg_stops_the_run_with_its_path(command: Command, tmp_path: Path, workers: int) -> None:
-    root = pictures(tmp_path / "set")
+    root = images(tmp_path / "set")
     broken = root / "train" / "red" / "3.jpg"
     broken.write_bytes(broken.read_bytes()[:200])
     outcome = command("train", *FOLDER, f"data.root={root}", f"data.num_workers={workers}")
     assert_refused(outcome, str(broken), "data.on_error=skip")
 
 
-def test_unreadable_pictures_are_skipped_counted_and_reported(command: Command, tmp_path: Path) -> None:
-    root = pictures(tmp_path / "set")
-    (root / "train" / "red" / "3.jpg").write_bytes(b"no picture")
+def test_unreadable_images_are_skipped_counted_and_reported(command: Command, tmp_path: Path) -> None:
+    root = images(tmp_path / "set")
+    (root / "train" / "red" / "3.jpg").write_bytes(b"no image")
     broken = root / "val" / "blue" / "0.jpg"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     outcome = command("train", *FOLDER, f"data.root={root}", "data.on_error=skip")
     assert outcome.code == 0, outcome.err
     assert "2 unreadable images" in outcome.out
@@ -207,11 +207,11 @@ def test_unreadable_pictures_are_skipped_counted_and_reported(command: Command, 
     assert str(broken) in log.read_text()
 
 
-def test_an_evaluation_skips_a_batch_without_a_readable_picture(command: Command, tmp_path: Path) -> None:
-    root = pictures(tmp_path / "set")
+def test_an_evaluation_skips_a_batch_without_a_readable_image(command: Command, tmp_path: Path) -> None:
+    root = images(tmp_path / "set")
     assert command("train", *FOLDER, f"data.root={root}").code == 0
     (run,) = tmp_path.glob("runs/*/*")
-    (root / "val" / "red" / "7.jpg").write_bytes(b"no picture")
+    (root / "val" / "red" / "7.jpg").write_bytes(b"no image")
     assert_refused(command("eval", f"checkpoint={run}", "batch=1"), "7.jpg", "data.on_error=skip")
     assert_refused(command("eval", f"checkpoint={run}", "data.on_error=skip"), "+data.on_error=...")
     outcome = command("eval", f"checkpoint={run}", "batch=1", "+data.on_error=skip")

@@ -66,7 +66,7 @@ def test_a_batch_smaller_than_the_devices_does_not_bring_zero():
 
 
 @pytest.mark.parametrize("value", [0, -8, 2.5, "64", True, float("nan")])
-def test_a_global_batch_that_is_no_number_of_pictures_is_refused_by_name(value):
+def test_a_global_batch_that_is_no_number_of_images_is_refused_by_name(value):
     with pytest.raises(UserError, match=f"^global_batch={value} "):
         cut(value, 1, None)
 
@@ -77,7 +77,7 @@ def test_a_missing_global_batch_is_refused_by_name():
 
 
 @pytest.mark.parametrize("value", [0, -8, 2.5, "64", True])
-def test_a_limit_that_is_no_number_of_pictures_is_refused_by_name(value):
+def test_a_limit_that_is_no_number_of_images_is_refused_by_name(value):
     with pytest.raises(UserError, match=f"^max_device_batch={value} "):
         cut(64, 1, value)
 
@@ -85,9 +85,9 @@ def test_a_limit_that_is_no_number_of_pictures_is_refused_by_name(value):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ((64, 1, None), "64 = 1 device x 64 pictures"),
-        ((64, 2, None), "64 = 2 devices x 32 pictures"),
-        ((64, 2, 16), "64 = 2 devices x 16 pictures x 2 accumulated"),
+        ((64, 1, None), "64 = 1 device x 64 images"),
+        ((64, 2, None), "64 = 2 devices x 32 images"),
+        ((64, 2, 16), "64 = 2 devices x 16 images x 2 accumulated"),
     ],
 )
 def test_the_cut_reads_as_a_product(arguments, text):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from swin_lab import SwinTransformer
-from swin_lab.data import Digits, Loading, Synthetic
+from swin_lab.data import Digits, LoaderConfig, Synthetic
 from swin_lab.errors import UserError
 from swin_lab.run import build
 from swin_lab.training import AdamW
@@ -167,7 +167,7 @@ def test_a_bug_in_a_class_is_not_dressed_up_as_a_mistake_of_the_user():
 def test_a_data_node_becomes_a_source_and_the_way_of_loading():
     source, loading = build.make_source(SYNTHETIC | {"num_workers": 0, "on_error": "skip", "crop_pct": 0.9})
     assert isinstance(source, Synthetic)
-    assert loading == Loading(num_workers=0, on_error="skip", crop_pct=0.9)
+    assert loading == LoaderConfig(num_workers=0, on_error="skip", crop_pct=0.9)
 
 
 def test_a_misspelt_key_of_the_data_brings_the_nearest_even_of_loading():
@@ -192,14 +192,14 @@ def test_another_number_of_classes_than_the_data_has_is_refused():
 
 
 def test_preprocessing_measures_what_is_not_given():
-    made = build.make_preprocessing(MODEL | {"in_channels": 3}, Loading(std=(0.5, 0.5, 0.5)), Synthetic())
+    made = build.make_preprocessing(MODEL | {"in_channels": 3}, LoaderConfig(std=(0.5, 0.5, 0.5)), Synthetic())
     assert made.std == (0.5, 0.5, 0.5)
     assert all(0.3 < value < 0.7 for value in made.mean)
     assert (made.img_size, made.channels) == ((32, 32), 3)
 
 
 def test_preprocessing_of_a_grey_network_has_one_channel():
-    made = build.make_preprocessing(MODEL | {"in_channels": 1, "img_size": [32, 48]}, Loading(), Digits())
+    made = build.make_preprocessing(MODEL | {"in_channels": 1, "img_size": [32, 48]}, LoaderConfig(), Digits())
     assert (made.img_size, made.channels, len(made.mean), len(made.std)) == ((32, 48), 1, 1, 1)
 
 

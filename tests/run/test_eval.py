@@ -45,8 +45,8 @@ def test_it_prints_classes_and_confusions_and_draws_the_matrix(command: Command,
     assert "Accuracy per class" in said
     assert "pattern 0" in said
     assert "30 of 30" in said
-    (picture,) = trained.glob("eval_*/confusion.png")
-    with Image.open(picture) as image:
+    (image,) = trained.glob("eval_*/confusion.png")
+    with Image.open(image) as image:
         assert image.width > 300
     assert len(results_of(trained)[0]["per_class"]) == 6
 

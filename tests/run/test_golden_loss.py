@@ -1,4 +1,4 @@
-"""The losses of 20 updates, as they were when they were last right: guards everything between a picture and an update.
+"""The losses of 20 updates, as they were when they were last right: guards everything between an image and an update.
 
 `pytest tests/run/test_golden_loss.py --update-golden` writes the file anew, for a change that is meant to change numbers.
 """

@@ -52,7 +52,7 @@ def logits_of(weights: Path, folder: Path, flip: bool = False) -> tuple[torch.Te
     model = load_model(weights).eval()
     source = Folder(str(folder), val_only=True)
     prepare = Preprocessing.from_dict(model.card["preprocessing"]).for_evaluation()
-    images = torch.stack([prepare(source.val.picture(i)) for i in range(12)])
+    images = torch.stack([prepare(source.val.image(i)) for i in range(12)])
     with torch.no_grad():
         logits = model(images)
         logits = (logits + model(images.flip(-1))) / 2 if flip else logits
@@ -95,10 +95,10 @@ def test_real_labels_of_a_subset_are_refused(command: Command, weights: Path, su
     assert "real=true is for the 1000 classes of ImageNet-1k; the data has 4" in outcome.err
 
 
-def test_real_top_1_counts_any_right_class_and_leaves_unlabelled_pictures_out(
+def test_real_top_1_counts_any_right_class_and_leaves_unlabelled_images_out(
     command: Command, weights: Path, tmp_path: Path
 ) -> None:
-    """A thousand folders with one picture each, named as the validation set names them."""
+    """A thousand folders with one image each, named as the validation set names them."""
     tree = tmp_path / "val"
     generator = torch.Generator().manual_seed(3)
     for c, name in enumerate(IDS):
@@ -112,7 +112,7 @@ def test_real_top_1_counts_any_right_class_and_leaves_unlabelled_pictures_out(
     source = Folder(str(tmp_path), val_only=True)
     prepare = Preprocessing.from_dict(model.card["preprocessing"]).for_evaluation()
     with torch.no_grad():
-        best = model(torch.stack([prepare(source.val.picture(i)) for i in range(1000)])).topk(5).indices
+        best = model(torch.stack([prepare(source.val.image(i)) for i in range(1000)])).topk(5).indices
     answers = real_labels(source.val, 1000)
     counted = (answers >= 0).any(dim=1)
     pairs = list(zip(best, answers, strict=True))

@@ -36,11 +36,11 @@ REDUCED = [
     "trainer.accelerator=cpu",
     "data.num_workers=0",
 ]
-"""The recipe on a small network: 1,000 pictures in batches of 256 are 3 updates."""
+"""The recipe on a small network: 1,000 images in batches of 256 are 3 updates."""
 
 
 @pytest.fixture(scope="module")
-def pictures() -> dict[str, list[bytes]]:
+def images() -> dict[str, list[bytes]]:
     """One JPEG per class and split."""
     return {split: [jpeg(seed * 1000 + c) for c in range(1000)] for seed, split in enumerate(SPLITS)}
 
@@ -57,15 +57,15 @@ def named(split: str, contents: list[bytes]) -> Iterator[tuple[int, str, bytes]]
     return ((c, f"{IDS[c]}/{IDS[c]}_{split}.JPEG", content) for c, content in enumerate(contents))
 
 
-def plant_folder(root: Path, pictures: dict[str, list[bytes]]) -> None:
-    for split, contents in pictures.items():
+def plant_folder(root: Path, images: dict[str, list[bytes]]) -> None:
+    for split, contents in images.items():
         for c, path, content in named(split, contents):
             (root / split / IDS[c]).mkdir(parents=True)
             (root / split / path).write_bytes(content)
 
 
-def plant_zip(root: Path, pictures: dict[str, list[bytes]]) -> None:
-    for split, contents in pictures.items():
+def plant_zip(root: Path, images: dict[str, list[bytes]]) -> None:
+    for split, contents in images.items():
         with ZipFile(root / f"{split}.zip", "w") as archive:
             for _, path, content in named(split, contents):
                 archive.writestr(path, content)
@@ -73,8 +73,8 @@ def plant_zip(root: Path, pictures: dict[str, list[bytes]]) -> None:
         (root / f"{split}_map.txt").write_text("".join(lines))
 
 
-def plant_parquet(root: Path, pictures: dict[str, list[bytes]]) -> None:
-    for split, contents in pictures.items():
+def plant_parquet(root: Path, images: dict[str, list[bytes]]) -> None:
+    for split, contents in images.items():
         file = "validation" if split == "val" else split
         table = pa.table(
             {
@@ -88,8 +88,8 @@ def plant_parquet(root: Path, pictures: dict[str, list[bytes]]) -> None:
         pq.write_table(table, root / f"{file}-00000-of-00001.parquet", row_group_size=100)
 
 
-def plant_shards(root: Path, pictures: dict[str, list[bytes]]) -> None:
-    for split, contents in pictures.items():
+def plant_shards(root: Path, images: dict[str, list[bytes]]) -> None:
+    for split, contents in images.items():
         for shard in range(4):
             with tarfile.open(root / f"imagenet-{split}-{shard:06d}.tar", "w") as archive:
                 for c, _, content in list(named(split, contents))[shard * 250 : (shard + 1) * 250]:
@@ -103,11 +103,11 @@ PLANT = {"folder": plant_folder, "zip": plant_zip, "parquet": plant_parquet, "sh
 
 
 @pytest.fixture(scope="module")
-def roots(pictures: dict[str, list[bytes]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def roots(images: dict[str, list[bytes]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {}
     for layout, plant in PLANT.items():
         made[layout] = tmp_path_factory.mktemp(layout)
-        plant(made[layout], pictures)
+        plant(made[layout], images)
     return made
 
 
@@ -154,7 +154,7 @@ def test_packed_shards_train_as_well(command: Command, tmp_path: Path, roots: di
     source = build.make_source(composed(["data=shards", f"data.root={packed}"])["data"])[0]
     assert source.class_names == IDS
     assert np.asarray(source.train.labels).tolist() == list(range(1000))
-    assert min(source.val.picture(3).size) == 8
+    assert min(source.val.image(3).size) == 8
 
 
 def first_batches(root: Path, seed: int) -> list[torch.Tensor]:
@@ -165,7 +165,7 @@ def first_batches(root: Path, seed: int) -> list[torch.Tensor]:
     augment = build.make_augment(config["augment"], prepared.mean)
     data = ImageData(
         source,
-        prepared.for_training(augment.picture, augment.tensor),
+        prepared.for_training(augment.image, augment.tensor),
         prepared.for_evaluation(),
         global_batch=64,
         device_batch=64,

@@ -1,4 +1,4 @@
-"""The published evaluations, tensor for tensor, on real pictures; and what a run says of the one it used."""
+"""The published evaluations, tensor for tensor, on real images; and what a run says of the one it used."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision import transforms
 
 from swin_lab.data import Preprocessing
-from swin_lab.data.pictures import open_rgb
+from swin_lab.data.images import open_rgb
 from swin_lab.errors import UserError
 from swin_lab.models import create_model
 from swin_lab.weights.preprocessing import IMAGENET_MEAN, IMAGENET_STD, PRESETS, preset
@@ -60,8 +60,8 @@ def photographs() -> list[Path]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["swin_tiny_patch4_window7_224", "swin_base_patch4_window12_384"])
-def test_the_official_preset_gives_torchvisions_tensor_for_each_real_picture(variant: str) -> None:
-    """PIL Resize(256, bicubic) + CenterCrop(224) + normalise; at 384 the squashed picture. Equal to the last bit."""
+def test_the_official_preset_gives_torchvisions_tensor_for_each_real_image(variant: str) -> None:
+    """PIL Resize(256, bicubic) + CenterCrop(224) + normalise; at 384 the stretched image. Equal to the last bit."""
     mine, reference = ours("official", variant), theirs(*EXPECTED["official", variant])
     files = photographs()
     assert len(files) == 500
@@ -77,8 +77,8 @@ def test_every_preset_gives_torchvisions_tensor_at_its_sizes(name: str, variant:
     generator = torch.Generator().manual_seed(0)
     for size in ((500, 375), (333, 500), (68, 100), (301, 1203), (256, 256)):
         pixels = torch.randint(0, 256, (size[1], size[0], 3), generator=generator, dtype=torch.uint8)
-        picture = Image.fromarray(pixels.numpy())
-        assert torch.equal(mine(picture), reference(picture)), size
+        image = Image.fromarray(pixels.numpy())
+        assert torch.equal(mine(image), reference(image)), size
 
 
 def test_an_unknown_preset_brings_the_nearest() -> None:
@@ -106,13 +106,13 @@ def test_an_evaluation_takes_another_preset_and_says_so(command: Command, tmp_pa
     assert result["preprocessing"]["crop_pct"] == 0.9
 
 
-def test_a_wrong_preset_is_told_before_any_picture_is_read(command: Command) -> None:
+def test_a_wrong_preset_is_told_before_any_image_is_read(command: Command) -> None:
     outcome = command("train", *TINY, "preset=oficial")
     assert (outcome.code, "did you mean official" in outcome.err) == (2, True)
     assert not Path("runs").exists()
 
 
 def test_without_a_preset_a_run_is_prepared_as_its_data_says(command: Command, tmp_path: Path) -> None:
-    command("train", *TINY, "trainer.max_epochs=1", "data.fit=squash")
+    command("train", *TINY, "trainer.max_epochs=1", "data.resize_mode=squash")
     result = json.loads((only_run(tmp_path) / "results.json").read_text())
-    assert result["preprocessing"]["in_words"] == "own (squashed to 32x32, bicubic)"
+    assert result["preprocessing"]["in_words"] == "own (stretched to 32x32, bicubic)"

@@ -111,7 +111,7 @@ def test_a_network_without_a_name_becomes_its_numbers(tmp_path: Path) -> None:
         ("AUG: {MIXUP: 0, CUTMIX: 0}\nTRAIN: {}", "mixing", {}),
         ("AUG: {AUTO_AUGMENT: none}\nTRAIN: {}", "augment.auto_augment", None),
         ("AUG: {MIXUP_MODE: elem}\nTRAIN: {}", "mixing.mode", "elem"),
-        ("TEST: {CROP: False}\nTRAIN: {}", "data.fit", "squash"),
+        ("TEST: {CROP: False}\nTRAIN: {}", "data.resize_mode", "stretch"),
         ("DATA: {INTERPOLATION: bilinear}\nTRAIN: {}", "data.interpolation", "bilinear"),
         ("DATA: {INTERPOLATION: bilinear}\nTRAIN: {}", "preset", None),
         ("MODEL: {LABEL_SMOOTHING: 0.2}\nTRAIN: {}", "label_smoothing", 0.2),
@@ -175,12 +175,12 @@ def test_a_misspelt_key_is_told_as_train_py_tells_it(capsys: pytest.CaptureFixtu
 
 
 def test_the_rates_are_drawn_and_the_groups_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    picture = tmp_path / "rates.png"
-    assert main(["lr", str(picture), "experiment=swin_large_patch4_window7_224_22kto1k", "--devices", "8"]) == 0
+    image = tmp_path / "rates.png"
+    assert main(["lr", str(image), "experiment=swin_large_patch4_window7_224_22kto1k", "--devices", "8"]) == 0
     said = capsys.readouterr().out
-    with Image.open(picture) as image:
+    with Image.open(image) as image:
         assert image.width > 600
-    assert "1024 = 8 devices x 64 pictures x 2 accumulated, 1,281,167 images an epoch" in said
+    assert "1024 = 8 devices x 64 images x 2 accumulated, 1,281,167 images an epoch" in said
     lines = [line.split() for line in said.splitlines()]
     assert ["6,255", "5.00", "4e-05"] in lines
     assert ["18,765", "15.00", "2.6318536e-05"] in lines
@@ -197,14 +197,14 @@ def test_the_groups_of_layer_decay_have_their_own_rates(tmp_path: Path, capsys: 
 
 
 @pytest.mark.parametrize("name", ["rates.jpg", "nowhere/rates.png"])
-def test_a_picture_that_cannot_be_written_is_told_before_anything_is_drawn(
+def test_a_image_that_cannot_be_written_is_told_before_anything_is_drawn(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     assert main(["lr", str(tmp_path / name), "experiment=swin_tiny_patch4_window7_224"]) == 2
     assert "give a new .png file in a folder that exists" in capsys.readouterr().err
 
 
-def test_a_picture_is_not_overwritten(tmp_path: Path) -> None:
+def test_a_image_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "rates.png").write_text("mine")
     assert main(["lr", str(tmp_path / "rates.png"), "data=synthetic"]) == 2
     assert (tmp_path / "rates.png").read_text() == "mine"
@@ -229,7 +229,7 @@ def plant(root: Path, damaged: bool = False) -> Path:
             for i in range(count):
                 Image.new("RGB", (20, 30), (i * 50, 0, 0)).save(root / split / name / f"{i}.png")
     if damaged:
-        (root / "train" / "ant" / "1.png").write_bytes(b"no picture")
+        (root / "train" / "ant" / "1.png").write_bytes(b"no image")
     return root
 
 
@@ -238,7 +238,7 @@ def test_data_is_checked_as_training_would_read_it(tmp_path: Path, capsys: pytes
     said = capsys.readouterr().out
     lines = [line.split() for line in said.splitlines()]
     assert ["training", "6", "2", "3", "3", "1", "of", "6", "looked", "at"] in lines
-    assert f"unreadable picture {tmp_path / 'train' / 'ant' / '1.png'}" in said
+    assert f"unreadable image {tmp_path / 'train' / 'ant' / '1.png'}" in said
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_data_that_cannot_be_read_is_told(capsys: pytest.CaptureFixture[str], ty
 
 
 def test_packed_data_says_how_it_is_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root, out = plant(tmp_path / "pictures"), tmp_path / "packed"
+    root, out = plant(tmp_path / "images"), tmp_path / "packed"
     typed = ["data", "pack", "data=folder", f"data.root={root}", "--out", str(out), "--shorter-side", "10", "--workers", "1"]
     assert main(typed) == 0
     assert f"use        data=shards data.root={out}" in capsys.readouterr().out
@@ -264,14 +264,14 @@ def test_packed_data_says_how_it_is_used(tmp_path: Path, capsys: pytest.CaptureF
     assert main(typed) == 2  # nothing is overwritten
 
 
-def test_flat_validation_pictures_are_put_into_their_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_flat_validation_images_are_put_into_their_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for i in (1, 2):
         Image.new("RGB", (4, 4)).save(tmp_path / f"ILSVRC2012_val_{i:08d}.JPEG")
     labels = tmp_path / "LOC_val_solution.csv"
     rows = "ILSVRC2012_val_00000001,n01440764 1 2 3 4\nILSVRC2012_val_00000002,n15075141 1 2 3 4\n"
     labels.write_text(f"ImageId,PredictionString\n{rows}")
     assert main(["data", "prepare-val", str(tmp_path), "--labels", str(labels)]) == 0
-    assert "moved      2 pictures" in capsys.readouterr().out
+    assert "moved      2 images" in capsys.readouterr().out
     assert (tmp_path / "n15075141" / "ILSVRC2012_val_00000002.JPEG").is_file()
 
 

@@ -1,4 +1,4 @@
-"""The recipes for data of one's own and for CIFAR, on small networks and made-up pictures."""
+"""The recipes for data of one's own and for CIFAR, on small networks and made-up images."""
 
 import json
 from pathlib import Path
@@ -15,15 +15,15 @@ SMALL = ["model.embed_dim=8", "model.depths=[1,1]", "model.num_heads=[1,2]", "tr
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     generator = np.random.default_rng(0)
     for split, count in (("train", 24), ("val", 6)):
         for name in ("kind_a", "kind_b", "kind_c"):  # none of the 21,841
-            (tmp_path / "pictures" / split / name).mkdir(parents=True)
+            (tmp_path / "images" / split / name).mkdir(parents=True)
             for i in range(count):
                 noise = generator.integers(0, 256, (40, 48, 3), dtype=np.uint8)
-                Image.fromarray(noise).save(tmp_path / "pictures" / split / name / f"{i}.png")
-    return tmp_path / "pictures"
+                Image.fromarray(noise).save(tmp_path / "images" / split / name / f"{i}.png")
+    return tmp_path / "images"
 
 
 @pytest.fixture
@@ -35,9 +35,9 @@ def weights_22k(tmp_path: Path) -> Path:
 
 
 def test_any_folder_is_fine_tuned_from_22k_weights_with_a_new_head(
-    command: Command, tmp_path: Path, pictures: Path, weights_22k: Path
+    command: Command, tmp_path: Path, images: Path, weights_22k: Path
 ) -> None:
-    typed = ["experiment=finetune_small", f"data.root={pictures}", f"weights={weights_22k}", *SMALL, "model.img_size=64"]
+    typed = ["experiment=finetune_small", f"data.root={images}", f"weights={weights_22k}", *SMALL, "model.img_size=64"]
     outcome = command("train", *typed, "trainer.max_epochs=2", "global_batch=24", "optimizer.reference_batch=24")
     assert outcome.code == 0, outcome.err
     assert "new (3 classes): the file has 21841 classes, the model 3" in outcome.out
@@ -46,13 +46,13 @@ def test_any_folder_is_fine_tuned_from_22k_weights_with_a_new_head(
     assert result["metrics_at_start"] is None  # a new head knows nothing
 
 
-def test_the_small_recipe_does_not_start_without_weights(command: Command, pictures: Path) -> None:
-    outcome = command("train", "experiment=finetune_small", f"data.root={pictures}", *SMALL)
+def test_the_small_recipe_does_not_start_without_weights(command: Command, images: Path) -> None:
+    outcome = command("train", "experiment=finetune_small", f"data.root={images}", *SMALL)
     assert (outcome.code, "weights must be given" in outcome.err) == (2, True)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_the_cifar_recipe_runs_on_other_pictures_of_its_size(command: Command, tmp_path: Path, name: str) -> None:
+def test_the_cifar_recipe_runs_on_other_images_of_its_size(command: Command, tmp_path: Path, name: str) -> None:
     typed = [f"experiment={name}", "data=synthetic", "data.train_images=128", "data.val_images=20", *SMALL]
     outcome = command("train", *typed, "model.window_size=4", "global_batch=32", "trainer.max_epochs=2")
     assert outcome.code == 0, outcome.err

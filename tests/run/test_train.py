@@ -109,11 +109,11 @@ def test_another_seed_gives_other_numbers(command: Command, tmp_path: Path) -> N
 
 
 def test_accumulation_gives_the_same_training_as_one_large_batch(command: Command, tmp_path: Path) -> None:
-    """Same pictures per update; only the order of summation differs: losses within 1e-4."""
+    """Same images per update; only the order of summation differs: losses within 1e-4."""
     steady = [*TINY, "model.drop_path_rate=0.0", "augment=none"]
     command("train", *steady, "name=whole")
     said = command("train", *steady, "name=parts", "max_device_batch=5").out
-    assert "16 = 1 device x 4 pictures x 4 accumulated" in said
+    assert "16 = 1 device x 4 images x 4 accumulated" in said
     whole, parts = (
         json.loads((only_run(tmp_path / "runs" / name) / "results.json").read_text()) for name in ("whole", "parts")
     )
@@ -159,7 +159,7 @@ def test_plain_lines_without_a_terminal_one_per_epoch(command: Command) -> None:
 
 def test_derived_numbers_are_printed_once(command: Command) -> None:
     said = command("train", *TINY).out
-    assert said.count("16 = 1 device x 16 pictures") == 1
+    assert said.count("16 = 1 device x 16 images") == 1
     assert said.count("precision 32-true") == 1
     assert said.count("attention  sdpa") == 1
     assert said.count("learning rate 0.002121") == 1  # 3e-3 at 32, and sqrt(16/32) of it here

@@ -36,11 +36,11 @@ def test_each_image_is_counted_once(trained: Path) -> None:
 
 
 def test_the_global_batch_is_shared_and_said_once(trained: Path) -> None:
-    assert (trained / "said.txt").read_text().count("16 = 2 devices x 8 pictures") == 1
+    assert (trained / "said.txt").read_text().count("16 = 2 devices x 8 images") == 1
 
 
 def test_two_processes_train_as_one_does(trained: Path, command: Command, tmp_path: Path) -> None:
-    """Same pictures per update, no drop path: losses after 8 updates within 1e-4."""
+    """Same images per update, no drop path: losses after 8 updates within 1e-4."""
     steady = [*TINY, "data.val_images=31", "model.drop_path_rate=0.0", "augment=none"]
     command("train", *steady, "name=one")
     done = subprocess.run(
@@ -64,7 +64,7 @@ def test_evaluation_on_two_processes_equals_one(trained: Path, process: Command)
     assert result["metrics"]["val/acc1"] == json.loads((run / "results.json").read_text())["metrics"]["val/acc1"]
 
 
-def test_a_broken_picture_in_one_process_ends_both_with_one_message(process: Command, tmp_path: Path) -> None:
+def test_a_broken_image_in_one_process_ends_both_with_one_message(process: Command, tmp_path: Path) -> None:
     for label in ("blue", "red"):
         for split in ("train", "val"):
             (tmp_path / "set" / split / label).mkdir(parents=True)
@@ -102,7 +102,7 @@ def test_a_sweep_on_two_processes_makes_one_run_per_value(process: Command, tmp_
 def test_averages_and_the_look_before_training_are_those_of_one_process(
     trained: Path, process: Command, command: Command, tmp_path: Path
 ) -> None:
-    """Mixing differs between processes; the average, the evaluations and the picture counts do not."""
+    """Mixing differs between processes; the average, the evaluations and the image counts do not."""
     first = only_run(trained / "runs")
     typed = [*TINY, "data.val_images=31", f"weights={first}", "ema=warm", "mixing=imagenet", "trainer.max_epochs=1"]
     outcome = process("train", *typed, *DDP)

@@ -70,7 +70,7 @@ def evaluated(module, images, labels, batch=4):
 
 
 @pytest.mark.parametrize("batch", [1, 4, 5, 16, 100])
-def test_metrics_are_those_of_all_pictures_at_any_batch_size(batch):
+def test_metrics_are_those_of_all_images_at_any_batch_size(batch):
     images, labels = labelled(33)
     module = classifier()
     logits = module.network(images).detach()
@@ -106,7 +106,7 @@ def test_confusion_counts_are_truth_by_prediction():
     assert (module.confusion_counts == expected).all()
 
 
-def test_a_picture_with_a_logit_that_is_no_number_is_not_left_out_of_the_loss():
+def test_a_image_with_a_logit_that_is_no_number_is_not_left_out_of_the_loss():
     assert not math.isfinite(evaluated(classifier(), *labelled(9, nan=[2])).metrics["val/loss"])
 
 
@@ -242,7 +242,7 @@ def test_a_checkpoint_s_weights_are_the_network_s_and_nothing_more(tmp_path):
     assert set(content["state_dict"]) == {"network.layer.weight", "network.layer.bias"}
 
 
-def test_a_tiny_swin_learns_eight_pictures_by_heart():
+def test_a_tiny_swin_learns_eight_images_by_heart():
     torch.manual_seed(0)
     shape = {"img_size": 32, "embed_dim": 16, "depths": (2, 2), "num_heads": (1, 2), "window_size": 4, "drop_path_rate": 0.0}
     images, labels = torch.randn(8, 3, 32, 32), torch.arange(8)

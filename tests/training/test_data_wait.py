@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from swin_lab.training import DataWait
+from swin_lab.training import DataTimeMonitor
 from swin_lab.training.callbacks import BATCHES_BEFORE_ADVICE
 
 
@@ -31,7 +31,7 @@ class Run:
     def __init__(self, clock, readers=""):
         self.clock = clock
         self.waited = 0.0
-        self.wait = DataWait(lambda: self.waited, readers)
+        self.wait = DataTimeMonitor(lambda: self.waited, readers)
 
     def epoch(self, batches, waiting, working):
         for index in range(batches):
@@ -51,7 +51,7 @@ def said(caplog, monkeypatch):
 
 
 def test_before_any_batch_there_is_no_share():
-    assert DataWait().share is None
+    assert DataTimeMonitor().share is None
 
 
 def test_the_share_is_waiting_over_all_the_time_from_the_first_batch_to_the_last(clock):

@@ -29,7 +29,7 @@ class Network(nn.Module):
         return self.layers(images.flatten(1))
 
 
-def pictures(count=24, batch=4):
+def loader(count=24, batch=4):
     images = torch.randn(count, 3, 2, 2, generator=torch.Generator().manual_seed(1))
     return DataLoader(TensorDataset(images, torch.arange(count) * 3 % CLASSES), batch_size=batch)
 
@@ -63,7 +63,7 @@ def copies(network):
 def trained(ema, batches=None, **options):
     """The classifier, and the weights after every update."""
     module, seen = classifier(ema), AfterUpdates()
-    trainer(callbacks=[seen], **options).fit(module, batches or pictures())
+    trainer(callbacks=[seen], **options).fit(module, batches or loader())
     return module, seen.weights
 
 
@@ -120,7 +120,7 @@ def test_an_average_that_is_not_warm_has_its_decay_from_the_second_on():
 @pytest.mark.parametrize("accumulate", [1, 2], ids=["each-batch", "accumulated"])
 @pytest.mark.parametrize(("every", "averaged"), [(1, [0, 1, 2, 3, 4, 5]), (2, [1, 3, 5]), (4, [3])])
 def test_every_so_many_optimizer_updates_the_weights_are_averaged(every, averaged, accumulate):
-    batches = pictures(24, 4 // accumulate)
+    batches = loader(24, 4 // accumulate)
     module, weights = trained(Ema(decay=0.5, every=every, warm=False), batches, accumulate_grad_batches=accumulate)
     assert len(weights) == 6
     assert module.average.averagings == len(averaged)
@@ -141,14 +141,14 @@ def metrics_of(module, name):
 
 def test_before_the_first_averaging_its_metrics_are_those_of_the_weights():
     module = classifier(Ema(decay=0.9, every=100))
-    trainer().fit(module, pictures(), pictures())
+    trainer().fit(module, loader(), loader())
     assert module.average.averagings == 0
     assert set(metrics_of(module, "val_ema")) == {"loss", "acc1", "acc5"}
     assert metrics_of(module, "val_ema") == metrics_of(module, "val")
 
 
 def test_afterwards_they_are_those_of_the_averaged_weights():
-    module, run, batches = classifier(Ema(decay=0.9, warm=False)), trainer(max_epochs=2), pictures()
+    module, run, batches = classifier(Ema(decay=0.9, warm=False)), trainer(max_epochs=2), loader()
     run.fit(module, batches, batches)
     averaged = Network().eval()
     averaged.load_state_dict(module.average.state())
@@ -164,7 +164,7 @@ def test_afterwards_they_are_those_of_the_averaged_weights():
 
 def test_without_an_average_there_are_no_metrics_of_one():
     module = classifier()
-    trainer().fit(module, pictures(), pictures())
+    trainer().fit(module, loader(), loader())
     assert metrics_of(module, "val_ema") == {}
 
 
@@ -173,7 +173,7 @@ def test_learning_is_bit_for_bit_that_without_an_average(ema):
     runs = []
     for recipe in (None, ema):
         module = classifier(recipe)
-        trainer(max_epochs=3).fit(module, pictures(), pictures())
+        trainer(max_epochs=3).fit(module, loader(), loader())
         runs.append(copies(module.network))
     assert same(*runs)
 
@@ -188,7 +188,7 @@ def test_the_average_does_not_learn_and_is_no_part_of_what_does():
 def saved(tmp_path):
     """A run of one epoch, and its checkpoint."""
     module, run = classifier(Ema(decay=0.9)), trainer()
-    run.fit(module, pictures(), pictures())
+    run.fit(module, loader(), loader())
     run.save_checkpoint(tmp_path / "a.ckpt")
     return module, tmp_path / "a.ckpt"
 
@@ -203,7 +203,7 @@ def test_a_checkpoint_holds_the_average_named_like_the_weights_and_loads_without
 
 def test_a_checkpoint_of_a_run_without_an_average_holds_none(tmp_path):
     run = trainer()
-    run.fit(classifier(), pictures())
+    run.fit(classifier(), loader())
     run.save_checkpoint(tmp_path / "a.ckpt")
     assert "ema" not in torch.load(tmp_path / "a.ckpt", weights_only=True)
 
@@ -211,7 +211,7 @@ def test_a_checkpoint_of_a_run_without_an_average_holds_none(tmp_path):
 def test_a_fresh_classifier_evaluates_the_average_of_a_checkpoint(saved):
     module, file = saved
     fresh = classifier(Ema(decay=0.9))
-    trainer().validate(fresh, pictures(), ckpt_path=file, verbose=False)
+    trainer().validate(fresh, loader(), ckpt_path=file, verbose=False)
     assert fresh.average.averagings == 6
     assert same(fresh.average.state(), module.average.state())
     assert fresh.metrics == module.metrics
@@ -222,7 +222,7 @@ def test_a_run_that_goes_on_averages_on(saved):
     module, file = saved
     fresh, seen = classifier(Ema(decay=0.9)), AfterUpdates()
     seen.weights = [None] * 6
-    trainer(max_epochs=2, callbacks=[seen]).fit(fresh, pictures(), pictures(), ckpt_path=file)
+    trainer(max_epochs=2, callbacks=[seen]).fit(fresh, loader(), loader(), ckpt_path=file)
     assert fresh.average.averagings == 12
     sequence = [module.average.state(), *seen.weights[6:]]
     decays = [(1 + n) / (10 + n) for n in range(6, 12)]
@@ -232,26 +232,26 @@ def test_a_run_that_goes_on_averages_on(saved):
 def test_a_run_that_goes_on_counts_updates_on(tmp_path):
     """Of twelve updates every fourth is averaged: one before and two after the sixth, where the run was cut."""
     file, first = tmp_path / "a.ckpt", trainer()
-    first.fit(classifier(Ema(decay=0.5, every=4)), pictures())
+    first.fit(classifier(Ema(decay=0.5, every=4)), loader())
     first.save_checkpoint(file)
     module = classifier(Ema(decay=0.5, every=4))
-    trainer(max_epochs=2).fit(module, pictures(), ckpt_path=file)
+    trainer(max_epochs=2).fit(module, loader(), ckpt_path=file)
     assert module.average.averagings == 3
 
 
 def test_a_checkpoint_without_an_average_starts_one(tmp_path):
     file, first = tmp_path / "a.ckpt", trainer()
-    first.fit(classifier(), pictures())
+    first.fit(classifier(), loader())
     first.save_checkpoint(file)
     module, seen = classifier(Ema(decay=0.5, warm=False)), AfterUpdates()
     seen.weights = [None] * 6
-    trainer(max_epochs=2, callbacks=[seen]).fit(module, pictures(), ckpt_path=file)
+    trainer(max_epochs=2, callbacks=[seen]).fit(module, loader(), ckpt_path=file)
     assert module.average.averagings == 6
     assert_equal_but_for_rounding(module.average.state(), by_hand(seen.weights[6:], [0.5] * 5))
 
 
 def test_torchvision_s_decay_follows_from_its_words():
-    """FACTS c3: 0.99998 per 32 updates of 8 x 128 pictures over 300 epochs; conf/ema/torchvision.yaml has seven digits."""
+    """FACTS c3: 0.99998 per 32 updates of 8 x 128 images over 300 epochs; conf/ema/torchvision.yaml has seven digits."""
     from swin_lab.run.compose import composed
 
     config = composed(["ema=torchvision"])["ema"]

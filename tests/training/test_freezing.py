@@ -64,7 +64,7 @@ def test_drop_path_rests_where_the_network_is_frozen(command: Command, start: di
 
 @pytest.mark.slow
 def test_two_processes_go_on_exchanging_gradients_after_the_thaw(process: Command, start: dict, tmp_path: Path) -> None:
-    """Two processes see the pictures that one sees, so that both runs end with the same weights up to rounding."""
+    """Two processes see the images that one sees, so that both runs end with the same weights up to rounding."""
     typed = [*TINY, "weights=start.safetensors", "callbacks=unfreeze", "callbacks.freezing.epochs=1", "data.num_workers=0"]
     for name, devices in (("one", ["trainer.devices=1"]), ("two", ["trainer=ddp", "trainer.devices=2"])):
         outcome = process("train", *typed, *devices, "trainer.accelerator=cpu", "augment=none", f"out={name}")

@@ -24,7 +24,7 @@ VARIANTS = [
     pytest.param({"mixup": 0.8, "cutmix": 0}, id="mixup-only"),
     pytest.param({"mixup": 0, "cutmix": 1.0}, id="cutmix-only"),
     pytest.param(PUBLISHED | {"prob": 0.5}, id="every-second-batch"),
-    pytest.param(PUBLISHED | {"prob": 0.5, "mode": "elem"}, id="every-second-picture"),
+    pytest.param(PUBLISHED | {"prob": 0.5, "mode": "elem"}, id="every-second-image"),
     pytest.param(PUBLISHED | {"switch_prob": 0.1}, id="seldom-cut"),
 ]
 
@@ -58,8 +58,8 @@ def test_a_batch_is_mixed_bit_for_bit_as_by_timm(values, draw):
 
 
 @pytest.mark.parametrize("values", VARIANTS)
-def test_draws_mix_pictures_and_differ(values):
-    """Or the comparison with timm would compare pictures that nobody touched. A small cut may miss all pixels."""
+def test_draws_mix_images_and_differ(values):
+    """Or the comparison with timm would compare images that nobody touched. A small cut may miss all pixels."""
     images = [mixed(values, draw)[0] for draw in range(12)]
     touched = {one.numpy().tobytes() for one in images if not torch.equal(one, batch()[0])}
     assert len(touched) >= (4 if "prob" in values else 8)
@@ -96,8 +96,8 @@ def test_a_batch_is_mixed_with_its_mirrored_order():
 
 
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
-def test_a_cut_holds_pixels_of_the_mirrored_picture_as_the_targets_say(mode):
-    """Pictures are their own number, so that the mean of one tells the share that was cut in; 1e-6: float32."""
+def test_a_cut_holds_pixels_of_the_mirrored_image_as_the_targets_say(mode):
+    """Images are their own number, so that the mean of one tells the share that was cut in; 1e-6: float32."""
     count = 6
     images = torch.arange(count).float().view(-1, 1, 1, 1).expand(-1, 3, 16, 16).clone()
     result, targets = Mixing(mixup=0, cutmix=1.0, mode=mode).mix(images, torch.arange(count), count, 0.0, 4)
@@ -110,7 +110,7 @@ def test_a_cut_holds_pixels_of_the_mirrored_picture_as_the_targets_say(mode):
 
 @pytest.mark.parametrize("values", VARIANTS)
 @pytest.mark.parametrize("count", [1, 7])
-def test_of_an_odd_batch_the_last_picture_stays_and_has_its_smoothed_target(values, count):
+def test_of_an_odd_batch_the_last_image_stays_and_has_its_smoothed_target(values, count):
     images, targets = mixed(values, 2, count)
     original, labels = batch(count)
     assert torch.equal(images[-1], original[-1])
@@ -137,7 +137,7 @@ def test_targets_sum_to_one(values, count):
 
 
 def test_smoothing_spreads_a_tenth_over_a_thousand_classes():
-    """FACTS c7: off 1e-4, on 0.9001; a picture whose partner has its own label keeps them whatever the mix."""
+    """FACTS c7: off 1e-4, on 0.9001; an image whose partner has its own label keeps them whatever the mix."""
     targets = Mixing(**PUBLISHED).mix(torch.randn(2, 3, 8, 8), torch.tensor([4, 4]), 1000, 0.1, 0)[1]
     assert targets[:, 4].tolist() == pytest.approx([0.9001] * 2, abs=1e-6)
     assert targets[:, :4].unique().tolist() == pytest.approx([1e-4], abs=1e-9)
@@ -191,7 +191,7 @@ class Losses(Callback):
 
 
 def losses_of_a_run(images, labels, lr=1e-2, epochs=2, **options):
-    """Of every batch of six; the pictures stay the same from epoch to epoch."""
+    """Of every batch of six; the images stay the same from epoch to epoch."""
     watch = Losses()
     classifier = Classifier(
         Linear(),
@@ -221,7 +221,7 @@ def test_every_epoch_mixes_a_batch_anew():
 
 
 def test_the_batches_of_an_epoch_are_mixed_differently():
-    """All batches hold the same pictures here, so that only the mix tells them apart."""
+    """All batches hold the same images here, so that only the mix tells them apart."""
     images, labels = batch(6)
     losses = losses_of_a_run(images.repeat(4, 1, 1, 1), labels.repeat(4), lr=0.0, epochs=1)
     assert len({round(loss, 6) for loss in losses}) == 4

@@ -30,7 +30,7 @@ class Network(nn.Module):
 
 
 def known(right, count=40):
-    """Pictures of which the untrained network names so many rightly, and their labels."""
+    """Images of which the untrained network names so many rightly, and their labels."""
     images = torch.randn(count, 3, 2, 2, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         labels = Network().eval()(images).argmax(dim=1)
@@ -44,10 +44,10 @@ def classifier(**options):
     return Classifier(Network(), CLASSES, {}, optimizer=optimizer, schedule=schedule, **options)
 
 
-def fit(module, pictures, check=-1, epochs=1):
+def fit(module, images, check=-1, epochs=1):
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = lightning.Trainer(max_epochs=epochs, accelerator="cpu", num_sanity_val_steps=check, **quiet)
-    trainer.fit(module, DataLoader(pictures, batch_size=8, shuffle=True), DataLoader(pictures, batch_size=16))
+    trainer.fit(module, DataLoader(images, batch_size=8, shuffle=True), DataLoader(images, batch_size=16))
     return module
 
 
@@ -64,18 +64,18 @@ def said(caplog, monkeypatch):
 
 
 @pytest.mark.parametrize(("right", "percent"), [(40, "100.00%"), (30, "75.00%"), (9, "22.50%"), (0, "0.00%")])
-def test_the_accuracy_of_all_pictures_is_said(said, right, percent):
+def test_the_accuracy_of_all_images_is_said(said, right, percent):
     fit(classifier(), known(right))
     assert f"at start   top-1 {percent}, loss " in said()[0]
     assert "on 40 images" in said()[0]
 
 
 def test_the_metrics_at_start_are_those_of_the_weights_that_were_loaded():
-    pictures = known(30)
-    images, labels = pictures.tensors
+    images = known(30)
+    images, labels = images.tensors
     with torch.no_grad():
         loss = F.cross_entropy(Network().eval()(images), labels).item()
-    module = fit(classifier(), pictures, epochs=3)
+    module = fit(classifier(), images, epochs=3)
     assert set(module.metrics_at_start) == {"val/acc1", "val/acc5", "val/loss"}
     assert module.metrics_at_start["val/acc1"] == 0.75
     assert module.metrics_at_start["val/loss"] == pytest.approx(loss, rel=1e-6)
@@ -118,7 +118,7 @@ def test_later_evaluations_are_not_taken_for_the_start(said):
     ids=["plain", "averaged", "mixed"],
 )
 def test_training_is_bit_for_bit_that_without_the_check(options):
-    """The order of pictures, drop-out and mixing are random."""
+    """The order of images, drop-out and mixing are random."""
     runs = [fit(classifier(**options), known(30), check, epochs=2) for check in (0, -1)]
     assert runs[0].metrics == runs[1].metrics
     for one, other in zip(runs[0].network.parameters(), runs[1].network.parameters(), strict=True):

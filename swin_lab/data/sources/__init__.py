@@ -1,4 +1,4 @@
-"""Where pictures come from: one file per kind of source, each with `train`, `val` and `class_names`."""
+"""Where images come from: one file per kind of source, each with `train`, `val` and `class_names`."""
 
 from swin_lab.data.sources.cifar import Cifar
 from swin_lab.data.sources.digits import Digits

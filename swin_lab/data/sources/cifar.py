@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from swin_lab.data.pictures import ArrayPictures
+from swin_lab.data.images import ArrayImages
 from swin_lab.errors import UserError, did_you_mean
 
 VARIANTS = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 
 
 class Cifar:
-    """50,000 training and 10,000 test pictures of 32x32 pixels; `val` is the test set.
+    """50,000 training and 10,000 test images of 32x32 pixels; `val` is the test set.
 
     Args:
         variant: "cifar10" or "cifar100".
@@ -36,6 +36,6 @@ class Cifar:
             ) from error
         self.class_names = list(splits[0].classes)
         self.train, self.val = (
-            ArrayPictures(split.data, np.asarray(split.targets), f"{variant} {name}")
+            ArrayImages(split.data, np.asarray(split.targets), f"{variant} {name}")
             for split, name in zip(splits, ("train", "test"), strict=True)
         )

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from swin_lab.data.pictures import ArrayPictures, split_by_class
+from swin_lab.data.images import ArrayImages, split_by_class
 
 
 class Digits:
@@ -23,8 +23,8 @@ class Digits:
         images = np.stack([_enlarged(scan, img_size) for scan in grey])
         train, val = split_by_class(labels, val_fraction, split_seed)
         self.class_names = [str(digit) for digit in range(10)]
-        self.train = ArrayPictures(images[train], labels[train], "digits train")
-        self.val = ArrayPictures(images[val], labels[val], "digits val")
+        self.train = ArrayImages(images[train], labels[train], "digits train")
+        self.val = ArrayImages(images[val], labels[val], "digits val")
 
 
 def _enlarged(scan: np.ndarray, img_size: int) -> np.ndarray:

@@ -8,12 +8,12 @@ import numpy as np
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from swin_lab.data.images import NO_IMAGES, ImageSet, open_rgb, split_by_class
 from swin_lab.data.names import Names
-from swin_lab.data.pictures import NO_PICTURES, Pictures, open_rgb, split_by_class
 from swin_lab.errors import UserError
 
 VALIDATION_NAMES = ("val", "valid", "validation", "test")
-PREPARE = "for ImageNet's validation pictures: swin-lab data prepare-val {folder} --labels LOC_val_solution.csv"
+PREPARE = "for ImageNet's validation images: swin-lab data prepare-val {folder} --labels LOC_val_solution.csv"
 
 
 class Folder:
@@ -28,16 +28,16 @@ class Folder:
         val_only: whether there is only something to evaluate: the validation folder, or the whole tree where there is none.
 
     Raises:
-        UserError: a folder is missing, holds no classes or no pictures, or the two trees have different classes.
+        UserError: a folder is missing, holds no classes or no images, or the two trees have different classes.
     """
 
     def __init__(self, root: str, val_fraction: float = 0.1, split_seed: int = 0, val_only: bool = False) -> None:
         top = existing_folder(root)
-        self.train: Pictures = NO_PICTURES
+        self.train: ImageSet = NO_IMAGES
         if val_only:
             tree = _validation_folder(top) or top
             self.class_names = _class_names(tree)
-            self.val: Pictures = _scan(tree, self.class_names)
+            self.val: ImageSet = _scan(tree, self.class_names)
         elif (top / "train").is_dir():
             self.class_names = _class_names(top / "train")
             self.train = _scan(top / "train", self.class_names)
@@ -48,11 +48,11 @@ class Folder:
             )
         else:
             self.class_names = _class_names(top)
-            pictures = _scan(top, self.class_names)
-            train, val = split_by_class(pictures.labels, val_fraction, split_seed)
-            self.train, self.val = pictures.part(train), pictures.part(val)
+            images = _scan(top, self.class_names)
+            train, val = split_by_class(images.labels, val_fraction, split_seed)
+            self.train, self.val = images.part(train), images.part(val)
 
-    def _validation_tree(self, top: Path) -> "FilePictures":
+    def _validation_tree(self, top: Path) -> "FileImages":
         found = _validation_folder(top)
         if found is None:
             raise UserError(f"{top} has train/ and no val/; add val/, or give data.root={top / 'train'} to split that tree")
@@ -66,13 +66,13 @@ class Folder:
         if absent:
             raise UserError(
                 f"{found} lacks classes that train/ has: {_listed(absent)}.\n"
-                f"Add their pictures, or leave them out of training: mv {top / 'train' / absent[0]} ELSEWHERE"
+                f"Add their images, or leave them out of training: mv {top / 'train' / absent[0]} ELSEWHERE"
             )
         return _scan(found, self.class_names)
 
 
-class FilePictures:
-    """Picture files and their classes.
+class FileImages:
+    """Image files and their classes.
 
     Args:
         tree: the folder that all of them are in.
@@ -85,11 +85,11 @@ class FilePictures:
         self.files = files
         self.labels = labels
 
-    def part(self, indices: np.ndarray) -> "FilePictures":
+    def part(self, indices: np.ndarray) -> "FileImages":
         """Those at the given places."""
-        return FilePictures(self.tree, self.files.part(indices), self.labels[indices])
+        return FileImages(self.tree, self.files.part(indices), self.labels[indices])
 
-    def picture(self, index: int) -> Image.Image:
+    def image(self, index: int) -> Image.Image:
         return open_rgb(self.tree / self.files[index])
 
     def name(self, index: int) -> str:
@@ -113,45 +113,45 @@ def _class_names(tree: Path) -> list[str]:
         kinds = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
     names = sorted(name for name, is_folder in kinds if is_folder)
     if not names:
-        files = sum(_has_picture_suffix(name) for name, _ in kinds)
+        files = sum(_has_image_suffix(name) for name, _ in kinds)
         raise UserError(
-            f"{tree} has {files} pictures and no class folders; put each class's pictures into a folder of its name;\n"
+            f"{tree} has {files} images and no class folders; put each class's images into a folder of its name;\n"
             + PREPARE.format(folder=tree)
         )
     return names
 
 
-def _scan(tree: Path, class_names: Sequence[str]) -> FilePictures:
+def _scan(tree: Path, class_names: Sequence[str]) -> FileImages:
     counts: list[int] = []
 
     def walked() -> Iterator[str]:
         for name in class_names:
-            of_class = sorted(_pictures_under(tree / name, name))
+            of_class = sorted(_images_under(tree / name, name))
             if not of_class:
                 raise UserError(
-                    f"class folder {tree / name} holds no pictures ({' '.join(IMG_EXTENSIONS)}); "
+                    f"class folder {tree / name} holds no images ({' '.join(IMG_EXTENSIONS)}); "
                     f"add some or remove it: rmdir {tree / name}"
                 )
             counts.append(len(of_class))
             yield from of_class
 
     files = Names(walked())
-    return FilePictures(tree, files, np.repeat(np.arange(len(counts)), counts))
+    return FileImages(tree, files, np.repeat(np.arange(len(counts)), counts))
 
 
-def _pictures_under(folder: Path, path: str) -> Iterator[str]:
-    """Paths of picture files, each behind `path`; hidden files and folders are left out."""
+def _images_under(folder: Path, path: str) -> Iterator[str]:
+    """Paths of image files, each behind `path`; hidden files and folders are left out."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                yield from _pictures_under(folder / entry.name, f"{path}/{entry.name}")
-            elif _has_picture_suffix(entry.name) and entry.is_file():
+                yield from _images_under(folder / entry.name, f"{path}/{entry.name}")
+            elif _has_image_suffix(entry.name) and entry.is_file():
                 yield f"{path}/{entry.name}"
 
 
-def _has_picture_suffix(name: str) -> bool:
+def _has_image_suffix(name: str) -> bool:
     return name.lower().endswith(IMG_EXTENSIONS)
 
 

@@ -7,7 +7,7 @@ from itertools import zip_longest
 
 import numpy as np
 
-from swin_lab.data.pictures import ImageSource, Pictures
+from swin_lab.data.images import ImageSet, ImageSource
 from swin_lab.data.sources.folder import VALIDATION_NAMES, Folder, existing_folder
 from swin_lab.data.sources.listed import Listed
 from swin_lab.data.sources.parquet import HUB, Parquet
@@ -70,11 +70,11 @@ class ImageNet:
                 f"give the lists {' and '.join(LISTS_22K)}, or data=folder for a head of your own order"
             )
         source = OPENERS[self.layout](root, val_only)
-        self.train: Pictures = source.train
-        self.val: Pictures = source.val
+        self.train: ImageSet = source.train
+        self.val: ImageSet = source.val
         self.class_names = _checked_classes(source.class_names, variant, root)
-        for name, pictures, expected in (("training", self.train, train_images), ("validation", self.val, val_images)):
-            found = len(pictures.labels)
+        for name, images, expected in (("training", self.train, train_images), ("validation", self.val, val_images)):
+            found = len(images.labels)
             if expected is not None and found not in (0, expected):
                 log.warning(
                     "%s has %s %s images, the original %s: accuracies cannot be compared with published ones",

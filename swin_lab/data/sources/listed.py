@@ -1,13 +1,13 @@
-"""Pictures named in annotation lists, as the official code reads ImageNet-22k."""
+"""Images named in annotation lists, as the official code reads ImageNet-22k."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 
+from swin_lab.data.images import NO_IMAGES, ImageSet
 from swin_lab.data.names import Names, check_same_classes, classes_by_folder
-from swin_lab.data.pictures import NO_PICTURES, Pictures
-from swin_lab.data.sources.folder import FilePictures, existing_folder
+from swin_lab.data.sources.folder import FileImages, existing_folder
 from swin_lab.errors import UserError
 
 
@@ -15,11 +15,11 @@ class Listed:
     """Files under one folder, and two lists that say which are trained on, which are evaluated, and what they show.
 
     A list is JSON, `[["n00004475/n00004475_6590.JPEG", 0], ...]`, or text, one `path index` per line. A class is named
-    after the folder of its pictures.
+    after the folder of its images.
 
     Args:
         root: the folder that paths in the lists start from.
-        train_list: file of the training pictures, in `root` or an absolute path.
+        train_list: file of the training images, in `root` or an absolute path.
         val_list: likewise for an evaluation.
         num_classes: None for one more than the highest index.
         val_only: whether there is only something to evaluate, and no training list is read.
@@ -39,8 +39,8 @@ class Listed:
             raise UserError(f"{top}: the lists have class index {highest}, and data.num_classes={num_classes}; raise it")
         self.class_names = classes_by_folder(names, labels, num_classes or highest + 1)
         check_same_classes(self.class_names, val_names, val_labels, f"{top / val_list}")
-        self.train: Pictures = NO_PICTURES if val_only else FilePictures(top, names, labels)
-        self.val: Pictures = FilePictures(top, val_names, val_labels)
+        self.train: ImageSet = NO_IMAGES if val_only else FileImages(top, names, labels)
+        self.val: ImageSet = FileImages(top, val_names, val_labels)
 
 
 def read_list(file: Path) -> tuple[Names, np.ndarray]:
@@ -59,8 +59,8 @@ def read_list(file: Path) -> tuple[Names, np.ndarray]:
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}; data.root is the folder that holds it") from error
     except (ValueError, TypeError, IndexError, KeyError) as error:
-        raise UserError(f"{file} is no list of pictures: each line is a path and a class index ({error})") from error
+        raise UserError(f"{file} is no list of images: each line is a path and a class index ({error})") from error
     labels = np.array([label for _, label in entries], dtype=np.int64)
     if len(labels) == 0 or labels.min() < 0:
-        raise UserError(f"{file} " + ("names no pictures" if len(labels) == 0 else "has a negative class index"))
+        raise UserError(f"{file} " + ("names no images" if len(labels) == 0 else "has a negative class index"))
     return Names(path for path, _ in entries), labels

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from swin_lab.data.pictures import NO_PICTURES, Pictures, split_by_class
+from swin_lab.data.images import NO_IMAGES, ImageSet, split_by_class
 from swin_lab.data.sources.folder import existing_folder
-from swin_lab.data.sources.row_groups import RowGroupPictures, open_value
+from swin_lab.data.sources.row_groups import RowGroupImages, open_value
 from swin_lab.errors import UserError
 
 log = logging.getLogger("swin_lab.data")
@@ -19,20 +19,20 @@ log = logging.getLogger("swin_lab.data")
 VALIDATION_PATTERNS = ("val*.parquet", "test*.parquet")
 HUB = "hf://datasets/"
 """In front of OWNER/NAME where the files are a data set of the Hugging Face hub."""
-MOST_IN_MEMORY = 2 * 2**30
+MAX_IN_MEMORY = 2 * 2**30
 """Bytes of files that are held in memory unless told otherwise."""
 
 
 class Parquet:
     """`root/train*.parquet` with `root/val*.parquet` or `root/test*.parquet` beside it, or only files that are split here.
 
-    Up to 2 GiB, files are held in memory as they are stored, compressed pictures included; larger ones are read row group by
+    Up to 2 GiB, files are held in memory as they are stored, compressed images included; larger ones are read row group by
     row group.
 
     Args:
         root: the folder, or one with a folder `data` that holds the files; hf://datasets/OWNER/NAME for a data set of the
             Hugging Face hub, which is fetched once into its cache.
-        image_column: column of pictures; found in the files' metadata or by its type if None.
+        image_column: column of images; found in the files' metadata or by its type if None.
         label_column: column of class indices; found likewise if None.
         val_fraction: part of every class that is held out where there are no validation files.
         split_seed: which ones.
@@ -59,11 +59,11 @@ class Parquet:
             raise UserError(f"{top} has no training files (train-*.parquet); data.val_only=true evaluates without them")
         columns = _columns(files[0], image_column, label_column)
         total = sum(file.stat().st_size for file in {*files, *val_files})
-        read = _read if in_memory or (in_memory is None and total <= MOST_IN_MEMORY) else _read_lazily
+        read = _read if in_memory or (in_memory is None and total <= MAX_IN_MEMORY) else _read_lazily
         first = read(files, columns)
         self.class_names = _class_names(files[0], columns[1], first.labels)
-        self.train: Pictures = NO_PICTURES if val_only else first
-        self.val: Pictures = first
+        self.train: ImageSet = NO_IMAGES if val_only else first
+        self.val: ImageSet = first
         if val_files and not val_only:
             self.val = read(val_files, columns)
         elif not val_only:
@@ -74,11 +74,11 @@ class Parquet:
             raise UserError(f"{top}: column {columns[1]!r} has labels outside the {len(self.class_names)} classes")
 
 
-class EncodedPictures:
-    """Rows of an Arrow table, each an encoded picture.
+class ParquetImages:
+    """Rows of an Arrow table, each an encoded image.
 
     Args:
-        images: the pictures of all files, one after the other.
+        images: the images of all files, one after the other.
         labels: their classes.
         rows: which of `images` belong to this set.
         files: where they are from, as (first row, file), for messages.
@@ -90,10 +90,10 @@ class EncodedPictures:
         self.rows = rows
         self.files = files
 
-    def part(self, indices: np.ndarray) -> "EncodedPictures":
-        return EncodedPictures(self.images, self.labels[indices], self.rows[indices], self.files)
+    def part(self, indices: np.ndarray) -> "ParquetImages":
+        return ParquetImages(self.images, self.labels[indices], self.rows[indices], self.files)
 
-    def picture(self, index: int) -> Image.Image:
+    def image(self, index: int) -> Image.Image:
         return open_value(self.images[int(self.rows[index])].as_py())
 
     def name(self, index: int) -> str:
@@ -131,16 +131,16 @@ def _fetched(root: str) -> Path:
         ) from error
 
 
-def _read_lazily(files: list[Path], columns: tuple[str, str]) -> RowGroupPictures:
+def _read_lazily(files: list[Path], columns: tuple[str, str]) -> RowGroupImages:
     _check_columns(files, columns)
-    pictures = RowGroupPictures(files, columns)
-    if pictures.pictures_per_group > 1:
+    images = RowGroupImages(files, columns)
+    if images.images_per_group > 1:
         log.info(
-            "note       %s stores %.0f pictures per row group, which are read together; for speed: swin-lab data pack",
+            "note       %s stores %.0f images per row group, which are read together; for speed: swin-lab data pack",
             files[0].parent,
-            pictures.pictures_per_group,
+            images.images_per_group,
         )
-    return pictures
+    return images
 
 
 def _check_columns(files: list[Path], columns: tuple[str, str]) -> None:
@@ -151,7 +151,7 @@ def _check_columns(files: list[Path], columns: tuple[str, str]) -> None:
 
 
 def _columns(file: Path, image_column: str | None, label_column: str | None) -> tuple[str, str]:
-    """Names of the picture and the label column."""
+    """Names of the image and the label column."""
     schema = _schema(file)
     features = _features(schema)
     images = [name for name, feature in features.items() if feature.get("_type") == "Image"]
@@ -167,7 +167,7 @@ def _columns(file: Path, image_column: str | None, label_column: str | None) -> 
     return chosen[0], chosen[1]
 
 
-def _read(files: list[Path], columns: tuple[str, str]) -> EncodedPictures:
+def _read(files: list[Path], columns: tuple[str, str]) -> ParquetImages:
     _check_columns(files, columns)
     tables, starts, rows = [], [], 0
     for file in files:
@@ -182,7 +182,7 @@ def _read(files: list[Path], columns: tuple[str, str]) -> EncodedPictures:
         raise UserError(f"{files[0]} has no rows")
     if table[columns[1]].null_count:
         raise UserError(f"{files[0].parent}: {table[columns[1]].null_count} rows have no label in column {columns[1]!r}")
-    return EncodedPictures(table[columns[0]], table[columns[1]].to_numpy().astype(np.int64), np.arange(rows), starts)
+    return ParquetImages(table[columns[0]], table[columns[1]].to_numpy().astype(np.int64), np.arange(rows), starts)
 
 
 def _class_names(file: Path, label_column: str, labels: np.ndarray) -> list[str]:

@@ -1,4 +1,4 @@
-"""Parquet files too large for memory: a picture is read together with the few that are stored beside it."""
+"""Parquet files too large for memory: an image is read together with the few that are stored beside it."""
 
 import os
 from functools import lru_cache
@@ -9,19 +9,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from swin_lab.data.pictures import open_rgb
+from swin_lab.data.images import open_rgb
 from swin_lab.errors import UserError
 
 
-class RowGroupPictures:
-    """Rows of parquet files on disk, each an encoded picture.
+class RowGroupImages:
+    """Rows of parquet files on disk, each an encoded image.
 
     A parquet file can only be read by whole row groups; the last one is kept. A shuffled run therefore reads each group once
-    for every picture in it: `swin-lab data pack` writes them again as JPEGs that can be read alone.
+    for every image in it: `swin-lab data pack` writes them again as JPEGs that can be read alone.
 
     Args:
         files: the files, one after the other.
-        columns: names of the picture and the label column.
+        columns: names of the image and the label column.
         rows: which rows, counted over all files, belong to this set; None for all.
     """
 
@@ -41,16 +41,16 @@ class RowGroupPictures:
             raise UserError(f"{files[0]} has no rows")
         self.labels = self._read_labels()[self.rows]
 
-    def part(self, indices: np.ndarray) -> "RowGroupPictures":
+    def part(self, indices: np.ndarray) -> "RowGroupImages":
         """Those at the given places."""
-        return RowGroupPictures(self.files, self.columns, self.rows[indices])
+        return RowGroupImages(self.files, self.columns, self.rows[indices])
 
     @property
-    def pictures_per_group(self) -> float:
+    def images_per_group(self) -> float:
         """On average."""
         return float(self.first_rows[-1]) / len(self.file_of_group)
 
-    def picture(self, index: int) -> Image.Image:
+    def image(self, index: int) -> Image.Image:
         row = int(self.rows[index])
         group = int(np.searchsorted(self.first_rows, row, side="right")) - 1
         file = self.files[int(self.file_of_group[group])]
@@ -78,15 +78,15 @@ class RowGroupPictures:
 
 
 def open_value(value: object) -> Image.Image:
-    """The picture of a cell: a struct {bytes, path}, or bytes."""
+    """The image of a cell: a struct {bytes, path}, or bytes."""
     encoded = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(encoded, bytes):
-        raise OSError("the row holds no picture bytes")
+        raise OSError("the row holds no image bytes")
     return open_rgb(encoded)
 
 
 @lru_cache(maxsize=2)
 def _group(file: Path, group: int, column: str, process: int) -> pa.ChunkedArray:
-    """A row group's pictures; for each process anew, because Arrow's open files must not cross a fork."""
+    """A row group's images; for each process anew, because Arrow's open files must not cross a fork."""
     with pq.ParquetFile(file) as opened:
         return opened.read_row_group(group, columns=[column])[column]

@@ -1,18 +1,18 @@
-"""Pictures out of a random generator: for tests, dry runs and measuring speed without a disk."""
+"""Images out of a random generator: for tests, dry runs and measuring speed without a disk."""
 
 import numpy as np
 
-from swin_lab.data.pictures import ArrayPictures
+from swin_lab.data.images import ArrayImages
 from swin_lab.errors import UserError
 
 
 class Synthetic:
-    """Every class is one random pattern of 4x4 coarse squares; every picture is its class's pattern under noise.
+    """Every class is one random pattern of 4x4 coarse squares; every image is its class's pattern under noise.
 
     Args:
         num_classes: number of classes.
-        train_images: pictures to train on.
-        val_images: pictures to evaluate on.
+        train_images: images to train on.
+        val_images: images to evaluate on.
         img_size: side in pixels.
         split_seed: which patterns and which noise.
     """
@@ -37,11 +37,11 @@ class Synthetic:
         self.val = _noisy(patterns, val_images, img_size, generator, "synthetic val")
 
 
-def _noisy(patterns: np.ndarray, count: int, img_size: int, generator: np.random.Generator, origin: str) -> ArrayPictures:
+def _noisy(patterns: np.ndarray, count: int, img_size: int, generator: np.random.Generator, origin: str) -> ArrayImages:
     labels = np.arange(count) % len(patterns)
     cell = np.arange(img_size) * 4 // img_size  # which of the 4 squares a pixel row or column lies in
     images = np.empty((count, img_size, img_size, 3), dtype=np.uint8)
     for i, label in enumerate(labels):
         clean = patterns[label][cell][:, cell]
         images[i] = (clean + generator.normal(0, 64, clean.shape)).clip(0, 255)
-    return ArrayPictures(images, labels, origin)
+    return ArrayImages(images, labels, origin)

@@ -1,4 +1,4 @@
-"""ImageNet in two zip files with a map file each, as the official code reads it: no unpacking, any picture at any time."""
+"""ImageNet in two zip files with a map file each, as the official code reads it: no unpacking, any image at any time."""
 
 import zlib
 from pathlib import Path
@@ -9,8 +9,8 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 import numpy as np
 from PIL import Image
 
+from swin_lab.data.images import NO_IMAGES, ImageSet, open_rgb
 from swin_lab.data.names import Names, check_same_classes, classes_by_folder
-from swin_lab.data.pictures import NO_PICTURES, Pictures, open_rgb
 from swin_lab.data.sources.folder import existing_folder
 from swin_lab.data.sources.listed import read_list
 from swin_lab.errors import UserError
@@ -27,7 +27,7 @@ class Zipped:
         val_only: whether there is only something to evaluate.
 
     Raises:
-        UserError: a file is missing or damaged, or a map names a picture that its zip has not.
+        UserError: a file is missing or damaged, or a map names an image that its zip has not.
     """
 
     def __init__(self, root: str, val_only: bool = False) -> None:
@@ -38,11 +38,11 @@ class Zipped:
         highest = max(int(named.labels.max()), int(val.labels.max()))
         self.class_names = classes_by_folder(named.members, named.labels, highest + 1)
         check_same_classes(self.class_names, val.members, val.labels, f"{top / 'val_map.txt'}")
-        self.train: Pictures = train or NO_PICTURES
-        self.val: Pictures = val
+        self.train: ImageSet = train or NO_IMAGES
+        self.val: ImageSet = val
 
 
-class ZippedPictures:
+class ZipImages:
     """Members of a zip file; where each lies in it is known from its directory, read once.
 
     Args:
@@ -58,9 +58,9 @@ class ZippedPictures:
         self.labels = labels
         self.where = where
 
-    def picture(self, index: int) -> Image.Image:
+    def image(self, index: int) -> Image.Image:
         start, size, method = self.where[index].tolist()
-        with self.file.open("rb") as file:  # opened for each picture: processes share no position in it
+        with self.file.open("rb") as file:  # opened for each image: processes share no position in it
             file.seek(start)
             header = file.read(LOCAL_HEADER)
             if len(header) < LOCAL_HEADER or header[:4] != b"PK\x03\x04":
@@ -77,7 +77,7 @@ class ZippedPictures:
         return f"{self.file}@/{self.members[index]}"
 
 
-def _open(top: Path, split: str) -> ZippedPictures:
+def _open(top: Path, split: str) -> ZipImages:
     file = top / f"{split}.zip"
     if not file.is_file():
         raise UserError(f"{top} has no {file.name}; it needs train.zip, train_map.txt, val.zip and val_map.txt")
@@ -94,4 +94,4 @@ def _open(top: Path, split: str) -> ZippedPictures:
             problem = "is not in" if info is None else "is compressed in a way that cannot be read in"
             raise UserError(f"{members[i]}, line {i + 1} of {split}_map.txt, {problem} {file}")
         where[i] = info.header_offset, info.compress_size, info.compress_type
-    return ZippedPictures(file, members, labels, where)
+    return ZipImages(file, members, labels, where)

@@ -13,12 +13,12 @@ DATA = ROOT.parent / "shared" / "data"
 @pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "cifar10").is_dir(), reason="no CIFAR-10 parquet files beside the project")
 def test_one_epoch_on_part_of_cifar10_learns(command: Command, tmp_path: Path) -> None:
-    """9,600 of the 50,000 pictures once: the loss falls, and 25% of 1,600 test pictures are right."""
+    """9,600 of the 50,000 images once: the loss falls, and 25% of 1,600 test images are right."""
     part = ["trainer.max_epochs=1", "trainer.limit_train_batches=300", "trainer.limit_val_batches=50"]
     quick = [
         "schedule.warmup_epochs=0.2",
         "data.num_workers=1",
-        "data.decoded_mib=0",
+        "data.cache_mib=0",
         "augment=none",
         "trainer.log_every_n_steps=1",
     ]
