@@ -4,21 +4,35 @@ References:
 1. Swin Transformer, arXiv 2103.14030, section 3.2, equation 4: softmax(q k^T / sqrt(D) + bias) v within each window.
 2. Swin Transformer V2, arXiv 2111.09883, section 3.2, equation 2: softmax(cos(q, k) * scale + bias) v.
 
-Callers never see a window: padding, cyclic shift, partition, bias, mask and their inverses all live behind
-`window_attention`, so that a fused kernel may replace every copy in here.
+Callers never see a window, and neither does this file: padding, cyclic shift, partition, bias and mask are internal to the
+backends that need them, so that a fused kernel can avoid every copy. To add a backend, write one file with a function of type
+`Backend` and name it in `BACKENDS`; the tests in tests/ops then compare it with the reference in values and gradients.
 
-Shapes: B batch · H, W feature map · C channels · M, N window · T = M*N tokens · G windows per image · h heads · D = C/h
+Shapes: B batch · H, W feature map · C channels · M, N window · h heads
 """
 
 from collections.abc import Callable
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from swin_lab.errors import UserError
-from swin_lab.ops import geometry
-from swin_lab.ops.geometry import Size
+from swin_lab.errors import UserError, did_you_mean
+from swin_lab.ops.geometry import Size, crop_bias_table, fit_window
+from swin_lab.ops.reference import reference
+from swin_lab.ops.sdpa import sdpa
+from swin_lab.ops.windows import WindowLayout
+
+Backend = Callable[[Tensor, Tensor, WindowLayout, Tensor | None, Tensor | None], Tensor]
+"""(qkv_BHWC, bias_table, layout, pad_value, cosine_scale) -> (B, H, W, C).
+
+The tensors are those of `window_attention`. The layout has the window and shift in use on this map, and the bias table has
+exactly the rows of that window.
+"""
+
+BACKENDS: dict[str, Backend] = {
+    "auto": sdpa,
+    "reference": reference,
+    "sdpa": sdpa,
+}
 
 
 def window_attention(
@@ -32,94 +46,39 @@ def window_attention(
     cosine_scale: Tensor | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    """Attention within each window of a map, with relative position bias.
+    """Computes attention within each window of a feature map, with relative position bias.
 
     Args:
         qkv_BHWC: queries, keys and values side by side, (B, H, W, 3C), each C in head-major order.
-        bias_table: relative position bias, ((2M-1)(2N-1), heads), for the window asked for.
-        num_heads: h, divides C.
+        bias_table: relative position bias, ((2M-1)(2N-1), h), for the given window.
+        num_heads: h; divides C.
         window: (M, N). On a map smaller than that along an axis, the map's size and the middle of the table are used.
-        shift: how far windows are moved down and right, less than the window; (0, 0) for W-MSA, half a window for SW-MSA.
-        pad_value: what a position added to fill the last window holds, (3C,): the bias of the linear layer that made
-            `qkv_BHWC`, because a padding token is a zero before that layer. Zeros if None.
-        cosine_scale: for the cosine attention of V2, what each head's cosines are multiplied with, (h, 1, 1); None for the
-            scaled dot product of V1.
+        shift: how far windows are moved down and right, less than the window: (0, 0) for W-MSA, half a window for SW-MSA.
+        pad_value: the content of positions that are added to fill the last window, (3C,): the bias of the linear layer that
+            made `qkv_BHWC`, because a padding token is a zero before that layer. If None, zeros.
+        cosine_scale: for the cosine attention of V2, what the cosines of each head are multiplied by, (h, 1, 1). If None, the
+            scaled dot product of V1 is used.
         backend: "reference" (plain maths, fp32 softmax: the specification), "sdpa" (torch's fused attention) or "auto".
 
     Returns:
         (B, H, W, C), in image order, in the dtype of `qkv_BHWC`.
 
     Raises:
-        UserError: the backend has another name.
+        UserError: No backend has that name.
     """
     _, H, W, _ = qkv_BHWC.shape
-    fitted, shift = geometry.fit_window((H, W), window, shift)
-    qkv = geometry.pad_to_multiple(qkv_BHWC, fitted, pad_value)
-    padded_size = (qkv.shape[1], qkv.shape[2])
-    shifted = shift != (0, 0)
-    if shifted:
-        qkv = qkv.roll((-shift[0], -shift[1]), dims=(1, 2))
-
-    bias = _bias(bias_table, fitted, window)  # (1, h, T, T)
-    if shifted:
-        bias = bias + geometry.shift_mask(padded_size, fitted, shift, bias.device)[:, None]  # (G, h, T, T)
-    q, k, v = _split_heads(geometry.partition(qkv, fitted), num_heads)
-    if cosine_scale is None:
-        attended = attention_backend(backend)(q, k, v, bias, q.shape[-1] ** -0.5)
-    else:
-        q, k = _unit(q) * cosine_scale, _unit(k)
-        attended = attention_backend(backend)(q, k, v, bias, 1.0)
-
-    out = geometry.reverse_partition(attended, fitted, padded_size)
-    if shifted:
-        out = out.roll(shift, dims=(1, 2))
-    return out[:, :H, :W].contiguous()
+    window_in_use, shift_in_use = fit_window((H, W), window, shift)
+    layout = WindowLayout(num_heads, window_in_use, shift_in_use)
+    table = crop_bias_table(bias_table, window, window_in_use)
+    return attention_backend(backend)(qkv_BHWC, table, layout, pad_value, cosine_scale)
 
 
-def attention_backend(name: str) -> Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]:
-    """The function of that name: q, k, v, each (B, G, h, T, D), bias (1 or G, h, T, T) and scale of q k^T -> (B, G, T, C)."""
+def attention_backend(name: str) -> Backend:
+    """Returns the backend of that name.
+
+    Raises:
+        UserError: No backend has that name.
+    """
     if name not in BACKENDS:
-        raise UserError(f"attention backend {name!r} is unknown; choose one of {', '.join(BACKENDS)}")
+        raise UserError(f"attention_backend={name!r} is unknown{did_you_mean(str(name), BACKENDS)}")
     return BACKENDS[name]
-
-
-def reference(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
-    """The specification: equation 4 of the paper spelled out, softmax in fp32."""
-    logits = (q * scale) @ k.transpose(-2, -1) + bias  # (B, G, h, T, T)
-    weights = logits.softmax(dim=-1, dtype=torch.float32).to(v.dtype)
-    return _join_heads(weights @ v)
-
-
-def sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
-    """torch's scaled_dot_product_attention, windows beside heads so that the bias is not copied for every image."""
-    B, G, h, T, D = q.shape
-    mask = bias.to(v.dtype).expand(G, h, T, T).reshape(1, G * h, T, T)
-    q, k, v = (x.to(v.dtype).reshape(B, G * h, T, D) for x in (q, k, v))  # 4-D: with 5-D inputs the fused kernels step aside
-    return _join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).reshape(B, G, h, T, D))
-
-
-BACKENDS = {"auto": sdpa, "reference": reference, "sdpa": sdpa}
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Vectors of length one along the last axis, in fp32 at least: the square of a small half-precision number is zero."""
-    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
-
-
-def _bias(table: Tensor, window: Size, table_window: Size) -> Tensor:
-    """(rows, h) -> (1, h, T, T): the bias of every pair of tokens."""
-    index = geometry.relative_position_index(window, table_window, table.device)
-    T = index.shape[0]
-    return table[index.flatten()].reshape(T, T, -1).permute(2, 0, 1)[None]
-
-
-def _split_heads(qkv_BGTC: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, G, T, 3C) -> q, k, v, each (B, G, h, T, D)."""
-    B, G, T, C3 = qkv_BGTC.shape
-    q, k, v = qkv_BGTC.reshape(B, G, T, 3, num_heads, C3 // 3 // num_heads).permute(3, 0, 1, 4, 2, 5)
-    return q, k, v
-
-
-def _join_heads(x: Tensor) -> Tensor:
-    """(B, G, h, T, D) -> (B, G, T, C)."""
-    return x.transpose(2, 3).flatten(3)

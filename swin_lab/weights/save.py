@@ -121,7 +121,7 @@ def _derived(model: SwinTransformer, layout: str) -> dict[str, Tensor]:
         padded = tuple(-(-side // part) * part for side, part in zip(map_size, window, strict=True))
         for j in range(model.shape.depths[i]):
             block = f"stages.{i}.blocks.{j}."
-            index = relative_position_index(window, window, cpu)
+            index = relative_position_index(window, cpu)
             found[f"{block}attn.relative_position_index"] = (index.flatten() if flat else index).clone()
             if model.config["version"] == 2:
                 offsets = log_spaced_offsets(window, trained, cpu)

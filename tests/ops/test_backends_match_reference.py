@@ -1,4 +1,4 @@
-"""Every backend against the reference, and the reference against a loop over tokens, in values and in gradients."""
+"""Compares every backend with the reference, and the reference with a loop over tokens, in values and in gradients."""
 
 import pytest
 import torch
@@ -27,14 +27,14 @@ every_case = pytest.mark.parametrize(("size", "window", "shift"), CASES.values()
 
 
 def inputs(size, window, dtype, seed=0):
-    """qkv, bias table and padding value of order one, so that a wrong bias or neighbour shows in the first digits."""
+    """Returns qkv, bias table and padding value of order one, so that a wrong bias or neighbour changes the first digits."""
     generator = torch.Generator().manual_seed(seed)
     shapes = [(2, *size, 3 * DIM), ((2 * window[0] - 1) * (2 * window[1] - 1), HEADS), (3 * DIM,)]
     return [torch.randn(shape, generator=generator, dtype=dtype).requires_grad_() for shape in shapes]
 
 
 def loop_over_tokens(qkv, bias_table, window, shift, pad_value, cosine_scale=None):
-    """DESIGN.md 4.4 by original coordinates: row r is in window floor((r - shift) / M), padding rows included."""
+    """Attends by original coordinates: row r, padding rows included, is in window floor((r - shift) / M)."""
     (M, N), (height, width) = window, qkv.shape[1:3]
     m, n = min(M, height), min(N, width)
     down = 0 if height <= M else shift[0]
@@ -64,7 +64,7 @@ def loop_over_tokens(qkv, bias_table, window, shift, pad_value, cosine_scale=Non
 
 
 def with_gradients(attend, tensors):
-    """The output of `attend` and the gradients of a fixed random projection of it."""
+    """Returns the output of `attend` and the gradients of a fixed random projection of it."""
     out = attend(*tensors)
     direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out.dtype)
     gradients = torch.autograd.grad((out * direction).sum(), tensors, materialize_grads=True)
@@ -79,7 +79,7 @@ def operator(window, shift, backend):
 
 @every_case
 def test_the_reference_equals_a_loop_over_tokens(size, window, shift):
-    """In double precision, up to the softmax that the reference takes in single."""
+    """The inputs are in double precision; the tolerance of 2e-6 is for the softmax, which the reference computes in single."""
     tensors = inputs(size, window, torch.float64)
     expected = with_gradients(lambda qkv, table, pad: loop_over_tokens(qkv, table, window, shift, pad), tensors)
     actual = with_gradients(operator(window, shift, "reference"), tensors)
@@ -113,7 +113,7 @@ def with_all_gradients(attend, tensors):
 
 @every_case
 def test_the_cosine_attention_of_v2_equals_a_loop_over_tokens(size, window, shift):
-    """As above; a scale of 20 multiplies what the softmax rounds."""
+    """The tolerance is 2e-5, because a scale of 20 multiplies the rounding of the softmax."""
     tensors = cosine_inputs(size, window, torch.float64)
     expected = with_all_gradients(lambda qkv, t, pad, scale: loop_over_tokens(qkv, t, window, shift, pad, scale), tensors)
     actual = with_all_gradients(cosine_operator(window, shift, "reference"), tensors)
@@ -131,8 +131,8 @@ def test_the_backend_equals_the_reference_in_cosine_attention(backend, size, win
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_keys_of_length_zero_are_no_trouble_in_half_precision(backend, dtype):
-    """What padding holds in V2, where keys have no bias; its square, and its length, vanish in fp16."""
+def test_keys_of_length_zero_give_finite_outputs_in_half_precision(backend, dtype):
+    """Padding is such a key in V2, where keys have no bias. The square of a small number is zero in fp16."""
     qkv, table, _, scale = cosine_inputs((5, 6), (4, 4), torch.float32)
     out = cosine_operator((4, 4), (2, 2), backend)(qkv.to(dtype) * 1e-4, table, torch.zeros(3 * DIM), scale)
     assert out.dtype == dtype
@@ -140,7 +140,7 @@ def test_keys_of_length_zero_are_no_trouble_in_half_precision(backend, dtype):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_without_a_padding_value_padding_is_zeros(backend):
+def test_without_a_padding_value_padding_is_zero(backend):
     qkv, table, _ = inputs((5, 6), (4, 4), torch.float32)
     attend = operator((4, 4), (2, 2), backend)
     torch.testing.assert_close(attend(qkv, table, None), attend(qkv, table, torch.zeros(3 * DIM)), atol=0, rtol=0)
@@ -157,14 +157,14 @@ def test_the_output_is_close_and_in_bfloat16_for_bfloat16_inputs(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_inputs_stay_as_they_were(backend):
+def test_the_inputs_are_not_modified(backend):
     tensors = inputs((7, 10), (4, 4), torch.float32)
     before = [tensor.detach().clone() for tensor in tensors]
     operator((4, 4), (2, 2), backend)(*tensors)
     assert all(torch.equal(tensor, copy) for tensor, copy in zip(tensors, before, strict=True))
 
 
-def test_an_unknown_backend_is_refused_with_the_choices():
+def test_an_unknown_backend_is_rejected_with_the_choices():
     with pytest.raises(UserError, match="'flash'") as refusal:
         attention_backend("flash")
     assert all(name in str(refusal.value) for name in BACKENDS)

@@ -1,10 +1,11 @@
-"""The geometry of windows against loops over positions."""
+"""Compares the geometry of windows with loops over positions."""
 
 import pytest
 import torch
 
 from swin_lab.ops.geometry import (
     MASKED,
+    crop_bias_table,
     fit_window,
     merge_neighbours,
     pad_to_multiple,
@@ -29,7 +30,7 @@ SHIFTED = [
 
 
 def numbered(height, width, channels, batch=1):
-    """A map whose every value is different."""
+    """Returns a map in which all values differ."""
     return torch.arange(batch * height * width * channels, dtype=torch.float32).reshape(batch, height, width, channels)
 
 
@@ -75,13 +76,13 @@ def test_windows_are_listed_row_by_row_and_so_are_their_tokens(size, window):
 
 
 @pytest.mark.parametrize(("size", "window"), MAPS_AND_WINDOWS)
-def test_reversing_a_partition_gives_the_map_back(size, window):
+def test_reversing_a_partition_restores_the_map(size, window):
     x = numbered(*size, 3, batch=2)
     assert torch.equal(reverse_partition(partition(x, window), window, size), x)
 
 
 @pytest.mark.parametrize(("size", "window", "shift"), SHIFTED)
-def test_the_mask_lets_two_tokens_meet_if_they_lie_as_far_apart_in_the_image_as_in_the_window(size, window, shift):
+def test_the_mask_lets_two_tokens_attend_if_their_offset_in_the_image_is_their_offset_in_the_window(size, window, shift):
     mask = shift_mask(size, window, shift, CPU)
     windows_across = size[1] // window[1]
     expected = torch.full_like(mask, MASKED)
@@ -116,8 +117,8 @@ def test_a_shift_along_one_axis_splits_regions_along_that_axis_only():
 
 
 @pytest.mark.parametrize("window", [(4, 4), (7, 7), (2, 5), (3, 1)])
-def test_pairs_of_tokens_find_their_bias_by_the_row_and_column_between_them(window):
-    index = relative_position_index(window, window, CPU)
+def test_the_bias_of_a_pair_of_tokens_depends_on_their_row_and_column_offset(window):
+    index = relative_position_index(window, CPU)
     height, width = window
     for query in range(height * width):
         for key in range(height * width):
@@ -126,15 +127,16 @@ def test_pairs_of_tokens_find_their_bias_by_the_row_and_column_between_them(wind
             assert index[query, key] == (rows + height - 1) * (2 * width - 1) + columns + width - 1
 
 
-def test_every_row_of_the_bias_table_belongs_to_some_pair():
-    assert relative_position_index((4, 3), (4, 3), CPU).unique().tolist() == list(range(7 * 5))
+def test_every_row_of_the_bias_table_belongs_to_a_pair_of_tokens():
+    assert relative_position_index((4, 3), CPU).unique().tolist() == list(range(7 * 5))
 
 
 @pytest.mark.parametrize(("window", "table_window"), [((2, 3), (4, 5)), ((3, 7), (7, 7)), ((1, 1), (3, 2)), ((7, 2), (7, 7))])
 def test_a_smaller_window_reads_the_middle_of_the_table(window, table_window):
     grid = numbered(2 * table_window[0] - 1, 2 * table_window[1] - 1, 1)[0, :, :, 0]
     middle = (table_window[0] - 1, table_window[1] - 1)
-    found = grid.flatten()[relative_position_index(window, table_window, CPU)]
+    table = crop_bias_table(grid.reshape(-1, 1), table_window, window)
+    found = table[:, 0][relative_position_index(window, CPU)]
     tokens = [(row, column) for row in range(window[0]) for column in range(window[1])]
     for i, a in enumerate(tokens):
         for j, b in enumerate(tokens):
@@ -142,7 +144,7 @@ def test_a_smaller_window_reads_the_middle_of_the_table(window, table_window):
 
 
 @pytest.mark.parametrize("size", [(4, 6), (5, 6), (4, 3), (7, 5), (1, 1)])
-def test_merging_concatenates_down_before_right_and_fills_odd_sides_with_zeros(size):
+def test_merging_concatenates_down_before_right_and_pads_odd_sides_with_zeros(size):
     x = numbered(*size, 3, batch=2) + 1
     merged = merge_neighbours(x)
     assert merged.shape == (2, -(-size[0] // 2), -(-size[1] // 2), 12)
@@ -165,9 +167,19 @@ def test_merging_concatenates_down_before_right_and_fills_odd_sides_with_zeros(s
         ((2, 1), (2, 1), (0, 0)),
     ],
 )
-def test_a_window_of_4_fits_itself_to_small_maps_and_does_not_shift_where_it_covers_them(size, fitted, shift):
+def test_a_window_of_4_shrinks_to_smaller_maps_and_does_not_shift_where_it_covers_them(size, fitted, shift):
     assert fit_window(size, (4, 4), (2, 2)) == (fitted, shift)
 
 
-def test_each_axis_fits_on_its_own():
+def test_each_axis_is_fitted_independently():
     assert fit_window((5, 5), (7, 3), (3, 1)) == ((5, 3), (0, 1))
+
+
+def test_constants_are_made_once_per_window_and_device():
+    assert relative_position_index((3, 8), CPU) is relative_position_index((3, 8), CPU)
+
+
+def test_a_constant_that_inference_mode_made_can_be_used_by_autograd():
+    with torch.inference_mode():
+        mask = shift_mask((22, 33), (11, 11), (5, 5), CPU)
+    assert not mask.is_inference()

@@ -48,7 +48,7 @@ def to_layout_of(model, tensors):
     named = {layout.to_theirs(key, last): tensor for key, tensor in tensors.items()}
     for i, window in enumerate(model.shape.windows):
         block = f"layers.{i}.blocks.0.attn."
-        named[f"{block}relative_position_index"] = relative_position_index(window, window, torch.device("cpu"))
+        named[f"{block}relative_position_index"] = relative_position_index(window, torch.device("cpu"))
         if model.config["version"] == 2:
             offsets = log_spaced_offsets(window, model.shape.trained_windows[i], torch.device("cpu"))
             named[f"{block}relative_coords_table"] = offsets.reshape(1, 2 * window[0] - 1, 2 * window[1] - 1, 2)
