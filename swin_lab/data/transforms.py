@@ -9,6 +9,7 @@ from torch import nn
 from torchvision.transforms import InterpolationMode, ToTensor, v2
 
 from swin_lab.errors import UserError, did_you_mean, is_number
+from swin_lab.preprocessing import Preprocessing as SharedPreprocessing
 
 INTERPOLATIONS = {name.lower(): Image.Resampling[name] for name in ("NEAREST", "BILINEAR", "BICUBIC", "LANCZOS")}
 INTERPOLATION_MODES = {name: InterpolationMode(name) for name in INTERPOLATIONS}
@@ -141,3 +142,8 @@ class ResizeToCover(nn.Module):
         else:
             wanted = (self.width, max(self.height, height * self.width // width))
         return image if image.size == wanted else image.resize(wanted, self.filter)
+
+
+def eval_transform(preprocessing: SharedPreprocessing) -> v2.Compose:
+    """Builds the transform of an evaluation: resize, centre crop, normalise."""
+    return Preprocessing(**asdict(preprocessing)).for_evaluation()

@@ -25,6 +25,8 @@ class Backbone(nn.Module):
 
     def __init__(self, network: SwinTransformer, stages: Sequence[int] | None = None, norm: bool = True) -> None:
         super().__init__()
+        if not isinstance(network, SwinTransformer):
+            raise UserError(f"a {type(network).__name__} has no feature maps per stage; a Backbone needs a SwinTransformer")
         self.chosen = checked_stages(stages, len(network.stages))
         self.feature_info: list[FeatureInfo] = [network.feature_info[i] for i in self.chosen]
         """Channels and stride of every map that is returned."""

@@ -17,7 +17,7 @@ PUBLISHED_CLASSES = 1000
 
 def list_models(pattern: str = "*") -> list[str]:
     """Names that `create_model` and `model=` on the command line accept, sorted; `pattern` is a shell wildcard."""
-    names = sorted(file.stem for file in (CONF / "model").glob("*.yaml"))
+    names = sorted(file.stem for file in (CONF / "model").glob("swin*.yaml"))
     return [name for name in names if fnmatch(name, pattern) and not name.startswith("_")]
 
 

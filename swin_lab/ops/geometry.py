@@ -116,14 +116,15 @@ def _cached(maxsize: int) -> Callable[[Callable[[*Arguments], Tensor]], Callable
     """
 
     def decorate(make: Callable[[*Arguments], Tensor]) -> Callable[[*Arguments], Tensor]:
-        cached = lru_cache(maxsize)(make)
+        @lru_cache(maxsize)
+        def cached(*arguments: *Arguments) -> Tensor:
+            with torch.inference_mode(False):
+                return make(*arguments)
 
         @wraps(make)
         def constant(*arguments: *Arguments) -> Tensor:
-            if torch.compiler.is_compiling() or type(torch.empty(0, device="cpu")) is not Tensor:
-                return make(*arguments)
-            with torch.inference_mode(False):
-                return cached(*arguments)
+            tracing = torch.compiler.is_compiling() or type(torch.empty(0, device="cpu")) is not Tensor
+            return make(*arguments) if tracing else cached(*arguments)
 
         return constant
 
