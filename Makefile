@@ -1,4 +1,4 @@
-# `make` alone prints this list. Everything happens in .venv; uv is used where it is installed, else venv and pip.
+# `make` alone prints this list. Everything is installed into .venv, by uv if it is available, or else by venv and pip.
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=

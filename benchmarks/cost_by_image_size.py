@@ -1,11 +1,11 @@
-"""Counts what one image costs Swin-T and a ViT with global attention as the image grows; prints a table, draws a plot.
+"""Counts the cost of one image for Swin-T and for a ViT with global attention by image size; prints a table, draws a plot.
 
     python benchmarks/cost_by_image_size.py [--side 224] [--steps 8] [-o benchmarks/cost_by_image_size.png]
 
 Cost is multiply-accumulates (MACs) of matrix products and convolutions, counted by torch while a model runs on the meta
 device: no weights, no arithmetic, the same result on every machine. Swin-T attends inside windows of 7x7 tokens, so its
-cost grows with the image's area. The ViT attends from every 16x16 patch to every other, so its cost grows with the
-square of the area once the image is large. Both cost about 4.5 GMACs at 224 pixels.
+cost grows linearly with the image's area. The ViT attends from every 16x16 patch to every other, so its cost grows
+quadratically with the area of large images. Both cost about 4.5 GMACs at 224 pixels.
 """
 
 import argparse
@@ -53,12 +53,12 @@ def count_costs(sides: list[int]) -> Costs:
 
 
 def swin_tiny() -> nn.Module:
-    """Attention in plain maths: a fused kernel that the counter has no formula for would count as nothing."""
+    """Builds Swin-T with the reference backend, as the counter ignores fused kernels that it has no formula for."""
     return swin_lab.create_model("swin_tiny_patch4_window7_224", attention_backend="reference")
 
 
 def vit_small(side: int) -> nn.Module:
-    """Made anew for each size, which its position embedding fixes; attention in plain maths as in Swin-T."""
+    """Builds a ViT for one image size, which its position embedding fixes, without fused attention as in Swin-T."""
     model: Any = timm.create_model("vit_small_patch16_224", img_size=side)
     for block in model.blocks:
         block.attn.fused_attn = False
@@ -66,7 +66,7 @@ def vit_small(side: int) -> nn.Module:
 
 
 def gmacs(model: nn.Module, side: int) -> float:
-    """Thousand million multiply-accumulates for one image; torch counts each as two operations."""
+    """Returns the GMACs (10^9 multiply-accumulates) of one image; torch counts each as two operations."""
     model = model.to("meta").eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(torch.empty(1, 3, side, side, device="meta"))
@@ -74,7 +74,7 @@ def gmacs(model: nn.Module, side: int) -> float:
 
 
 def table(costs: Costs) -> str:
-    """Markdown: a row for the first size and each doubling of it; growth is against the row before."""
+    """Returns a Markdown table with a row for the first size and each doubling of it; growth is relative to the row above."""
     first = min(costs)
     sides = [side for side in costs if (side // first).bit_count() == 1]
     lines = [
@@ -90,7 +90,7 @@ def table(costs: Costs) -> str:
 
 
 def draw(costs: Costs) -> Figure:
-    """Cost over the image's area, both as multiples of the smallest image: Swin-T is the line y = x."""
+    """Plots cost over the image's area, both as multiples of the smallest image; Swin-T is the line y = x."""
     plt.rcParams.update({"font.family": "DejaVu Sans", "font.size": 8.5, "text.color": INK})
     edges = {"left": 0.08, "right": 0.91, "bottom": 0.145, "top": 0.89}
     figure, ax = plt.subplots(figsize=(7, 4), gridspec_kw=edges)
@@ -106,15 +106,15 @@ def draw_growth(ax: Axes, costs: Costs, model: str, color: str) -> None:
     growth = [costs[side][model] / costs[first][model] for side in costs]
     ax.plot(areas, growth, color=color, linewidth=2.2, marker="o", markersize=5, markeredgecolor="white", clip_on=False)
     end = (areas[-1], growth[-1])
-    beside(ax, f"{growth[-1]:.0f}×", end, (8, 0), color=color, ha="left", weight="bold")
+    annotate(ax, f"{growth[-1]:.0f}×", end, (8, 0), color=color, ha="left", weight="bold")
     cost = f"{costs[first][model]:.1f} → {costs[last][model]:,.0f} GMACs"
     if model == VIT:
-        beside(ax, f"{model}\n{cost}", end, (-52, -10), color=color, ha="right")
+        annotate(ax, f"{model}\n{cost}", end, (-52, -10), color=color, ha="right")
     else:
-        beside(ax, f"{model}: {cost}", end, (0, -24), color=color, ha="right")
+        annotate(ax, f"{model}: {cost}", end, (0, -24), color=color, ha="right")
 
 
-def beside(
+def annotate(
     ax: Axes,
     text: str,
     point: tuple[float, float],
@@ -124,7 +124,7 @@ def beside(
     ha: Literal["left", "right"],
     weight: str = "normal",
 ) -> None:
-    """Text `offset` typographic points away from a point of the plot."""
+    """Writes text `offset` typographic points away from a point of the plot."""
     annotation = ax.annotate(text, point, xytext=offset, textcoords="offset points", annotation_clip=False)
     annotation.set(color=color, ha=ha, va="center", weight=weight, linespacing=1.5)
 

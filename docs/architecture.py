@@ -2,7 +2,7 @@
 
     python docs/architecture.py [MODEL] [-o FILE]
 
-Writes docs/architecture.png unless told otherwise; the ending of FILE chooses the format (png, svg, pdf). Three panels:
+Writes docs/architecture.png by default; the suffix of FILE determines the format (png, svg, pdf). There are three panels:
 the stages with their maps, windows and blocks; two blocks in detail; and how windows shift, drawn with the functions of
 swin_lab.ops.geometry that the model itself calls.
 
@@ -110,36 +110,36 @@ def draw_stages(ax: Axes, model: SwinTransformer, name: str) -> None:
 
 
 def draw_image(ax: Axes, model: SwinTransformer, centre: float) -> None:
-    (height, width), patch = model.shape.img_size, model.embed.patch_size
+    (height, width), patch = model.config.image_size, model.embed.patch_size
     drawn = 84 * height / max(height, width), 84 * width / max(height, width)
     show(ax, scene(height, width), (centre - drawn[1] / 2, MAP_MIDDLE - drawn[0] / 2, drawn[1], drawn[0]))
-    text(ax, centre, MAP_TEXT, rf"$H \times W \times {model.shape.in_channels}$", 12)
-    text(ax, centre, MAP_TEXT + 16, product(height, width, model.shape.in_channels), 10.5, GREY)
+    text(ax, centre, MAP_TEXT, rf"$H \times W \times {model.config.in_channels}$", 12)
+    text(ax, centre, MAP_TEXT + 16, product(height, width, model.config.in_channels), 10.5, GREY)
     arrow(ax, (centre, MAP_TEXT + 28), (centre, FLOW - 25))
     box(ax, centre - 44, FLOW - 24, 88, 48, fill=tint(CHANGE, 0.22), edge=CHANGE)
     text(ax, centre, FLOW, f"Patch partition\n{product(*patch)} pixels", 10)
 
 
 def draw_stage(ax: Axes, model: SwinTransformer, stage: int, left: float, width: float) -> float:
-    """Map above, what the stage does below. Returns where on the right the map leaves the last block."""
-    shape, blocks = model.shape, blocks_of(model, stage)
+    """Draws the map above and the layers of the stage below. Returns the x at which the map leaves the last block."""
+    config, blocks = model.config, blocks_of(model, stage)
     middle = left + width / 2
     box(ax, left, STAGE_TOP, width, STAGE_BOTTOM - STAGE_TOP, fill=PANEL, edge=PALE, radius=8)
     text(ax, middle, STAGE_TOP + 16, f"Stage {stage + 1}", 12, weight="bold")
-    counts = f"{plural(len(blocks), 'block')} · {plural(shape.num_heads[stage], 'head')}"
+    counts = f"{plural(len(blocks), 'block')} · {plural(config.num_heads[stage], 'head')}"
     text(ax, middle, STAGE_TOP + 32, counts, 10.5, GREY)
     draw_map(ax, model, stage, middle)
-    stride, factor = model.embed.patch_size[0] * 2**stage, shape.channels[stage] // shape.channels[0]
+    stride, factor = model.embed.patch_size[0] * 2**stage, config.channels[stage] // config.channels[0]
     size = rf"$H/{stride} \times W/{stride} \times {factor if factor > 1 else ''}C$"
     text(ax, middle, MAP_TEXT, size, 12)
-    text(ax, middle, MAP_TEXT + 16, product(*shape.maps[stage], shape.channels[stage]), 10.5, GREY)
-    text(ax, middle, MAP_TEXT + 31, windows_of(shape.maps[stage], shape.windows[stage]), 10.5, GREY)
+    text(ax, middle, MAP_TEXT + 16, product(*config.maps[stage], config.channels[stage]), 10.5, GREY)
+    text(ax, middle, MAP_TEXT + 31, windows_of(config.maps[stage], config.windows[stage]), 10.5, GREY)
 
     box(ax, left + 10, FLOW - BAR / 2, 32, BAR, fill=tint(CHANGE, 0.22), edge=CHANGE)
     text(ax, left + 26, FLOW, "Linear\nembedding" if stage == 0 else "Patch\nmerging", 10, upwards=True)
-    room = (left + 54, left + width - 10)
-    step = min(19.0, (room[1] - room[0]) / len(blocks))
-    start = (room[0] + room[1] - step * len(blocks)) / 2
+    first, last = left + 54, left + width - 10
+    step = min(19.0, (last - first) / len(blocks))
+    start = (first + last - step * len(blocks)) / 2
     arrow(ax, (left + 43, FLOW), (start, FLOW))
     draw_blocks(ax, blocks, start, step)
     if stage == 0:
@@ -148,10 +148,10 @@ def draw_stage(ax: Axes, model: SwinTransformer, stage: int, left: float, width:
 
 
 def draw_map(ax: Axes, model: SwinTransformer, stage: int, middle: float) -> None:
-    """A slab: its face in proportion to the map and cut into windows, its depth in proportion to the channels."""
-    shape = model.shape
-    scale, depth = 84 / max(shape.maps[0]), 8 * shape.channels[stage] / shape.channels[0]
-    height, width = shape.maps[stage][0] * scale, shape.maps[stage][1] * scale
+    """Draws a slab; its face is proportional to the map and divided into windows, its depth proportional to the channels."""
+    config = model.config
+    scale, depth = 84 / max(config.maps[0]), 8 * config.channels[stage] / config.channels[0]
+    height, width = config.maps[stage][0] * scale, config.maps[stage][1] * scale
     right, up = 0.85 * depth, 0.35 * depth
     x, y = middle - (width + right) / 2, MAP_MIDDLE - (height - up) / 2
     ends = (x + width, y + height)
@@ -159,23 +159,23 @@ def draw_map(ax: Axes, model: SwinTransformer, stage: int, middle: float) -> Non
     side = [(ends[0], y), (ends[0] + right, y - up), (ends[0] + right, ends[1] - up), ends]
     ax.add_patch(Polygon(top, fc=tint(REGULAR, 0.28), ec=REGULAR, lw=0.6, joinstyle="round"))
     ax.add_patch(Polygon(side, fc=tint(REGULAR, 0.5), ec=REGULAR, lw=0.6, joinstyle="round"))
-    show(ax, seen_at(shape.maps[stage], shape.img_size), (x, y, width, height))
-    for row in range(0, shape.maps[stage][0], shape.windows[stage][0]):
+    show(ax, seen_at(config.maps[stage], config.image_size), (x, y, width, height))
+    for row in range(0, config.maps[stage][0], config.windows[stage][0]):
         ax.plot([x, ends[0]], [y + row * scale] * 2, color=REGULAR, lw=0.6)
-    for column in range(0, shape.maps[stage][1], shape.windows[stage][1]):
+    for column in range(0, config.maps[stage][1], config.windows[stage][1]):
         ax.plot([x + column * scale] * 2, [y, ends[1]], color=REGULAR, lw=0.6)
     ax.add_patch(Rectangle((x, y), width, height, fc="none", ec=REGULAR, lw=0.9))
 
 
 def seen_at(map_size: Size, img_size: Size) -> np.ndarray:
-    """The image in shades of blue, at the resolution of a map."""
+    """Returns the image in shades of blue, at the resolution of a map."""
     brightness = torch.from_numpy(scene(*img_size).mean(axis=2))
     pooled = F.adaptive_avg_pool2d(brightness[None], map_size)[0].numpy()
     return blend(tint(REGULAR, 0.62), tint(REGULAR, 0.04), pooled)
 
 
 def draw_blocks(ax: Axes, blocks: list[SwinBlock], left: float, step: float) -> None:
-    """A bar for each block, in the colour of its attention, named where there is room."""
+    """Draws a bar for each block, in the colour of its attention, with its name where it fits."""
     gap = 3 if step > 8 else 1
     for i, block in enumerate(blocks):
         x = left + i * step
@@ -191,21 +191,21 @@ def blocks_of(model: SwinTransformer, stage: int) -> list[SwinBlock]:
 
 
 def draw_zoom(ax: Axes, span: tuple[float, float]) -> None:
-    """The first blocks of stage 1, enlarged in panel (b)."""
+    """Connects the first blocks of stage 1 with panel (b), which shows them enlarged."""
     bottom = FLOW + BAR / 2 + 2
     corners = [(span[0], bottom), (span[1], bottom), (326, DETAIL), (22, DETAIL)]
     ax.add_patch(Polygon(corners, fc=PALE, ec="none", alpha=0.7))
 
 
 def draw_head(ax: Axes, model: SwinTransformer, left: float) -> None:
-    classes, middle = model.shape.num_classes, left + 42
+    classes, middle = model.config.num_classes, left + 42
     steps = [("LayerNorm", NEUTRAL), ("Average pool", NEUTRAL)] + [("Linear", CHANGE)] * (classes > 0)
     for i, (step, color) in enumerate(steps):
         y = FLOW - 42 * i
         box(ax, left, y - 14, 84, 28, fill=tint(color, 0.22), edge=color)
         text(ax, middle, y, step, 10)
         arrow(ax, (middle, y - 15), (middle, y - 27))
-    result = f"{classes} logits" if classes else f"{model.shape.channels[-1]} features"
+    result = f"{classes} logits" if classes else f"{model.config.channels[-1]} features"
     text(ax, middle, FLOW - 42 * len(steps) + 4, result, 11, weight="bold")
 
 
@@ -228,8 +228,8 @@ def draw_block_pair(ax: Axes, model: SwinTransformer, left: float, width: float)
 
 
 def draw_block(ax: Axes, model: SwinTransformer, block: SwinBlock, x: float, y: float, index: str) -> float:
-    """Downwards from `y`, branch by branch, each rejoining the line it leaves. Returns where the last one ends."""
-    branches = branches_of(block, model.shape.channels[0])
+    """Draws a block downwards from `y`, branch by branch, each with its residual connection. Returns the y at which it ends."""
+    branches = branches_of(block, model.config.channels[0])
     for branch, parts in enumerate(branches):
         leaves_at, box_top = y + 9, y + 25
         for part in parts:
@@ -257,7 +257,7 @@ def draw_sum(ax: Axes, centre: Point) -> None:
 
 
 def branches_of(block: SwinBlock, channels: int) -> list[list[str]]:
-    """Names of a block's layers in the order they run, a list for each residual branch; drop path ends a branch."""
+    """Returns the names of a block's layers in the order they run, a list for each residual branch; drop path ends a branch."""
     ran: list[str] = []
     for name, layer in block.named_children():
         layer.register_forward_hook(lambda *_, name=name: ran.append(name))
@@ -276,7 +276,7 @@ def label_of(block: SwinBlock, part: str) -> str:
 
 
 def paint_of(block: SwinBlock, part: str) -> tuple[str, str]:
-    """Fill and edge."""
+    """Returns the colours of fill and edge."""
     if part == "attn":
         return tint(color_of(block), 0.3), color_of(block)
     return tint(NEUTRAL, 0.12 if part.startswith("norm") else 0.32), NEUTRAL
@@ -335,7 +335,7 @@ def draw_grid(
     offset: Size,
     edge: str,
 ) -> None:
-    """A map of tokens coloured by label, cut into windows that begin at `offset`."""
+    """Draws a map of tokens coloured by label, divided into windows that begin at `offset`."""
     text(ax, left + GRID / 2, top - 29, name, 12, edge, weight="bold")
     text(ax, left + GRID / 2, top - 13, note, 10.5, GREY)
     (rows, columns), cell = labels_HW.shape, GRID / max(labels_HW.shape)
@@ -355,7 +355,7 @@ def draw_grid(
 def draw_masks(
     ax: Axes, left: float, right: float, top: float, masks_GTT: Tensor, windows_GT: Tensor, colors: dict[int, str]
 ) -> None:
-    """Queries down, keys across: a pair that may attend has the colour of its region, a masked pair is white."""
+    """Draws queries as rows and keys as columns: an allowed pair has the colour of its region, a masked pair is white."""
     text(ax, left, top + 10, "Attention masks", 12, ha="left", weight="bold")
     text(ax, left, top + 48, "of the four windows:\na token attends only\nwithin its region", 10.5, GREY, ha="left")
     side, gap = 76, 14
@@ -371,7 +371,7 @@ def draw_masks(
 
 
 def region_colors(windows_GT: Tensor) -> dict[int, str]:
-    """A hue for each window of the rolled map, a shade of it for each region in that window."""
+    """Returns a hue for each window of the rolled map, with a shade of it for each region in that window."""
     colors: dict[int, str] = {}
     for hue, labels_T in zip([NEUTRAL, REGULAR, SHIFTED, CHANGE], windows_GT, strict=True):
         regions = labels_T.unique().tolist()
@@ -380,7 +380,7 @@ def region_colors(windows_GT: Tensor) -> dict[int, str]:
     return colors
 
 
-# Words
+# Text
 
 
 def product(*numbers: int) -> str:

@@ -1,4 +1,4 @@
-"""What docs/architecture.py draws with: a palette, a few shapes, an image. Lengths are pixels; y points down."""
+"""Drawing functions of docs/architecture.py: a palette, a few shapes, an image. Lengths are pixels; y points down."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from matplotlib.text import Text
 
 INK, GREY, LINE, PALE, PANEL = "#1f2933", "#66727f", "#7b8794", "#dfe4e8", "#f6f8f9"
 REGULAR, SHIFTED, CHANGE, NEUTRAL = "#2f6690", "#d1793b", "#4f7f6b", "#8a97a5"
-"""W-MSA, SW-MSA, what changes a map's size or channels, all the rest."""
+"""Colours of W-MSA, of SW-MSA, of layers that change a map's size or channels, and of all others."""
 
 Point = tuple[float, float]
 
@@ -33,7 +33,7 @@ def text(
     weight: Literal["normal", "bold"] = "normal",
     upwards: bool = False,
 ) -> Text:
-    """`size` in pixels; `y` is the middle of the text."""
+    """Writes text with a `size` in pixels; `y` is the middle of the text."""
     one_line = "\n" not in words and not upwards
     written = ax.text(x, y, words, color=color, ha=ha, va="center_baseline" if one_line else "center")
     written.set(size=size * 72 / 90, weight=weight, rotation=90 if upwards else 0, linespacing=1.4)
@@ -61,19 +61,19 @@ def arrow(ax: Axes, start: Point, end: Point) -> None:
 
 
 def show(ax: Axes, pixels: np.ndarray, place: tuple[float, float, float, float]) -> None:
-    """An image without smoothing at (x, y, width, height)."""
+    """Shows an image without smoothing at (x, y, width, height)."""
     x, y, width, height = place
     ax.imshow(pixels, extent=(x, x + width, y + height, y), interpolation="nearest", aspect="auto", zorder=1.5)
 
 
 def tint(color: str, strength: float) -> str:
-    """A colour mixed with white: 1 is the colour itself, 0 is white."""
+    """Mixes a colour with white: a strength of 1 is the colour itself, 0 is white."""
     red, green, blue = (1 - strength * (1 - channel) for channel in to_rgb(color))
     return to_hex((red, green, blue))
 
 
 def scene(height: int, width: int) -> np.ndarray:
-    """Hills under a low sun, (height, width, 3)."""
+    """Returns an image of hills under a low sun, (height, width, 3)."""
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     image = blend("#fbe9d3", "#a9c6dd", 1 - y / 0.75)
     image[(x - 0.68) ** 2 + (y - 0.36) ** 2 < 0.11**2] = to_rgb("#f2b36b")
@@ -87,6 +87,6 @@ def scene(height: int, width: int) -> np.ndarray:
 
 
 def blend(start: str, end: str, amount: np.ndarray) -> np.ndarray:
-    """(...,) from 0 to 1 -> (..., 3) from one colour to the other."""
+    """Maps amounts (...,) from 0 to 1 to colours (..., 3) from `start` to `end`."""
     first, last = np.array(to_rgb(start)), np.array(to_rgb(end))
     return first + (last - first) * np.clip(amount, 0, 1)[..., None]

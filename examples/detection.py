@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN, anchor_utils
 from torchvision.ops import FeaturePyramidNetwork, masks_to_boxes
 
-from swin_lab import Backbone, SwinTransformer
+from swin_lab import Backbone, SwinConfig, SwinTransformer
 
 SIDE = 96
 
 
 class SwinFPN(nn.Module):
-    """Maps with as many channels at every stride, as torchvision's detectors take them."""
+    """Returns maps with the same number of channels at every stride, as torchvision's detectors expect them."""
 
     def __init__(self, backbone: Backbone, out_channels: int = 32) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class SwinFPN(nn.Module):
 
 
 def shapes(count: int = 10) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Images (3, SIDE, SIDE) with a square (class 1) or a disc (class 2), and what there is to find in them."""
+    """Returns images (3, SIDE, SIDE) with a square (class 1) or a disc (class 2), and the target of each."""
     torch.manual_seed(0)
     images, targets, (rows, columns) = [], [], torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
     for i, (y, x, r) in enumerate(torch.randint(-12, 12, (count, 3)) + torch.tensor([SIDE // 2, SIDE // 2, 24])):
@@ -41,11 +41,11 @@ def shapes(count: int = 10) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
 
 
 def overfit(steps: int) -> tuple[MaskRCNN, list[float]]:
-    (images, targets), losses = shapes(), []
-    network = SwinTransformer(img_size=SIDE, embed_dim=24, depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 8), window_size=6)
+    config = SwinConfig(img_size=SIDE, embed_dim=24, depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 8), window_size=6)
+    (images, targets), fpn = shapes(), SwinFPN(Backbone(SwinTransformer(config)))
     anchors = anchor_utils.AnchorGenerator(sizes=((8,), (16,), (32,), (64,)), aspect_ratios=((1.0,),) * 4)
-    model = MaskRCNN(SwinFPN(Backbone(network)), 3, SIDE, SIDE, rpn_anchor_generator=anchors, box_batch_size_per_image=8)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    model = MaskRCNN(fpn, 3, SIDE, SIDE, rpn_anchor_generator=anchors, box_batch_size_per_image=8)
+    optimizer, losses = torch.optim.AdamW(model.parameters(), lr=1e-3), []
     for step in range(steps):
         i = 2 * step % len(images)
         losses.append(sum(model.train()(images[i : i + 2], targets[i : i + 2]).values()))

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swin_lab import Backbone, SwinTransformer
+from swin_lab import Backbone, SwinConfig, SwinTransformer
 
 
 class Segmenter(nn.Module):
-    """Swin downwards, convolutions upwards; on the way up each map meets the one of the same stride from the way down."""
+    """Segments images: a decoder of convolutions concatenates each map with the encoder's (Swin's) map of the same stride."""
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Segmenter(nn.Module):
         self.classify = nn.Conv2d(channels[0], num_classes, 1)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
-        """(B, 3, height, width) -> logits (B, num_classes, height, width), for any height and width."""
+        """Maps (B, 3, height, width) to logits (B, num_classes, height, width), for any height and width."""
         *skips, x_BCHW = self.backbone(image_BCHW)
         for up, skip_BCHW in zip(self.up, reversed(skips), strict=True):
             x_BCHW = up(torch.cat([F.interpolate(x_BCHW, size=skip_BCHW.shape[2:]), skip_BCHW], dim=1))
@@ -34,7 +34,7 @@ class Segmenter(nn.Module):
 
 
 def shapes(height: int = 64, width: int = 64, count: int = 10) -> tuple[Tensor, Tensor]:
-    """Noisy images (count, 3, height, width) with a disc each, and their classes (count, height, width): 1 on the disc."""
+    """Returns noisy images (count, 3, height, width) with a disc each, and classes (count, height, width): 1 on the disc."""
     torch.manual_seed(0)
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     y, x, r = (torch.randint(low, high, (count, 1, 1)) for low, high in ((16, 48), (16, 48), (8, 16)))
@@ -44,8 +44,8 @@ def shapes(height: int = 64, width: int = 64, count: int = 10) -> tuple[Tensor, 
 
 def overfit(steps: int) -> tuple[Segmenter, list[float]]:
     images, classes = shapes()
-    network = SwinTransformer(img_size=64, embed_dim=24, depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 8), window_size=4)
-    model = Segmenter(Backbone(network), num_classes=2)
+    config = SwinConfig(img_size=64, embed_dim=24, depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 8), window_size=4)
+    model = Segmenter(Backbone(SwinTransformer(config)), num_classes=2)
     optimizer, losses = torch.optim.AdamW(model.parameters(), lr=2e-3), []
     for step in range(steps):
         losses.append(F.cross_entropy(model(images), classes))

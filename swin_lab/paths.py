@@ -1,4 +1,4 @@
-"""Where the configuration files are: beside the package in a checkout, inside it in an installed wheel."""
+"""Location of the configuration files: next to the package in a checkout, inside it in an installed wheel."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""How an evaluated image becomes the tensor that a network sees: values only, shared by data, weights and runs."""
+"""The values by which evaluated images are preprocessed; data, weights and runs share them."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -13,29 +13,32 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 ResizeMode = Literal["crop", "stretch"]
 CropPct = Annotated[float, Gt(0), Le(1)]
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Statistics of RGB values from 0 to 1, with which all published weights were trained."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """The preprocessing of an evaluation; a checkpoint contains it, so that every later use does the same.
+    """Describes the preprocessing of an evaluation; a checkpoint contains it, so that every later use has the same.
 
     Raises:
         UserError: a value has the wrong type or is out of range.
     """
 
     img_size: tuple[PositiveInt, PositiveInt]
-    """Height and width in pixels of what the network sees."""
+    """Height and width of the network's input in pixels."""
     channels: Literal[1, 3]
     """3 (RGB) or 1 (greyscale)."""
     crop_pct: CropPct
-    """Fraction of the resized image's side that the centre crop keeps; 1.0 keeps all of a square image."""
+    """Side of the centre crop relative to the resized image; 1.0 keeps all of a square image."""
     interpolation: Interpolation
     mean: tuple[Probability, ...]
-    """Per channel, of values from 0 to 1."""
+    """Mean of each channel, for values from 0 to 1."""
     std: tuple[Probability, ...]
     resize_mode: ResizeMode = "crop"
-    """crop keeps the aspect ratio and takes the centre crop; stretch resizes to img_size, whatever the aspect ratio."""
+    """crop keeps the aspect ratio and takes the centre crop; stretch resizes to img_size and ignores the aspect ratio."""
     preset: str | None = None
-    """The origin of a published evaluation: official, timm, torchvision or huggingface."""
+    """Name of a published preprocessing: official, timm, torchvision or huggingface."""
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
@@ -46,8 +49,9 @@ class Preprocessing:
                 raise UserError(f"data.{name}={list(values)} must be {self.channels} numbers from 0 to 1, one per channel")
 
     @classmethod
-    def checked(
+    def for_data(
         cls,
+        *,
         img_size: tuple[int, int],
         channels: int,
         crop_pct: float,
@@ -57,7 +61,7 @@ class Preprocessing:
         resize_mode: str = "crop",
         preset: str | None = None,
     ) -> "Preprocessing":
-        """Builds it from the values of a configuration; RGB statistics are averaged for a network of one channel."""
+        """Builds the preprocessing from the values of a configuration; averages RGB statistics for a network of one channel."""
         if channels == 1:
             mean, std = (_average(values) for values in (mean, std))
         return cls(
@@ -77,7 +81,7 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
-        """Builds it from what `as_dict` returned.
+        """Builds the preprocessing from the dict of `as_dict`.
 
         Raises:
             UserError: a key is missing or unknown, or a value is invalid.
@@ -103,7 +107,7 @@ class Preprocessing:
 
 
 def _average(values: Any) -> Any:
-    """Returns the average of RGB statistics as a list of one; anything else unchanged, to be rejected by the type check."""
+    """Returns the average of RGB statistics as a list of one. Returns other values unchanged; the type check rejects them."""
     if isinstance(values, list | tuple) and len(values) == 3 and all(type(value) in (int, float) for value in values):
         return [sum(values) / 3]
     return values

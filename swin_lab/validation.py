@@ -1,11 +1,12 @@
 """Types of configuration values, checked once where a value enters: strictly, so that a string is never taken for a number.
 
-pydantic does the checking. YAML has no tuples, so a list is accepted where an annotation asks for a tuple, and becomes one.
+pydantic checks the values. YAML has no tuples, so a list is accepted where an annotation asks for a tuple, and becomes one.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -22,8 +23,21 @@ PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
 Probability = Annotated[float, Ge(0), Le(1)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
-"""A part of a whole that is never all of it, such as a drop rate or a decay."""
+"""A number from 0 to 1, without 1, such as a drop rate or a decay."""
 
+
+@dataclass(frozen=True)
+class Expected:
+    """Describes the values that an annotation admits, for a message that the types alone would make too vague or too long.
+
+    Use it as `Annotated[int, Expected("...")]`.
+    """
+
+    text: str
+    """It follows "must be"."""
+
+
+_NOT_A_YAML_STRING = re.compile(r"[-+]?(\d[\d_]*)?\.?\d*([eE][-+]?\d+)?|true|false|null|~", re.IGNORECASE)
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
 
 
@@ -33,7 +47,7 @@ def check_value(name: str, value: Any, annotation: Any) -> Any:
     Args:
         name: full name of the value, for the message, such as `optimizer.lr`.
         value: plain Python from YAML or the command line, or any object.
-        annotation: a type, with constraints of `annotated_types` if need be. A type that pydantic cannot check is not checked.
+        annotation: a type, optionally with constraints of `annotated_types`. A type that pydantic cannot check is not checked.
 
     Returns:
         The value, with lists turned into tuples where the annotation asks for tuples.
@@ -44,13 +58,15 @@ def check_value(name: str, value: Any, annotation: Any) -> Any:
     adapter = _adapter(annotation)
     if adapter is None:
         return value
+    if _equals_a_choice_of_another_type(value, annotation):
+        raise UserError(_message(name, value, annotation))
     try:
         return adapter.validate_python(value)
     except ValidationError:
         pass
     if _is_plain(value):
         try:
-            return adapter.validate_json(json.dumps(value))  # in JSON as in YAML, a list may stand for a tuple
+            return adapter.validate_json(json.dumps(value))  # In JSON, as in YAML, a list is accepted for a tuple.
         except ValidationError:
             pass
     raise UserError(_message(name, value, annotation))
@@ -78,15 +94,28 @@ def type_hints(target: Any) -> Mapping[str, Any]:
     """Returns the annotations of a class's fields or of a function's parameters; empty if they cannot be resolved."""
     try:
         return get_type_hints(target, include_extras=True)
-    except (NameError, TypeError, AttributeError):  # names that only exist while type checking
+    except (NameError, TypeError, AttributeError):  # Some names are only imported for type checkers.
         return {}
+
+
+def admits(annotation: Any, kind: type) -> bool:
+    """Returns whether an annotation is, or has in a union, a type of this kind; `Any` admits everything."""
+    if annotation is Any:
+        return True
+    if get_origin(annotation) is Annotated:
+        return admits(get_args(annotation)[0], kind)
+    if get_origin(annotation) in (Union, UnionType):
+        return any(admits(argument, kind) for argument in get_args(annotation))
+    found = get_origin(annotation) or annotation
+    return isinstance(found, type) and (found is kind or (kind is dict and issubclass(found, Mapping)))
 
 
 def describe(annotation: Any) -> str:
     """Describes the values that an annotation admits, to follow "must be"."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _describe_number(arguments[0], arguments[1:])
+        expected = next((entry.text for entry in arguments[1:] if isinstance(entry, Expected)), None)
+        return expected or _describe_number(arguments[0], arguments[1:])
     if origin in (Union, UnionType):
         described = dict.fromkeys(describe(argument) for argument in arguments if argument is not NoneType)
         return " or ".join([*described, *(["null"] if NoneType in arguments else [])])
@@ -126,22 +155,37 @@ def _message(name: str, value: Any, annotation: Any) -> str:
     return f"{name}={_shown(value)} must be {describe(annotation)}"
 
 
+def _equals_a_choice_of_another_type(value: Any, annotation: Any) -> bool:
+    """Returns whether pydantic would take a value for a choice of a Literal that it only equals, such as True for 1."""
+    if not isinstance(value, bool | int | float):
+        return False
+    choices = [choice for choice in _literals(annotation) if choice == value]
+    return bool(choices) and not any(type(choice) is type(value) for choice in choices)
+
+
 def _choices(annotation: Any) -> list[str]:
-    """Returns the strings of a Literal, also of one in a union with None; [] for any other annotation."""
+    """Returns the strings among the choices of a Literal."""
+    return [choice for choice in _literals(annotation) if isinstance(choice, str)]
+
+
+def _literals(annotation: Any) -> list[Any]:
+    """Returns the choices of a Literal, also of one that is annotated or in a union with None; [] for any other annotation."""
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _literals(arguments[0])
     if origin in (Union, UnionType):
         rest = [argument for argument in arguments if argument is not NoneType]
-        return _choices(rest[0]) if len(rest) == 1 else []
-    return [choice for choice in arguments if isinstance(choice, str)] if origin is Literal else []
+        return _literals(rest[0]) if len(rest) == 1 else []
+    return list(arguments) if origin is Literal else []
 
 
 def _shown(value: Any) -> str:
-    """Shows a value as YAML writes it."""
+    """Shows a value as YAML writes it; a string that YAML would read as a number or a truth value has quotes."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_shown, value))}]"
-    return str(value)
+    return f"'{value}'" if isinstance(value, str) and _NOT_A_YAML_STRING.fullmatch(value) else str(value)
 
 
 def _is_plain(value: Any) -> bool:

@@ -1,15 +1,17 @@
-"""What all tests share: one thread per process, no network, and commands run as a user runs them."""
+"""Fixtures of all tests: one thread per process, no network, and commands run as a user runs them."""
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; waiting threads would slow each other down
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # Tests run in parallel; waiting threads would slow each other down.
 os.environ["WANDB_MODE"] = "offline"
 
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,19 +36,20 @@ TINY = [
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="write golden files anew instead of comparing with them")
+    parser.addoption("--update-golden", action="store_true", help="rewrite golden files instead of comparing with them")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command left behind."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
     err: str
 
     @property
-    def said(self) -> str:
+    def printed(self) -> str:
+        """Returns everything that was printed."""
         return self.out + self.err
 
 
@@ -56,9 +59,11 @@ Command = Callable[..., Outcome]
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs train.py or eval.py inside this process, in an empty folder: command("train", "key=value", ...)."""
-    from swin_lab.run.entry import RUN_DIR, main
+    from swin_lab.run.arguments import RUN_DIR
+    from swin_lab.run.entry import main
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delenv(RUN_DIR, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -67,8 +72,29 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         monkeypatch.setattr(sys, "argv", [str(ROOT / f"{job}.py"), *arguments])
         try:
             code = main(job)
-        except SystemExit as left:  # --help, --cfg
-            code = int(left.code or 0)
+        except SystemExit as stop:  # --help, --cfg
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs `swin-lab` inside this process, in an empty folder: cli("inspect", "FILE")."""
+    from swin_lab.commands.app import main
+    from swin_lab.run.arguments import RUN_DIR
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", ["swin-lab"])
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv(RUN_DIR, raising=False)
+
+    def run(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        code = main(list(map(str, arguments)))
         captured = capsys.readouterr()
         return Outcome(code, captured.out, captured.err)
 
@@ -93,8 +119,42 @@ def process(tmp_path: Path) -> Command:
     return run
 
 
+@cache
+def _synthetic() -> Any:
+    """Returns a recipe whose data is available."""
+    from swin_lab.run.compose import composed
+    from swin_lab.run.recipe import build_recipe
+
+    return build_recipe(composed(["data=synthetic"]))
+
+
+def build_components(config: dict[str, Any]) -> dict[str, Any]:
+    """Builds all that training with a composed configuration needs, except data sets that are not available.
+
+    Returns:
+        The values that were derived from the components, such as the number of parameters.
+    """
+    from swin_lab.run.components import LOADER_KEYS, build_augmentation, build_callbacks
+    from swin_lab.run.instantiate import build_dataclass, check_keys
+    from swin_lab.run.recipe import build_recipe, derived_values
+    from swin_lab.run.settings import TrainConfig, TransferConfig
+    from swin_lab.run.trainer import build_trainer
+
+    build_dataclass("", TrainConfig, config | {"name": "some"})
+    build_dataclass("transfer", TransferConfig, config["transfer"])
+    check_keys("data", config["data"], LOADER_KEYS)
+    devices = config["trainer"]["devices"]
+    recipe = build_recipe(config, devices if isinstance(devices, int) else 1, like=_synthetic())  # task, network, optimizer
+    build_augmentation(config["augment"], recipe.preprocessing)
+    callbacks = build_callbacks(config["callbacks"], "val/acc1", "max")
+    for name, node in (config["logger"] or {}).items():
+        check_keys(f"logger.{name}", node or {})
+    build_trainer(config["trainer"] | {"accelerator": "cpu"}, "32-true", callbacks=list(callbacks))
+    return derived_values(recipe)
+
+
 def only_run(folder: Path) -> Path:
-    """The one run directory under a folder."""
+    """Returns the only run directory under a folder."""
     runs = [file.parent for file in folder.rglob("results.json") if not file.parent.name.startswith("eval_")]
     assert len(runs) == 1, runs
     return runs[0]

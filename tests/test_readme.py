@@ -1,4 +1,4 @@
-"""What the README and the pages in docs/ say is so."""
+"""Checks the commands, code, links and tables of the README and the pages in docs/."""
 
 import re
 import shlex
@@ -7,14 +7,21 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Command
+import typer.main
+from conftest import ROOT, Command, build_components
+
+from swin_lab.commands.app import app
+from swin_lab.run.compose import MISSING, composed
+from swin_lab.run.instantiate import build_dataclass
+from swin_lab.run.settings import EvalConfig, RestoreConfig
+from swin_lab.run.trainer import build_trainer
 
 README = (ROOT / "README.md").read_text()
 REPRODUCE = (ROOT / "docs" / "reproduce.md").read_text()
 
 
 def commands(page: str) -> list[str]:
-    """Lines that start with python, shell variables put in."""
+    """Lines that start with python, with shell variables inserted."""
     variables = dict(re.findall(r"^([A-Z])=\"?([^\"\n]*)\"?$", page, re.M))
     found = [line.split("#")[0].strip() for line in page.splitlines() if line.startswith("python ")]
     for name, value in reversed(variables.items()):
@@ -23,17 +30,30 @@ def commands(page: str) -> list[str]:
 
 
 COMMANDS = commands(README) + commands(REPRODUCE)
+TRAIN = [line.removeprefix("python train.py") for line in COMMANDS if line.startswith("python train.py")]
+EVAL = [line.removeprefix("python eval.py") for line in COMMANDS if line.startswith("python eval.py")]
 
 
-@pytest.mark.parametrize("typed", [line for line in COMMANDS if line.startswith("python train.py") or "eval.py" in line])
-def test_its_commands_compose(command: Command, typed: str) -> None:
-    _, script, *arguments = shlex.split(typed)
-    swept = [argument for argument in arguments if argument != "-m"]
-    single = [re.sub(r"=([^\[,]+),.*", r"=\1", argument) for argument in swept]
-    assert command(script.removesuffix(".py"), *single, "--cfg", "job").code == 0
+def first_values(line: str) -> list[str]:
+    """Returns the overrides of the first run of a sweep."""
+    return [re.sub(r"=([^\[,]+),.*", r"=\1", part) for part in shlex.split(line) if part not in ("-m", "--help")]
 
 
-def test_its_python_runs() -> None:
+@pytest.mark.parametrize("line", sorted(set(TRAIN)))
+def test_its_commands_compose_and_build(line: str) -> None:
+    assert build_components(composed(first_values(line)))["parameters"] > 0
+
+
+@pytest.mark.parametrize("line", sorted(set(EVAL)))
+def test_its_evaluations_compose_and_build(line: str) -> None:
+    config = composed(first_values(line), "eval")
+    build_dataclass("", EvalConfig, config)
+    build_dataclass("transfer", RestoreConfig, config["transfer"])
+    build_trainer(config["trainer"] | {"accelerator": "cpu"}, "32-true")
+    assert config["checkpoint"] != MISSING
+
+
+def test_its_python_code_runs() -> None:
     for snippet in re.findall(r"```python\n(.*?)```", README, re.S):
         done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
@@ -48,43 +68,60 @@ def test_links_and_images_exist(page: str) -> None:
         assert target.startswith("https://") or ((ROOT / page).parent / target).exists(), target
 
 
-def test_the_pages_commands_for_swin_lab_are_verbs_that_there_are() -> None:
-    from swin_lab.cli import _parser
-
-    typed = re.findall(r"^swin-lab ([^#\n]+)", README + "\n" + REPRODUCE, re.M)
-    assert len(typed) > 5
-    for line in typed:
-        _parser().parse_args(shlex.split(line))
-
-
-def test_its_map_lists_every_room() -> None:
-    rooms = {f"swin_lab/{path.parent.name}" for path in (ROOT / "swin_lab").glob("*/__init__.py")}
-    assert rooms <= set(re.findall(r"\[`(swin_lab/\w+)`\]", README))
+def test_the_pages_use_commands_and_options_of_swin_lab_that_exist() -> None:
+    lines = re.findall(r"^swin-lab ([^#\n]+)", README + "\n" + REPRODUCE, re.M)
+    assert len(lines) > 5
+    for line in lines:
+        command, arguments = typer.main.get_command(app), shlex.split(line)
+        while arguments and arguments[0] in getattr(command, "commands", {}):
+            command = command.commands[arguments.pop(0)]  # type: ignore[attr-defined]
+        command.make_context("swin-lab", arguments)  # raises for unknown options and missing arguments
 
 
-def test_the_output_it_shows_has_the_form_of_today() -> None:
-    for line in (
-        "device     1 x cpu, precision 32-true",
-        "batch      32 = 1 device x 32 images",
-        "dashboard  tensorboard --logdir runs",
-    ):
-        assert line in README
+def test_its_table_lists_every_package() -> None:
+    packages = {f"swin_lab/{path.parent.name}" for path in (ROOT / "swin_lab").glob("*/__init__.py")}
+    assert packages <= set(re.findall(r"\[`(swin_lab/\w+)`\]", README))
 
 
-def test_make_help_lists_its_targets() -> None:
-    said = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True).stdout
-    assert [line.split()[1] for line in said.splitlines()] == ["help", "train", "test", "check", "clean"]
+def form(text: str) -> list[str]:
+    """Lines without what differs between runs: numbers, times, spaces, the width of the table, and epochs after the first."""
+    lines = [re.sub(r"\d[\d.,:e-]*(_\d[\d:-]*)?", "#", line).strip() for line in text.splitlines() if line.strip("┌┬─┐└┴┘ \n")]
+    lines = [re.sub(r"\s+", " ", line) for line in lines if not line.startswith("...")]
+    return list(dict.fromkeys(line.partition(" # left")[0] for line in lines))
 
 
 @pytest.mark.slow
-def test_the_wheel_carries_the_configurations(tmp_path: Path) -> None:
+def test_the_output_it_shows_has_the_form_of_a_run(process: Command) -> None:
+    shown = README[README.index("\nmodel      SwinTransformer") :]
+    outcome = process("train", "trainer.max_epochs=2", "schedule.warmup_epochs=0.5", "trainer.accelerator=cpu")
+    assert outcome.code == 0, outcome.err
+    assert form(shown[: shown.index("```")]) == form(outcome.out.replace(f"{ROOT}/", ""))
+
+
+def test_make_help_lists_its_targets() -> None:
+    printed = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True).stdout
+    assert [line.split()[1] for line in printed.splitlines()] == ["help", "train", "test", "check", "clean"]
+
+
+@pytest.mark.slow
+def test_the_wheel_contains_the_configurations_and_the_commands(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(tmp_path / "site")], check=True)
-    code = "import swin_lab as s; print(s.__file__, len(s.list_models()), s.create_model('swin_s3_tiny_224').shape.windows)"
+    code = "import swin_lab as s; print(s.__file__, len(s.list_models()), s.create_model('swin_s3_tiny_224').config.windows)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "site")}
     )
     assert done.stdout.startswith(str(tmp_path)), done.stderr
     assert "24 ((7, 7), (7, 7), (14, 14), (7, 7))" in done.stdout
+    for arguments in (["init", "mine"], ["train", "--config-dir", "mine/conf", "experiment=my_experiment", "--cfg", "job"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "swin_lab", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(tmp_path / "site")},
+        )
+        assert done.returncode == 0, done.stderr
+    assert "name: my_experiment" in done.stdout

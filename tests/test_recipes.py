@@ -1,15 +1,20 @@
-"""Every published recipe, value by value, against the tables it is from (the official configurations, torchvision's README)."""
+"""Compares every published recipe, value by value, with its source (the official configurations, torchvision's README)."""
 
 import re
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
 from timm.data import create_transform
 from torchvision.transforms import v2
 
 from swin_lab.paths import CONF
 from swin_lab.run.compose import composed
-from swin_lab.run.recipe import Recipe
+from swin_lab.run.instantiate import instantiate
+from swin_lab.run.recipe import Recipe, build_recipe, derived_values
 
 IMAGES = 1_281_167
 SHIPPED = {file.stem for file in (CONF / "experiment").glob("*.yaml") if not file.stem.startswith("_")} - {"none"}
@@ -70,7 +75,7 @@ DROP_STEP = {("tiny", 0.2): 0.0181818, ("small", 0.3): 0.0130435, ("base", 0.5):
 
 
 def recipe(name: str, *overrides: str, devices: int = 8) -> Recipe:
-    return Recipe(composed([f"experiment={name}", *overrides]), devices)
+    return build_recipe(composed([f"experiment={name}", *overrides]), devices)
 
 
 def test_every_experiment_is_pinned_here() -> None:
@@ -78,80 +83,105 @@ def test_every_experiment_is_pinned_here() -> None:
 
 
 @pytest.mark.parametrize("name", SCRATCH)
-def test_from_scratch_rates_and_updates_are_the_published_ones(name: str) -> None:
-    found = recipe(name).derived()
+def test_from_scratch_learning_rates_and_updates_are_the_published_ones(name: str) -> None:
+    found = derived_values(recipe(name))
     assert found["learning rate"] == pytest.approx(1e-3, rel=1e-12)
-    assert found["learning rate at start"] == pytest.approx(1e-6, rel=1e-12)
-    assert found["learning rate at end"] == pytest.approx(1e-5, rel=1e-12)
+    assert found["initial learning rate"] == pytest.approx(1e-6, rel=1e-12)
+    assert found["final learning rate"] == pytest.approx(1e-5, rel=1e-12)
     assert (found["updates per epoch"], found["warm-up updates"], found["updates"]) == (1251, 25_020, 375_300)
 
 
 @pytest.mark.parametrize("name", FINE_TUNING)
-def test_fine_tuning_rates_and_updates_are_the_published_ones(name: str) -> None:
+def test_fine_tuning_learning_rates_and_updates_are_the_published_ones(name: str) -> None:
     found = recipe(name)
-    derived = found.derived()
+    derived = derived_values(found)
     assert derived["learning rate"] == pytest.approx(4e-5, rel=1e-12)
-    assert derived["learning rate at start"] == pytest.approx(4e-8, rel=1e-12)
-    assert derived["learning rate at end"] == pytest.approx(4e-7, rel=1e-12)
+    assert derived["initial learning rate"] == pytest.approx(4e-8, rel=1e-12)
+    assert derived["final learning rate"] == pytest.approx(4e-7, rel=1e-12)
     assert (derived["updates per epoch"], derived["warm-up updates"], derived["updates"]) == (1251, 6255, 37_530)
-    assert found.rate(18_765) == pytest.approx(2.63185365e-5, rel=1e-8)
+    assert found.learning_rate(18_765) == pytest.approx(2.63185365e-5, rel=1e-8)
 
 
 def test_as_published_the_cosine_drops_at_the_end_of_the_warm_up() -> None:
-    found = recipe("swin_large_patch4_window7_224_22kto1k", "schedule.warmup_prefix=as_published")
-    assert found.rate(6255) == pytest.approx(3.73473030e-5, rel=1e-8)
-    assert found.rate(18_765) == pytest.approx(2.02e-5, rel=1e-8)
+    found = recipe("swin_large_patch4_window7_224_22kto1k", "schedule.cosine_after_warmup=false")
+    assert found.learning_rate(6255) == pytest.approx(3.73473030e-5, rel=1e-8)
+    assert found.learning_rate(18_765) == pytest.approx(2.02e-5, rel=1e-8)
 
 
 @pytest.mark.parametrize("name", PRETRAINING)
-def test_pre_training_rates_and_epochs_are_the_published_ones(name: str) -> None:
+def test_pre_training_learning_rates_and_epochs_are_the_published_ones(name: str) -> None:
     found = recipe(name)
-    derived = found.derived()
+    derived = derived_values(found)
     assert derived["learning rate"] == pytest.approx(1e-3, rel=1e-12)
-    assert derived["learning rate at start"] == pytest.approx(1e-6, rel=1e-12)
-    assert derived["learning rate at end"] == pytest.approx(1e-5, rel=1e-12)
+    assert derived["initial learning rate"] == pytest.approx(1e-6, rel=1e-12)
+    assert derived["final learning rate"] == pytest.approx(1e-5, rel=1e-12)
     assert (found.config["global_batch"], found.config["trainer"]["max_epochs"]) == (4096, 90)
     assert found.config["schedule"]["warmup_epochs"] == 5
-    assert found.network.config["num_classes"] == 21_841  # type: ignore[union-attr, index]
+    assert found.model.network.config.num_classes == 21_841  # type: ignore[union-attr, index]
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
-def test_torchvision_rates_and_averaging_are_the_published_ones(name: str) -> None:
+def test_torchvision_learning_rates_and_ema_are_the_published_ones(name: str) -> None:
     found = recipe(name)
-    derived = found.derived()
+    derived = derived_values(found)
     assert derived["learning rate"] == pytest.approx(1e-3, rel=1e-12)
-    assert derived["learning rate at start"] == pytest.approx(1e-5, rel=1e-12)
-    assert derived["learning rate at end"] == pytest.approx(1e-5, rel=1e-12)
+    assert derived["initial learning rate"] == pytest.approx(1e-5, rel=1e-12)
+    assert derived["final learning rate"] == pytest.approx(1e-5, rel=1e-12)
     assert found.config["schedule"]["interval"] == "epoch"
     assert found.config["data"]["repeats"] == 4
     assert found.config["ema"]["decay"] == pytest.approx(1 - min(1, (1 - 0.99998) * 8 * 128 * 32 / 300), rel=1e-6)
-    assert (found.config["ema"]["every"], found.config["ema"]["warm"]) == (32, False)
+    assert (found.config["ema"]["every"], found.config["ema"]["warmup"]) == (32, False)
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_torchvision_evaluates_at_the_published_size(name: str) -> None:
     size = 256 if "_v2_" in name else 224
     expected = f"torchvision (shorter side {TORCHVISION[name][2]}, centre crop {size}x{size}, bicubic)"
-    assert recipe(name).derived()["evaluation"] == expected
+    assert derived_values(recipe(name))["evaluation"] == expected
 
 
-def test_torchvision_augments_as_its_recipe_says() -> None:
+def test_torchvision_augments_as_in_its_recipe() -> None:
     steps = recipe("torchvision_swin_t").config["augment"]
-    names = [step["_target_"].rpartition(".")[2] for part in ("image", "tensor") for step in steps[part]]
+    names = [step["_target_"].rpartition(".")[2] for part in ("image_transforms", "tensor_transforms") for step in steps[part]]
     assert names == ["RandomResizedCrop", "RandomHorizontalFlip", "TrivialAugmentWide", "RandomErasing"]
-    assert steps["tensor"][0]["p"] == 0.25
-    assert {step["interpolation"] for step in steps["image"] if "interpolation" in step} == {3}
-    assert v2.InterpolationMode.BICUBIC.value == "bicubic"
+    assert steps["tensor_transforms"][0]["p"] == 0.25
+    assert {step["interpolation"] for step in steps["image_transforms"] if "interpolation" in step} == {3}
+
+
+def transformed(transform: v2.Transform, image: Image.Image) -> list[bytes]:
+    """Results for ten seeds: TrivialAugment chooses one operation per call."""
+    results = []
+    for seed in range(10):
+        torch.manual_seed(seed)
+        results.append(transform(image).tobytes())
+    return results
+
+
+def test_torchvision_interpolates_bicubically() -> None:
+    """Interpolation 3, as in its command line, is the constant of PIL; v2 transforms accept it."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    for step in recipe("torchvision_swin_t").config["augment"]["image_transforms"]:
+        if "interpolation" in step:
+            built = instantiate("augment", step, {"size": 64})
+            arguments = {key: value for key, value in step.items() if key not in ("_target_", "interpolation")}
+            bicubic, bilinear = (
+                type(built)(
+                    **arguments, **({"size": 64} if hasattr(built, "size") else {}), interpolation=v2.InterpolationMode(m)
+                )
+                for m in ("bicubic", "bilinear")
+            )
+            image = Image.fromarray(noise)
+            assert transformed(built, image) == transformed(bicubic, image) != transformed(bilinear, image)
 
 
 @pytest.mark.parametrize("name", OFFICIAL | TORCHVISION)
 def test_as_many_tensors_decay_as_in_the_official_code(name: str) -> None:
     size = (OFFICIAL | TORCHVISION)[name][0]
-    derived = recipe(name).derived()
+    derived = derived_values(recipe(name))
     version = 2 if "v2_" in name else 1
     classes = 21_841 if name in PRETRAINING else 1000
-    assert (derived["tensors"], derived["decayed tensors"]) == TENSORS[version, "tiny" if size == "tiny" else "deep"]
-    assert derived["decayed parameters"] == DECAYED_1K[size] + (classes - 1000) * WIDTH[size]
+    assert (derived["tensors"], derived["tensors with weight decay"]) == TENSORS[version, "tiny" if size == "tiny" else "deep"]
+    assert derived["parameters with weight decay"] == DECAYED_1K[size] + (classes - 1000) * WIDTH[size]
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
@@ -167,15 +197,15 @@ def test_the_network_has_the_windows_and_the_size_of_its_name(name: str) -> None
 @pytest.mark.parametrize("name", OFFICIAL | TORCHVISION)
 def test_drop_path_is_the_published_one(name: str) -> None:
     size, drop = (OFFICIAL | TORCHVISION)[name][:2]
-    derived = recipe(name).derived()
-    assert derived["drop path of the last block"] == pytest.approx(drop, rel=1e-12)
+    derived = derived_values(recipe(name))
+    assert derived["drop path rate of the last block"] == pytest.approx(drop, rel=1e-12)
     if (size, drop) in DROP_STEP:
-        assert derived["drop path per block"] == pytest.approx(DROP_STEP[size, drop], abs=1e-7)
+        assert derived["drop path rate per block"] == pytest.approx(DROP_STEP[size, drop], abs=1e-7)
 
 
 @pytest.mark.parametrize(("name", "drop"), [(name, values[1]) for name, values in (OFFICIAL | TORCHVISION).items()])
-def test_the_network_itself_drops_paths_as_the_recipe_says(name: str, drop: float) -> None:
-    network = recipe(name).network
+def test_the_network_has_the_drop_path_rates_of_the_recipe(name: str, drop: float) -> None:
+    network = recipe(name).model.network
     rates = [float(block.drop_path.p) for stage in network.stages for block in stage.blocks]  # type: ignore[union-attr]
     assert rates[0] == 0
     assert rates == pytest.approx([drop * i / (len(rates) - 1) for i in range(len(rates))], rel=1e-5)
@@ -186,13 +216,13 @@ def test_images_are_evaluated_as_the_official_code_does(name: str) -> None:
     size = next(size for size in (384, 256, 192, 224) if f"_{size}" in name or f"to{size}" in name)
     shorter = {192: 219, 224: 256, 256: 292}
     fitted = "stretched to 384x384" if size == 384 else f"shorter side {shorter[size]}, centre crop {size}x{size}"
-    assert recipe(name).derived()["evaluation"] == f"official ({fitted}, bicubic)"
+    assert derived_values(recipe(name))["evaluation"] == f"official ({fitted}, bicubic)"
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
-def test_mixing_smoothing_and_augmentation_stay_on(name: str) -> None:
+def test_mixing_smoothing_and_augmentation_are_enabled(name: str) -> None:
     config = recipe(name).config
-    assert config["label_smoothing"] == 0.1
+    assert config["task"]["label_smoothing"] == 0.1
     assert {key: config["mixing"][key] for key in ("mixup", "cutmix", "prob", "switch_prob", "mode")} == {
         "mixup": 0.8,
         "cutmix": 1.0,
@@ -204,7 +234,6 @@ def test_mixing_smoothing_and_augmentation_stay_on(name: str) -> None:
     assert (augment["auto_augment"], augment["color_jitter"]) == ("rand-m9-mstd0.5-inc1", 0.4)
     assert (augment["erase"], augment["erase_mode"], augment["erase_count"]) == (0.25, "pixel", 1)
     assert augment["interpolation"] == "bicubic"
-    assert augment["img_size"] == config["model"]["img_size"]
 
 
 WEIGHT_DECAY = (
@@ -226,7 +255,7 @@ def test_the_optimizer_is_the_published_one(name: str) -> None:
 
 @pytest.mark.parametrize("name", OFFICIAL | TORCHVISION)
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])
-def test_the_batch_can_be_shared_by_any_usual_number_of_devices(name: str, devices: int) -> None:
+def test_the_batch_can_be_split_between_any_usual_number_of_devices(name: str, devices: int) -> None:
     batching = recipe(name, devices=devices).batching
     assert batching.device_batch * batching.devices * batching.accumulate == (4096 if name in PRETRAINING else 1024)
     assert batching.device_batch <= 128
@@ -241,24 +270,32 @@ def test_fine_tuning_takes_the_head_that_its_weights_have(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in FINE_TUNING if "12to" in name])
 def test_version_2_fine_tuning_knows_the_windows_of_its_pre_training(name: str) -> None:
-    network = recipe(name).network
-    assert network.shape.trained_windows == ((12, 12), (12, 12), (12, 12), (6, 6))  # type: ignore[union-attr]
+    network = recipe(name).model.network
+    assert network.config.pretrained_windows == ((12, 12), (12, 12), (12, 12), (6, 6))  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("name", sorted(SHIPPED))
-def test_a_header_says_where_from_how_to_run_and_what_was_measured(name: str) -> None:
+def test_a_header_gives_the_source_the_accuracy_and_the_commands(name: str) -> None:
     header = [line for line in (CONF / "experiment" / f"{name}.yaml").read_text().splitlines() if line.startswith("#")]
     text = "\n".join(header)
     assert header[0] == "# @package _global_"
-    assert len(re.findall(rf"python train.py experiment={name}\b", text)) >= 2  # for one device and for several
-    for said in ("1 GPU", "8 GPUs", "epochs", "Measured here"):
-        assert said in text, said
-    assert name in SMALL_DATA or ("Published top-1" in text and "nothing" in text)
+    assert len(re.findall(rf"python train.py experiment={name}\b", text)) >= 2  # on one device and on several
+    for part in ("1 GPU", "8 GPUs", "epochs", "Published top-1"):
+        assert part in text, part
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_the_table_of_all_recipes_gives_the_accuracy_of_the_header(name: str) -> None:
+    header = re.search(r"^# Published top-1: ([\d.]*)", (CONF / "experiment" / f"{name}.yaml").read_text(), re.M)
+    table = re.search(rf"^\| `{name}` \| ([\d.]*).* \| (.+) \|$", (ROOT / "docs" / "reproduce.md").read_text(), re.M)
+    assert header is not None
+    assert table is not None
+    assert table[1] == header[1]
 
 
 @pytest.mark.parametrize("name", SCRATCH | FINE_TUNING | TORCHVISION)
-def test_the_images_seen_stand_in_the_header(name: str) -> None:
-    seen = recipe(name).derived()["images seen"]
+def test_the_header_gives_the_number_of_images_seen(name: str) -> None:
+    seen = derived_values(recipe(name))["training images seen"]
     assert f"{seen / 1e6:,.1f} M images seen" in (CONF / "experiment" / f"{name}.yaml").read_text()
 
 
@@ -268,10 +305,10 @@ def test_without_weights_fine_tuning_does_not_start(command: Any) -> None:
     assert "weights must be given" in outcome.err
 
 
-def test_timms_own_transform_has_the_same_steps() -> None:
+def test_timm_s_own_transform_has_the_same_steps() -> None:
     from swin_lab.data import TimmAugment
 
-    theirs = create_transform(
+    expected = create_transform(
         224,
         is_training=True,
         color_jitter=0.4,
@@ -282,5 +319,5 @@ def test_timms_own_transform_has_the_same_steps() -> None:
         interpolation="bicubic",
     )
     node = {key: value for key, value in recipe("swin_tiny_patch4_window7_224").config["augment"].items() if key != "_target_"}
-    ours = TimmAugment(**node, mean=(0.485, 0.456, 0.406))
-    assert list(map(repr, ours.image)) == list(map(repr, theirs.transforms[: len(ours.image)]))
+    actual = TimmAugment(**node, img_size=224, mean=(0.485, 0.456, 0.406)).image_transforms
+    assert list(map(repr, actual)) == list(map(repr, expected.transforms[: len(actual)]))

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 
 from swin_lab.errors import UserError
 from swin_lab.validation import (
+    Expected,
     Fraction,
     NonNegativeFloat,
     NonNegativeInt,
@@ -30,6 +31,8 @@ from swin_lab.validation import (
         ([1, 2], Sequence[int], [1, 2]),
         ([[1, 2], 3], int | tuple[int | tuple[int, int], ...], ((1, 2), 3)),
         ("epoch", Literal["update", "epoch"], "epoch"),
+        (2, Literal[1, 2], 2),
+        ([1, 2], Annotated[PositiveInt | tuple[PositiveInt, ...], Expected("one size or several")], (1, 2)),
         ({"a": [1]}, dict[str, Any], {"a": [1]}),
         ("anything", Any, "anything"),
     ],
@@ -43,7 +46,9 @@ def test_a_value_of_the_right_type_passes(value, annotation, expected):
 @pytest.mark.parametrize(
     ("value", "annotation", "expected"),
     [
-        ("1", int, "key=1 must be an integer"),
+        ("1", int, "key='1' must be an integer"),
+        ("", int, "key='' must be an integer"),
+        ("true", bool, "key='true' must be true or false"),
         (True, int, "key=true must be an integer"),
         (1.0, int, "key=1.0 must be an integer"),
         (float("nan"), float, "key=nan must be a finite number"),
@@ -61,6 +66,14 @@ def test_a_value_of_the_right_type_passes(value, annotation, expected):
         ("ab", Sequence[str], "key=ab must be a list, each entry a string"),
         ("epoc", Literal["update", "epoch"], "key=epoc is unknown; did you mean epoch?"),
         (7, Literal["update", "epoch"], "key=7 must be one of update, epoch"),
+        (True, Literal[1, 2], "key=true must be one of 1, 2"),
+        (1.0, Literal[1, 2], "key=1.0 must be one of 1, 2"),
+        (1, Literal[True] | None, "key=1 must be one of true or null"),
+        (
+            0,
+            Annotated[PositiveInt | tuple[PositiveInt, ...], Expected("one size or several")],
+            "key=0 must be one size or several",
+        ),
     ],
 )
 def test_any_other_value_is_refused_and_the_message_says_what_is_expected(value, annotation, expected):

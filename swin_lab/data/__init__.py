@@ -1,10 +1,10 @@
-"""Where images come from, how they become batches, in which order."""
+"""Data: sources of encoded images, decoding, transforms, samplers and the LightningDataModule."""
 
 from swin_lab.data.augment import TimmAugment
 from swin_lab.data.datamodule import ImageData, LoaderConfig, cores
-from swin_lab.data.images import ImageSource, channel_statistics, fingerprint
-from swin_lab.data.sources import Cifar, Digits, Folder, ImageNet, Listed, Parquet, Shards, Synthetic, Zipped
-from swin_lab.data.transforms import Preprocessing
+from swin_lab.data.images import ImageSet, ImageSource
+from swin_lab.data.sources import Cifar, Digits, Folder, ImageNet, Listed, MapDataset, Parquet, Shards, Synthetic, Zipped
+from swin_lab.data.statistics import channel_statistics, fingerprint
 
 __all__ = [
     "Cifar",
@@ -12,11 +12,12 @@ __all__ = [
     "Folder",
     "ImageData",
     "ImageNet",
+    "ImageSet",
     "ImageSource",
     "Listed",
     "LoaderConfig",
+    "MapDataset",
     "Parquet",
-    "Preprocessing",
     "Shards",
     "Synthetic",
     "TimmAugment",

@@ -1,90 +1,80 @@
-"""The augmentation of the published ImageNet recipes: timm's, by the settings that these recipes name."""
+"""The augmentation of the published ImageNet recipes, by timm and with the settings of these recipes."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image, ImageOps
 
-from swin_lab.errors import UserError, did_you_mean, is_number, is_whole
-
-CROP_INTERPOLATIONS = ("random", "bilinear", "bicubic", "nearest")
-ERASE_MODES = ("pixel", "rand", "const")
+from swin_lab.data.transforms import Transform
+from swin_lab.errors import UserError
+from swin_lab.validation import NonNegativeFloat, PositiveFloat, PositiveInt, Probability, check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimmAugment:
-    """Random crop and flip, RandAugment or jitter, and random erasing, in timm's order and with its random draws."""
+    """Applies crop, flip, RandAugment or colour jitter, and random erasing, with the order and random numbers of timm.
 
-    img_size: int | Sequence[int]
-    """Pixels of what the network sees."""
-    mean: Sequence[float]
-    """Per channel, of values from 0 to 1: what rotated and shifted images are filled up with."""
-    scale: Sequence[float] = (0.08, 1.0)
-    """Least and most of an image's area that a crop takes."""
-    ratio: Sequence[float] = (3 / 4, 4 / 3)
-    """Least and most width of a crop over its height."""
-    interpolation: str = "bicubic"
-    """Of the crop: bicubic, bilinear, nearest, or random (bilinear or bicubic by chance)."""
-    hflip: float = 0.5
-    """How often an image is mirrored."""
-    vflip: float = 0.0
-    """How often it is turned upside down."""
-    color_jitter: float | None = 0.4
-    """Strength of random brightness, contrast and saturation; unused where there is an `auto_augment`, as in timm."""
+    Raises:
+        UserError: a value has the wrong type or is out of range.
+    """
+
+    img_size: PositiveInt | tuple[PositiveInt, PositiveInt]
+    """Side of a square, or height and width, of the network's input in pixels."""
+    mean: tuple[Probability, ...]
+    """Mean per channel, of values from 0 to 1: the fill colour of rotated and shifted images."""
+    scale: tuple[PositiveFloat, PositiveFloat] = (0.08, 1.0)
+    """Minimum and maximum fraction of an image's area that a random crop takes."""
+    ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
+    """Minimum and maximum aspect ratio (width over height) of a random crop."""
+    interpolation: Literal["random", "bilinear", "bicubic", "nearest"] = "bicubic"
+    """Resampling filter of the crop; `random` chooses bilinear or bicubic."""
+    hflip: Probability = 0.5
+    """Probability of a horizontal flip."""
+    vflip: Probability = 0.0
+    """Probability of a vertical flip."""
+    color_jitter: NonNegativeFloat | None = 0.4
+    """Strength of random brightness, contrast and saturation; not used together with `auto_augment`, as in timm."""
     auto_augment: str | None = "rand-m9-mstd0.5-inc1"
-    """timm's description of a RandAugment, AugMix or AutoAugment policy; None for none."""
-    erase: float = 0.25
-    """How often a rectangle is erased (arXiv 1708.04896)."""
-    erase_mode: str = "pixel"
-    """By noise per pixel, by one random colour (rand) or by zeros (const)."""
-    erase_count: int = 1
-    """Most rectangles at once."""
+    """timm's string for a RandAugment, AugMix or AutoAugment policy. If None, no policy is used."""
+    erase: Probability = 0.25
+    """Probability of random erasing (arXiv 1708.04896)."""
+    erase_mode: Literal["pixel", "rand", "const"] = "pixel"
+    """Replacement of the erased rectangle: noise per pixel, one random colour (rand) or zeros (const)."""
+    erase_count: PositiveInt = 1
+    """Maximum number of erased rectangles."""
 
     def __post_init__(self) -> None:
-        for name, value in (("hflip", self.hflip), ("vflip", self.vflip), ("erase", self.erase)):
-            if not is_number(value) or not 0 <= value <= 1:
-                raise UserError(f"augment.{name}={value} is no probability; give a number from 0 to 1")
-        for name, pair in (("scale", self.scale), ("ratio", self.ratio)):
-            if len(pair) != 2 or not all(map(is_number, pair)) or not 0 < pair[0] <= pair[1]:
-                raise UserError(f"augment.{name}={list(pair)}: give the least and the most, two numbers above zero")
-        if self.color_jitter is not None and (not is_number(self.color_jitter) or not self.color_jitter >= 0):
-            raise UserError(f"augment.color_jitter={self.color_jitter} is no number of zero or more")
-        for name, word, choices in (
-            ("interpolation", self.interpolation, CROP_INTERPOLATIONS),
-            ("erase_mode", self.erase_mode, ERASE_MODES),
-        ):
-            if word not in choices:
-                raise UserError(f"augment.{name}={word} is unknown{did_you_mean(str(word), choices)}")
-        if not is_whole(self.erase_count) or self.erase_count < 1:
-            raise UserError(f"augment.erase_count={self.erase_count} is no whole number above zero")
+        check_fields(self, "augment.")
+        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
+            if low > high:
+                raise UserError(f"augment.{name}=[{low}, {high}] must be a minimum and a maximum")
 
     @property
-    def image(self) -> list[Callable[[Any], Any]]:
-        """What is done to the RGB image."""
-        return self._parts[0]
+    def image_transforms(self) -> list[Transform]:
+        """Returns the transforms of the RGB image."""
+        return self._transforms[0]
 
     @property
-    def tensor(self) -> list[Callable[[Any], Any]]:
-        """What is done to the normalised tensor."""
-        return self._parts[1]
+    def tensor_transforms(self) -> list[Transform]:
+        """Returns the transforms of the normalised tensor."""
+        return self._transforms[1]
 
     @cached_property
-    def _parts(self) -> tuple[list[Callable[[Any], Any]], list[Callable[[Any], Any]]]:
-        from timm.data.transforms_factory import transforms_imagenet_train  # here, because timm takes seconds to import
+    def _transforms(self) -> tuple[list[Transform], list[Transform]]:
+        from timm.data.transforms_factory import transforms_imagenet_train  # timm takes seconds to import
 
         try:
             crop, policy, ending = transforms_imagenet_train(
-                self.img_size if isinstance(self.img_size, int) else (self.img_size[0], self.img_size[1]),
-                scale=(self.scale[0], self.scale[1]),
-                ratio=(self.ratio[0], self.ratio[1]),
+                self.img_size,
+                scale=self.scale,
+                ratio=self.ratio,
                 hflip=self.hflip,
                 vflip=self.vflip,
                 color_jitter=self.color_jitter or 0.0,
                 auto_augment=self.auto_augment,
                 interpolation=self.interpolation,
-                mean=tuple(self.mean) if len(self.mean) == 3 else tuple(self.mean) * 3,
+                mean=self.mean if len(self.mean) == 3 else self.mean * 3,
                 re_prob=self.erase,
                 re_mode=self.erase_mode,
                 re_count=self.erase_count,
@@ -92,30 +82,33 @@ class TimmAugment:
             )
         except (AssertionError, KeyError, ValueError, IndexError) as error:
             raise UserError(
-                f"augment.auto_augment={self.auto_augment} is no policy that timm knows ({error}); "
+                f"augment.auto_augment={self.auto_augment} is not a policy of timm ({error}); "
                 "give for example rand-m9-mstd0.5-inc1, augmix-m3-w3, original, v0, or null"
             ) from error
-        for step in policy.transforms:
-            for op in _operations(step):
+        for transform in policy.transforms:
+            for op in _operations(transform):
                 if op.name.startswith("Posterize"):
                     op.aug_fn = posterize
-        return [*crop.transforms, *policy.transforms], ending.transforms[2:]  # without its tensor and its normalisation
+        without_conversion = ending.transforms[2:]  # timm's own conversion to a tensor and normalisation
+        return [*crop.transforms, *policy.transforms], without_conversion
 
 
 def posterize(image: Image.Image, bits: int, fillcolor: Any = None, resample: Any = None) -> Image.Image:
-    """Keeps the highest bits of every value, none of them for 0: Pillow refuses 0 since release 13, which timm asks for.
+    """Keeps the highest bits of every value; 0 bits give a black image.
+
+    timm asks for 0 bits at the highest magnitude, which Pillow rejects since release 13.
 
     Args:
         image: RGB.
         bits: 0 to 8.
-        fillcolor: not used; timm gives it to every operation.
-        resample: likewise.
+        fillcolor: not used; timm passes it to every operation.
+        resample: not used; timm passes it to every operation.
     """
     if bits >= 8:
         return image
     return ImageOps.posterize(image, bits) if bits > 0 else Image.new(image.mode, image.size)
 
 
-def _operations(step: Any) -> list[Any]:
-    """Of a RandAugment, an AugMix or an AutoAugment of timm; none of other transforms."""
-    return [*getattr(step, "ops", []), *(op for line in getattr(step, "policy", []) for op in line)]
+def _operations(transform: Any) -> list[Any]:
+    """Returns the operations of timm's RandAugment, AugMix or AutoAugment; none of other transforms."""
+    return [*getattr(transform, "ops", []), *(op for line in getattr(transform, "policy", []) for op in line)]

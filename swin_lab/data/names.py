@@ -1,66 +1,77 @@
-"""Millions of file names in two arrays."""
+"""Millions of file names in an Arrow array, and the class names that folders give."""
 
 import os
-from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import numpy as np
+import pyarrow as pa
 
 from swin_lab.errors import UserError
 
+NAMES_PER_CHUNK = 65_536
+"""Limits how many names exist as Python strings at a time while the array is built."""
 
-class Names:
-    """Strings one after the other in one buffer.
 
-    A list of strings would cost a worker process its own copy, page by page, because looking at a Python object writes to its
-    reference count; arrays stay shared between all processes that were forked from one.
+class FileNames:
+    """Stores file names of any encoding as bytes in one Arrow array.
+
+    With a list of strings, every worker process would copy the list page by page, because looking at a Python object writes to
+    its reference count. The buffers of an Arrow array stay shared between processes that were forked from one.
 
     Args:
-        names: any strings, file names of any encoding among them.
+        names: an Arrow array of encoded names, or strings.
     """
 
-    def __init__(self, names: Iterable[str]) -> None:
-        buffer, ends = bytearray(), array("q", [0])
-        for name in names:
-            buffer += os.fsencode(name)
-            ends.append(len(buffer))
-        self.buffer = np.frombuffer(bytes(buffer), dtype=np.uint8)
-        self.ends = np.frombuffer(ends.tobytes(), dtype=np.int64)
+    def __init__(self, names: pa.LargeBinaryArray | Iterable[str]) -> None:
+        self.array = names if isinstance(names, pa.LargeBinaryArray) else _encoded(names)
 
     def __len__(self) -> int:
-        return len(self.ends) - 1
+        return len(self.array)
 
     def __getitem__(self, index: int) -> str:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return os.fsdecode(self.buffer[self.ends[index] : self.ends[index + 1]].tobytes())
+        return os.fsdecode(self.array[int(index)].as_py())
 
-    def part(self, indices: Iterable[int]) -> "Names":
-        """Those at the given places."""
-        return Names(self[int(index)] for index in indices)
+    def select(self, indices: Sequence[int] | np.ndarray) -> "FileNames":
+        """Returns the names at the given indices."""
+        return FileNames(self.array.take(pa.array(np.asarray(indices, dtype=np.int64))))
 
 
-def classes_by_folder(names: Names, labels: np.ndarray, count: int) -> list[str]:
-    """Names of classes whose images lie in a folder each: that folder, of the first image; the class's number elsewhere.
+def _encoded(names: Iterable[str]) -> pa.LargeBinaryArray:
+    iterator = map(os.fsencode, names)
+    chunks = []
+    while chunk := list(islice(iterator, NAMES_PER_CHUNK)):
+        chunks.append(pa.array(chunk, pa.large_binary()))
+    return pa.concat_arrays(chunks) if chunks else pa.array([], pa.large_binary())
+
+
+def classes_by_folder(names: FileNames, labels: np.ndarray, count: int) -> list[str]:
+    """Returns class names where every class has a folder: the name of that folder, or else the index of the class.
 
     Args:
-        names: paths, `CLASS/image.jpg`.
-        labels: class index of each.
+        names: paths such as `CLASS/image.jpg`.
+        labels: class index of each path.
         count: number of classes.
+
+    Returns:
+        The folder of each class's first image. If two classes share a folder, all names are indices.
     """
     folders = _folders(names, labels)
     known = [folders.get(label) or str(label) for label in range(count)]
     return known if len(set(known)) == count else [str(label) for label in range(count)]
 
 
-def check_same_classes(class_names: list[str], names: Names, labels: np.ndarray, where: str) -> None:
-    """Raises UserError if images that lie in the folder of a class have the index of another one.
+def check_same_classes(class_names: list[str], names: FileNames, labels: np.ndarray, where: str) -> None:
+    """Checks that the images in the folder of a class have the index of that class.
 
     Args:
-        class_names: of the training images, see `classes_by_folder`.
-        names: paths of the evaluated images, in folders or not.
-        labels: class index of each.
-        where: the list they are from, for the message.
+        class_names: classes of the training images, see `classes_by_folder`.
+        names: paths of the validation images.
+        labels: class index of each path.
+        where: the list that contains the paths, for the message.
+
+    Raises:
+        UserError: an index differs.
     """
     index_of = {name: index for index, name in enumerate(class_names)}
     for label, folder in _folders(names, labels).items():
@@ -71,8 +82,8 @@ def check_same_classes(class_names: list[str], names: Names, labels: np.ndarray,
             )
 
 
-def _folders(names: Names, labels: np.ndarray) -> dict[int, str]:
-    """Class index -> folder of its first image, "" where it is in none."""
+def _folders(names: FileNames, labels: np.ndarray) -> dict[int, str]:
+    """Returns for every class index the folder of its first image, "" if the image is in no folder."""
     present, first = np.unique(labels, return_index=True)
     paths = [names[int(index)] for index in first]
     return {int(label): path.rpartition("/")[0].rpartition("/")[2] for label, path in zip(present, paths, strict=True)}

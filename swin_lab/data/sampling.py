@@ -1,4 +1,4 @@
-"""Which image is seen when, by which process: the same global batches for any number of devices and workers."""
+"""The order of the images: the same global batches for any number of devices and workers."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -8,26 +8,26 @@ from torch.utils.data import Sampler
 
 
 class SampleIndex(NamedTuple):
-    """One visit to an image."""
+    """Identifies a training sample; its augmentation depends on nothing else but the seed."""
 
     epoch: int
     image_index: int
     copy: int = 0
-    """Of repeated augmentation: which of the copies of this epoch."""
+    """Number of the copy within the epoch, for repeated augmentation."""
 
 
 class TrainSampler(Sampler[SampleIndex]):
-    """Every epoch a new shuffle, cut into whole global batches; each process takes its equal part of every batch.
+    """Shuffles in every epoch and splits the order into whole global batches, of which each process takes an equal part.
 
-    What is left over at the end of a shuffle waits for another epoch, so that all updates see equally many images.
+    The images that remain at the end of a shuffle are left out of the epoch, so that all updates see equally many images.
 
     Args:
         num_images: size of the training set.
         global_batch: images per optimizer update, over all processes and accumulation steps.
-        rank: this process.
-        world_size: number of processes; divides global_batch.
-        seed: decides all shuffles.
-        repeats: copies of every image drawn, one after the other; an epoch is as long as ever.
+        rank: rank of this process.
+        world_size: number of processes; it divides global_batch.
+        seed: seed of all shuffles.
+        repeats: consecutive copies of every image; the length of an epoch does not depend on it.
     """
 
     def __init__(self, num_images: int, global_batch: int, rank: int, world_size: int, seed: int, repeats: int = 1) -> None:
@@ -40,24 +40,31 @@ class TrainSampler(Sampler[SampleIndex]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch."""
+        """Sets the epoch whose order is returned next; Lightning calls this before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
         return self.num_images // self.global_batch * (self.global_batch // self.world_size)
 
     def __iter__(self) -> Iterator[SampleIndex]:
-        shuffle = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.num_images, generator=shuffle)
-        whole = self.num_images // self.global_batch * self.global_batch
-        places = torch.arange(whole).reshape(-1, self.world_size, self.global_batch // self.world_size)[:, self.rank].flatten()
-        drawn = order[places // self.repeats]
-        for index, place in zip(drawn.tolist(), places.tolist(), strict=True):
-            yield SampleIndex(self.epoch, index, place % self.repeats)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        shuffled = torch.randperm(self.num_images, generator=generator)
+        used = self.num_images // self.global_batch * self.global_batch
+        by_process = torch.arange(used).reshape(-1, self.world_size, self.global_batch // self.world_size)
+        positions = by_process[:, self.rank].flatten()
+        indices = shuffled[positions // self.repeats]
+        for index, position in zip(indices.tolist(), positions.tolist(), strict=True):
+            yield SampleIndex(self.epoch, index, position % self.repeats)
 
 
 class EvalSampler(Sampler[SampleIndex]):
-    """Every image exactly once over all processes: process r takes r, r + world_size, ...; none is repeated to even out."""
+    """Returns every image exactly once over all processes: process r takes r, r + world_size, ...; nothing is padded.
+
+    Args:
+        num_images: size of the validation set.
+        rank: rank of this process.
+        world_size: number of processes.
+    """
 
     def __init__(self, num_images: int, rank: int, world_size: int) -> None:
         self.indices = range(rank, num_images, world_size)

@@ -18,13 +18,13 @@ from swin_lab.ops.window_attention import attention_backend
 MAX_LOGIT_SCALE = math.log(100)
 """Cosines are multiplied by 100 at most (ref. 2, section 3.2: a temperature above 0.01)."""
 MAX_BIAS = 16.0
-"""The bias of V2 is between 0 and this (the official code)."""
+"""Upper bound of the bias of V2, whose lower bound is 0 (the official code)."""
 BIAS_MLP_WIDTH = 512
 """Hidden channels of the MLP that computes the bias of V2 (the official code)."""
 
 
 class WindowAttention(nn.Module):
-    """(S)W-MSA: projects to qkv, attends in (shifted) windows with relative position bias, and projects back.
+    """Projects to qkv, attends in (shifted) windows with relative position bias, and projects back: (S)W-MSA.
 
     Args:
         dim: C.
@@ -35,12 +35,12 @@ class WindowAttention(nn.Module):
         backend: see `swin_lab.ops.window_attention`.
 
     Raises:
-        UserError: No backend has that name.
+        UserError: the backend is unknown.
     """
 
     def __init__(self, dim: int, num_heads: int, window: Size, shifted: bool, qkv_bias: bool, backend: str) -> None:
         super().__init__()
-        attention_backend(backend)  # an unknown name raises here already, and not in the first forward pass
+        attention_backend(backend)  # An unknown name is refused at construction, not in the first forward pass.
         self.num_heads = num_heads
         self.window = window
         self.shift: Size = (window[0] // 2, window[1] // 2) if shifted else (0, 0)
@@ -65,7 +65,7 @@ class WindowAttention(nn.Module):
 
 
 class CosineWindowAttention(nn.Module):
-    """The attention of V2: scales the cosines of queries and keys, and adds a bias that an MLP computes from offsets.
+    """Computes the attention of V2: scales the cosines of queries and keys, and adds a bias that an MLP computes from offsets.
 
     Keys have no bias.
 
@@ -76,11 +76,11 @@ class CosineWindowAttention(nn.Module):
         shifted: whether windows are shifted by half their size (SW-MSA).
         qkv_bias: whether queries and values have a bias.
         backend: see `swin_lab.ops.window_attention`.
-        trained_window: the window whose offsets the MLP was trained on, (M', N'). It differs from `window` where a model is
+        trained_window: the window whose offsets the MLP was trained on, (M', N'). It differs from `window` if a model is
             fine-tuned with larger windows.
 
     Raises:
-        UserError: No backend has that name.
+        UserError: the backend is unknown.
     """
 
     def __init__(

@@ -9,18 +9,18 @@ from swin_lab.models.swin import FeatureInfo, SwinTransformer, checked_stages
 
 
 class Backbone(nn.Module):
-    """Images of any size -> a list of maps, channels first, each through a layer norm of its own.
+    """Maps images of any size to a list of feature maps, channels first, each after its own layer norm.
 
-    It takes over the network's embedding and stages; what no chosen map needs (head, later stages) is dropped, so that every
-    parameter learns. The norm of the last stage starts as the network's own.
+    It uses the network's embedding and stages; what no chosen map needs (head, later stages) is removed, so that every
+    parameter gets a gradient. The norm of the last stage is that of the network.
 
     Args:
-        network: with weights or without, see `swin_lab.load_model`; it is changed.
-        stages: which maps, counted from 0, in rising order; None for all.
-        norm: False for the bare maps.
+        network: a SwinTransformer, see `swin_lab.load_model`; it is modified.
+        stages: stages whose maps are returned, counted from 0, in increasing order. If None, all.
+        norm: False for maps without norms.
 
     Raises:
-        UserError: there is no such stage, or the network is the backbone of another one already.
+        UserError: the network is not a SwinTransformer, has no such stage, or is already a backbone.
     """
 
     def __init__(self, network: SwinTransformer, stages: Sequence[int] | None = None, norm: bool = True) -> None:
@@ -29,23 +29,23 @@ class Backbone(nn.Module):
             raise UserError(f"a {type(network).__name__} has no feature maps per stage; a Backbone needs a SwinTransformer")
         self.chosen = checked_stages(stages, len(network.stages))
         self.feature_info: list[FeatureInfo] = [network.feature_info[i] for i in self.chosen]
-        """Channels and stride of every map that is returned."""
+        """Returns channels and stride of every returned map."""
         if isinstance(network.norm, nn.Identity):
-            raise UserError("this network is a backbone already; create or load another one")
+            raise UserError("this network is already a backbone; create or load another one")
         last = len(network.stages) - 1
         final_norm = network.norm
         network.stages = network.stages[: self.chosen[-1] + 1]
         network.norm, network.head = nn.Identity(), nn.Identity()
         self.network = network
         self.norms = nn.ModuleList(
-            final_norm if i == last else nn.LayerNorm(network.shape.channels[i]) for i in self.chosen if norm
+            final_norm if i == last else nn.LayerNorm(network.config.channels[i]) for i in self.chosen if norm
         )
         self.train(network.training)
 
     def forward(self, image_BCHW: Tensor) -> list[Tensor]:
-        """(B, in_channels, height, width) -> (B, channels, height / stride, width / stride), as `feature_info` says."""
+        """Maps (B, in_channels, height, width) to maps (B, channels, height / stride, width / stride), see `feature_info`."""
         return self.network.features(image_BCHW, self.chosen, list(self.norms) or None)
 
     def freeze_stages(self, count: int) -> None:
-        """As `SwinTransformer.freeze_stages`; the norms go on learning."""
+        """Freezes stages like `SwinTransformer.freeze_stages`; the norms remain trainable."""
         self.network.freeze_stages(count)

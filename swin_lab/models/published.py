@@ -1,11 +1,11 @@
-"""Top-1 on ImageNet-1k that the authors publish for their weights: percent, one 224- to 384-pixel crop."""
+"""Published top-1 on ImageNet-1k in percent, with one crop of 224 to 384 pixels."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Published:
-    """Where weights were published."""
+    """Contains the published accuracy of a variant."""
 
     from_1k: float | None = None
     """Trained on ImageNet-1k alone."""

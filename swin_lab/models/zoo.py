@@ -1,24 +1,25 @@
-"""Models by name. The table of variants is the folder of YAML files that training reads as well: conf/model."""
+"""Models by name. conf/model is the table of variants, which training reads as well."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatch
+from functools import cache
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from swin_lab.errors import UserError, did_you_mean
-from swin_lab.models.shape import Windows
+from swin_lab.models.config import FIELDS, SwinConfig, Windows
 from swin_lab.models.swin import SwinTransformer
 from swin_lab.paths import CONF
 
-PUBLISHED_CLASSES = 1000
-"""Head of a model made by name alone: ImageNet-1k."""
+SWIN = "swin_lab.models.SwinTransformer"
+"""`_target_` of the Swin Transformers in conf/model."""
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names that `create_model` and `model=` on the command line accept, sorted; `pattern` is a shell wildcard."""
-    names = sorted(file.stem for file in (CONF / "model").glob("swin*.yaml"))
-    return [name for name in names if fnmatch(name, pattern) and not name.startswith("_")]
+    """Returns the sorted names that `create_model` accepts and that match a shell wildcard."""
+    return [name for name in _names() if fnmatch(name, pattern)]
 
 
 def create_model(
@@ -40,16 +41,16 @@ def create_model(
     activation_checkpointing: bool | None = None,
     attention_backend: str | None = None,
 ) -> SwinTransformer:
-    """Makes a randomly initialised model of a variant.
+    """Creates a randomly initialised model of a variant.
 
     Args:
         name: one of `list_models()`, such as "swin_tiny_patch4_window7_224".
-        version: and all that follow: as in `SwinTransformer`; None keeps the variant's own value (1000 classes).
+        version: like all that follow, a field of `SwinConfig`. If None, the variant's own value (1000 classes).
 
     Raises:
-        UserError: no variant has that name, or the numbers do not fit each other.
+        UserError: no variant has that name, or the values do not fit each other.
     """
-    given = {
+    given: dict[str, Any] = {
         "version": version,
         "num_classes": num_classes,
         "in_channels": in_channels,
@@ -66,24 +67,45 @@ def create_model(
         "activation_checkpointing": activation_checkpointing,
         "attention_backend": attention_backend,
     }
-    return SwinTransformer(**model_config(name) | {key: value for key, value in given.items() if value is not None})
+    config = model_config(name)
+    return SwinTransformer(replace(config, **{key: value for key, value in given.items() if value is not None}))
 
 
-def model_config(name: str) -> dict[str, Any]:
-    """The arguments of `SwinTransformer` for a variant, as plain Python; its `num_classes` is ImageNet-1k's.
+def model_config(name: str) -> SwinConfig:
+    """Returns the hyper-parameters of a variant, with the 1,000 classes of ImageNet-1k.
 
     Raises:
         UserError: no variant has that name.
     """
-    if name not in list_models():
-        raise UserError(f"model {name!r} is unknown{did_you_mean(name, list_models())}")
-    config = _read(name)
-    del config["_target_"]
-    return config | {"num_classes": PUBLISHED_CLASSES}
+    if name not in _names():
+        raise UserError(f"model {name!r} is unknown{did_you_mean(name, _names())}")
+    return _config(name)
 
 
+@cache
+def _config(name: str) -> SwinConfig:
+    values = {key: value for key, value in _read(name).items() if value is not None and key != "_target_"}
+    unknown = sorted(set(values) - set(FIELDS))
+    if unknown:
+        raise UserError(f"conf/model/{name}.yaml: unknown key {unknown[0]}{did_you_mean(unknown[0], FIELDS)}")
+    return SwinConfig(**values)
+
+
+@cache
+def _names() -> tuple[str, ...]:
+    """Returns the names of the Swin Transformers among the choices of `model`."""
+    return tuple(
+        sorted(
+            file.stem
+            for file in (CONF / "model").glob("*.yaml")
+            if not file.stem.startswith("_") and _read(file.stem).get("_target_") == SWIN
+        )
+    )
+
+
+@cache
 def _read(name: str) -> dict[str, Any]:
-    """A file of conf/model on top of the files its `defaults` list names, as Hydra composes them."""
+    """Returns a file of conf/model on top of the files of its `defaults` list, as Hydra composes them."""
     own = OmegaConf.to_container(OmegaConf.load(CONF / "model" / f"{name}.yaml"))
     assert isinstance(own, dict)
     config: dict[str, Any] = {}

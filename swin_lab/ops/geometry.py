@@ -109,9 +109,9 @@ def crop_bias_table(table: Tensor, table_window: Size, window: Size) -> Tensor:
 def _cached(maxsize: int) -> Callable[[Callable[[*Arguments], Tensor]], Callable[[*Arguments], Tensor]]:
     """Caches small constants of the geometry, which depend on no weight and no image.
 
-    Making them anew in every forward pass costs 1 to 6 % of it on a CPU (swin_tiny at batch 1 to 8), and on a GPU it adds a
+    Computing them in every forward pass costs 1 to 6 % of it on a CPU (swin_tiny at batch 1 to 8), and on a GPU it adds a
     copy from the host to every block. Buffers cannot replace the cache: masks depend on the size of the map, which is known at
-    forward time only. Nothing is cached while a compiler or exporter traces with fake tensors, and nothing is made inside
+    forward time only. Nothing is cached while a compiler or exporter traces with fake tensors, and nothing is computed inside
     inference mode, whose tensors autograd refuses later.
     """
 
@@ -175,7 +175,7 @@ def log_spaced_offsets(window: Size, trained_window: Size, device: torch.device)
 
 @_cached(maxsize=16)  # a mask takes up to 10 MB for images of 900 pixels
 def shift_mask(map_size: Size, window: Size, shift: Size, device: torch.device) -> Tensor:
-    """Returns what is added to the logits of a shifted map, so that only true neighbours attend to each other (Fig. 4).
+    """Returns the attention mask of a shifted map, by which only true neighbours attend to each other (Fig. 4).
 
     Args:
         map_size: size of the padded map, multiples of the window.

@@ -1,4 +1,4 @@
-"""What the backends that work window by window share: they pad, shift and partition the map, and undo it afterwards.
+"""Functions for backends that work on windows: they pad, shift and partition the map, and reverse it afterwards.
 
 Shapes: B batch · H, W feature map · C channels · M, N window · T = M*N tokens · G windows per image · h heads · D = C/h
 """
@@ -43,7 +43,7 @@ def attend_in_windows(
     cosine_scale: Tensor | None,
     attend: WindowFunction,
 ) -> Tensor:
-    """Cuts a map into windows, calls `attend` on all of them at once, and puts the result back in image order.
+    """Partitions a map into windows, calls `attend` on all of them at once, and returns the result in image order.
 
     Args:
         qkv_BHWC: queries, keys and values side by side, (B, H, W, 3C).

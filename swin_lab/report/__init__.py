@@ -1,7 +1,18 @@
-"""What a finished run looks like: tables and images."""
+"""The output of a finished run: tables and figures."""
 
-from swin_lab.report.evaluation import ClassResults
-from swin_lab.report.rates import draw_rates
+from swin_lab.report.heatmap import draw_heatmap
+from swin_lab.report.rates import draw_learning_rates
 from swin_lab.report.summary import print_evaluation, print_sweep, print_training, shorter
+from swin_lab.report.tables import print_lines, print_rows, print_table
 
-__all__ = ["ClassResults", "draw_rates", "print_evaluation", "print_sweep", "print_training", "shorter"]
+__all__ = [
+    "draw_heatmap",
+    "draw_learning_rates",
+    "print_evaluation",
+    "print_lines",
+    "print_rows",
+    "print_sweep",
+    "print_table",
+    "print_training",
+    "shorter",
+]

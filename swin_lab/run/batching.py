@@ -1,13 +1,14 @@
-"""The global batch that a user asks for, cut into what one device takes at once."""
+"""Splitting of the global batch over devices and accumulation steps."""
 
 from dataclasses import dataclass
 
-from swin_lab.errors import UserError, is_whole
+from swin_lab.errors import UserError
+from swin_lab.validation import PositiveInt, check_value
 
 
 @dataclass(frozen=True)
 class Batching:
-    """global_batch = devices * device_batch * accumulate."""
+    """Describes a split: global_batch = devices * device_batch * accumulate."""
 
     global_batch: int
     devices: int
@@ -20,20 +21,24 @@ class Batching:
         return f"{self.global_batch} = {self.devices} device{plural} x {self.device_batch} images{accumulated}"
 
 
-def cut(global_batch: int, devices: int, max_device_batch: int | None) -> Batching:
-    """Fewest accumulation steps at which every device takes the same number of images, at most `max_device_batch`.
+def split_batch(global_batch: int, devices: int, max_device_batch: int | None) -> Batching:
+    """Splits the global batch into the fewest accumulation steps of equal batches of at most `max_device_batch` images.
+
+    Args:
+        global_batch: images per optimizer update over all devices.
+        devices: number of devices.
+        max_device_batch: maximum number of images that one device processes at once. If None, there is no limit.
 
     Raises:
-        UserError: a number is not positive, or the global batch cannot be shared out; names the nearest that can.
+        UserError: a number is not positive, or the global batch is not divisible by the devices; the message names the nearest
+            batch sizes that are.
     """
-    if not is_whole(global_batch) or global_batch < 1:
-        raise UserError(f"global_batch={global_batch} is no whole number above zero")
-    if max_device_batch is not None and (not is_whole(max_device_batch) or max_device_batch < 1):
-        raise UserError(f"max_device_batch={max_device_batch} is no whole number above zero")
+    check_value("global_batch", global_batch, PositiveInt)
+    check_value("max_device_batch", max_device_batch, PositiveInt | None)
     if global_batch % devices:
         lower, upper = global_batch // devices * devices, -(-global_batch // devices) * devices
         nearest = f"{lower} or {upper}" if lower else str(upper)
-        raise UserError(f"global_batch={global_batch} cannot be shared by {devices} devices; the nearest are {nearest}")
+        raise UserError(f"global_batch={global_batch} is not divisible by {devices} devices; the nearest are {nearest}")
     per_device = global_batch // devices
     limit = min(max_device_batch or per_device, per_device)
     device_batch = next(size for size in range(limit, 0, -1) if per_device % size == 0)

@@ -1,10 +1,10 @@
-"""One directory per run, made once, known to every process of the run."""
+"""One directory per run, created once and known to every process of the run."""
 
 import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import count
@@ -16,25 +16,25 @@ from lightning import Trainer
 from omegaconf import OmegaConf
 
 from swin_lab.errors import UserError
-from swin_lab.run.entry import RUN_DIR
+from swin_lab.run.arguments import RUN_DIR
 
 log = logging.getLogger("swin_lab")
 
 
 @contextmanager
-def run_directory(trainer: Trainer, wanted: Path, config: dict[str, Any], overrides: list[str]) -> Iterator[Path]:
-    """Makes the directory in the first process, tells the others, and logs into it.
+def run_directory(trainer: Trainer, wanted: Path, config: dict[str, Any], overrides: Sequence[str]) -> Iterator[Path]:
+    """Creates the directory in the first process, passes its path to the others, and logs into it.
 
     Args:
-        trainer: knows how many processes there are and who starts them.
-        wanted: the directory; a number is appended if it exists.
+        trainer: Lightning's Trainer, which knows the processes and what starts them.
+        wanted: path of the directory; a number is appended if it exists.
         config: resolved configuration, written as config.yaml.
-        overrides: what was typed, written as overrides.txt.
+        overrides: the given overrides, written as overrides.txt.
 
     Raises:
-        UserError: the directory cannot be made or written.
+        UserError: the directory cannot be created or written.
     """
-    path = _agreed_path(trainer, wanted, config, overrides)
+    path = _common_path(trainer, wanted, config, overrides)
     handler = None
     if trainer.is_global_zero:
         os.environ[RUN_DIR] = str(path)
@@ -50,20 +50,29 @@ def run_directory(trainer: Trainer, wanted: Path, config: dict[str, Any], overri
             handler.close()
 
 
-def timed(folder: Path, prefix: str = "") -> Path:
-    """A name for a directory made now."""
+def timestamped(folder: Path, prefix: str = "") -> Path:
+    """Returns the path of a directory in a folder that is named after the current time."""
     return folder / f"{prefix}{datetime.now():%Y-%m-%d_%H-%M-%S}"
 
 
 def run_folder(out: str, name: str) -> Path:
-    """The folder of all runs of a name; raises UserError for a name that is no plain folder name."""
-    if not re.fullmatch(r"[\w.\-]+", str(name)) or str(name).startswith("."):
-        raise UserError(f"name={name} cannot be a folder; use letters, digits, '_', '-' and '.'")
-    return Path(str(out)).expanduser().absolute() / str(name)
+    """Returns the folder of all runs of a name; that of OWNER/NAME, as the hub names models, is OWNER_NAME.
+
+    Raises:
+        UserError: the name cannot be that of a folder.
+    """
+    if not re.fullmatch(r"\w[\w.\-]*(/\w[\w.\-]*)?", name):
+        raise UserError(f"name={name} cannot be the name of a folder; use letters, digits, '_', '-' and '.', or OWNER/NAME")
+    return Path(out).expanduser().absolute() / name.replace("/", "_")
+
+
+def is_other_process() -> bool:
+    """Returns whether this is a further process of a run on several devices, which prints nothing but errors."""
+    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0"))) > 0
 
 
 def start_console(quiet: bool) -> None:
-    """Sends this project's messages to the terminal, above a progress bar where there is one; silences Lightning's advice."""
+    """Prints swin_lab's log messages, above a progress bar where there is one, and silences Lightning's advice."""
     log.setLevel(logging.ERROR if quiet else logging.INFO)
     log.propagate = False
     if not any(isinstance(handler, _Console) for handler in log.handlers):
@@ -81,13 +90,13 @@ class _Console(logging.Handler):
         rich.get_console().print(prefix + record.getMessage(), markup=False, highlight=False, soft_wrap=True)
 
 
-def _agreed_path(trainer: Trainer, wanted: Path, config: dict[str, Any], overrides: list[str]) -> Path:
-    if RUN_DIR in os.environ and not trainer.is_global_zero:  # started by the first process
+def _common_path(trainer: Trainer, wanted: Path, config: dict[str, Any], overrides: Sequence[str]) -> Path:
+    if RUN_DIR in os.environ and not trainer.is_global_zero:  # The first process has started this one.
         return Path(os.environ[RUN_DIR])
     others_exist = trainer.world_size > 1 and _started_from_outside(trainer)
-    if others_exist:  # by torchrun or SLURM: they are waiting at the same line
+    if others_exist:  # torchrun or SLURM has started all processes; they wait for the broadcast below.
         trainer.strategy.setup_environment()
-    path = _make(wanted, config, overrides) if trainer.is_global_zero else wanted
+    path = _create(wanted, config, overrides) if trainer.is_global_zero else wanted
     return trainer.strategy.broadcast(path) if others_exist else path
 
 
@@ -96,7 +105,7 @@ def _started_from_outside(trainer: Trainer) -> bool:
     return environment is not None and environment.creates_processes_externally
 
 
-def _make(wanted: Path, config: dict[str, Any], overrides: list[str]) -> Path:
+def _create(wanted: Path, config: dict[str, Any], overrides: Sequence[str]) -> Path:
     path = wanted
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +120,7 @@ def _make(wanted: Path, config: dict[str, Any], overrides: list[str]) -> Path:
 
 
 def _first_free(wanted: Path) -> Path:
-    """Makes the directory, or one with a number behind its name: whoever makes it first has it to itself."""
+    """Creates the directory, or one with a number appended to its name, if another process has created it."""
     for number in count(1):
         path = wanted if number == 1 else wanted.with_name(f"{wanted.name}_{number}")
         try:

@@ -1,183 +1,160 @@
-"""Evaluation of weights of any origin; the checkpoint of a run says by itself on which data."""
+"""Evaluation of weights of any origin; the checkpoint of a run also names its data and its task."""
 
 import json
 import logging
-import os
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import rich
+from lightning import Callback
 from lightning.pytorch.callbacks import RichProgressBar
-from torch import nn
 
-from swin_lab.data import ImageData, ImageSource, Preprocessing
-from swin_lab.data.real import real_labels
-from swin_lab.errors import UserError, is_whole
+from swin_lab.data import ImageData
+from swin_lab.data.transforms import eval_transform
+from swin_lab.errors import UserError
 from swin_lab.models import SwinTransformer
-from swin_lab.report import ClassResults, print_evaluation
-from swin_lab.run import build
-from swin_lab.run.checkpoint import card_of_run, refuse_foreign_classes, tensors_of_run
-from swin_lab.run.directory import run_directory, start_console, timed
+from swin_lab.preprocessing import Preprocessing
+from swin_lab.report import print_evaluation
+from swin_lab.run.arguments import Invocation
+from swin_lab.run.components import Data, build_data, build_task
+from swin_lab.run.directory import is_other_process, run_directory, start_console, timestamped
 from swin_lab.run.guard import guarded
 from swin_lab.run.identity import describe_data, identity
-from swin_lab.training import Classifier
-from swin_lab.weights import load
-from swin_lab.weights.checkpoint import NETWORK_CLASS, locate
-from swin_lab.weights.files import Contents, read
-from swin_lab.weights.preprocessing import preset
+from swin_lab.run.instantiate import build_dataclass
+from swin_lab.run.model import SWIN
+from swin_lab.run.restore import Restored, merged, restore
+from swin_lab.run.results import metric_formats, present
+from swin_lab.run.settings import EvalConfig, RestoreConfig
+from swin_lab.run.trainer import build_trainer, choose_precision
+from swin_lab.run.trust import refuse_foreign_classes
+from swin_lab.training import Engine, Task
+from swin_lab.weights import Contents, read_source
+from swin_lab.weights.preprocessing import preset_preprocessing
 
 log = logging.getLogger("swin_lab")
 
-FOREIGN: dict[str, Any] = {"device_batch": 64, "precision": "auto"}
-"""For weights that come from no run."""
+CLASSIFICATION = {"_target_": "swin_lab.tasks.Classification"}
+"""The task for weights that were not written by a run."""
+DEVICE_BATCH = 64
+"""Images per device at once for weights that were not written by a run."""
 
 
-def run(config: dict[str, Any], wanted_dir: Path | None) -> dict[str, Any]:
-    """Evaluates as a resolved configuration says.
+def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) -> dict[str, Any]:
+    """Evaluates a checkpoint with a resolved configuration.
 
     Args:
-        config: conf/eval.yaml, composed; `overrides` is what was typed.
-        wanted_dir: folder of the results; None for a new one beside the checkpoint's run.
+        values: conf/eval.yaml, composed.
+        directory: folder of the results. If None, a new one in the checkpoint's run directory.
+        invocation: the command that started the evaluation.
 
     Returns:
-        What results.json holds.
+        The contents of results.json.
 
     Raises:
         UserError: the checkpoint or the data cannot be used.
     """
-    start_console(quiet=int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0"))) > 0)
-    overrides = config.pop("overrides", [])
-    build.check_top_keys(config, "eval")
-    build.check_transfer(config["transfer"])
-    contents = read(locate(str(config["checkpoint"])))
-    card: dict[str, Any] = card_of_run(contents) or FOREIGN | (contents.card or {})
-    data_node = _data_node(config, card, contents.file)
-    if not config["trust"]:
-        named = {"model": card["model"]} if "model" in card else {}
-        refuse_foreign_classes(contents.file, named | ({} if "_target_" in (config.get("data") or {}) else {"data": data_node}))
-
-    source, loading = build.make_source(data_node)
-    network, prepared, report = _network(config, card, contents, source)
-    preprocessing = _preprocessing(network, prepared, config["preset"])
-    classes = len(source.class_names)
-    answers = real_labels(source.val, classes) if config["real"] else None
-    classifier = Classifier(network, classes, card, flip=config["flip"], real_labels=answers)
-    data = ImageData(
-        source,
-        None,
-        preprocessing.for_evaluation(),
-        global_batch=1,
-        device_batch=_batch(card["device_batch"] if config["batch"] is None else config["batch"]),
-        seed=0,
-        loading=loading,
-    )
-    precision = config["precision"] or card["precision"]
-    bar = [RichProgressBar()] if rich.get_console().is_terminal else []
-    trainer = build.make_trainer(
-        config["trainer"], build.choose_precision(precision, config["trainer"].get("accelerator", "auto")), bar
-    )
-
+    start_console(quiet=is_other_process())
+    config = build_dataclass("", EvalConfig, values)
+    settings = build_dataclass("transfer", RestoreConfig, config.transfer)
+    contents = read_source(config.checkpoint)
+    data, task = compose_evaluation(config, contents)
+    restored = restore(contents, task, data.source.class_names, settings, trust=config.trust)
+    preprocessing = choose_preprocessing(restored, config.preset)
+    stored = contents.metadata.run if contents.metadata is not None else None
+    data_module = build_data_module(data, preprocessing, config.batch or (stored.device_batch if stored else DEVICE_BATCH))
+    wanted = str(config.precision or (stored.precision if stored is not None else "auto"))
+    precision = choose_precision(wanted, str(config.trainer.get("accelerator", "auto")))
+    bar: list[Callback] = [RichProgressBar()] if rich.get_console().is_terminal else []
+    trainer = build_trainer(config.trainer, precision, callbacks=bar)
+    engine = Engine(restored.network, task, {})
     with (
-        run_directory(trainer, wanted_dir or _results_folder(config["out"], contents.file), config, overrides) as folder,
+        run_directory(trainer, directory or _results_folder(config.out, contents.file), values, invocation.overrides) as folder,
         guarded(folder, trainer.world_size),
     ):
-        for label, text in [*report, ("preset", str(preprocessing) + ", with mirror images" * bool(config["flip"]))]:
+        for label, text in [*restored.report, ("preset", str(preprocessing))]:
             log.info("%-10s %s", label, text)
-        trainer.validate(classifier, data, verbose=False)
-        result: dict[str, Any] = {"metrics": classifier.metrics, "skipped": len(data.skipped_everywhere())}
+        trainer.validate(engine, data_module, verbose=False)
+        skipped = len(data_module.skipped_everywhere())
+        result: dict[str, Any] = {"metrics": dict(engine.result.metrics), "skipped": skipped}
         if trainer.is_global_zero:
-            result |= {
-                "checkpoint": str(contents.file),
-                "run_dir": str(folder),
-                "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
-                "images": classifier.images_evaluated,
-                "preprocessing": preprocessing.as_dict() | {"in_words": str(preprocessing), "flip": config["flip"]},
-                "data": describe_data(source),
-                "precision": precision,
-                "overrides": overrides,
-            }
-            _write(result, classifier, source, folder)
+            result |= record(config, contents, data, engine, preprocessing, folder)
+            result |= (
+                {"precision": precision, "overrides": list(invocation.overrides)}
+                | present(task, engine.result, folder)
+                | identity()
+            )
+            (folder / "results.json").write_text(json.dumps(result, indent=2) + "\n")
             print_evaluation(result)
     return result
 
 
-def _data_node(config: dict[str, Any], card: dict[str, Any], file: Path) -> dict[str, Any]:
-    """What is given, or what the checkpoint's run was trained with, or this with a few keys changed."""
-    given: dict[str, Any] = config.get("data") or {}
-    if "_target_" in given:
-        return given
-    if "config" not in card:
-        raise UserError(f"{file.name} does not say on which data; give data=folder data.root=... or another choice of data")
-    return {**card["config"]["data"], **given}
+def compose_evaluation(config: EvalConfig, contents: Contents) -> tuple[Data, Task]:
+    """Builds data and task: the given ones, else those of the checkpoint's run, changed by the given keys.
+
+    Raises:
+        UserError: the file does not name its data, or names a class that is not trusted.
+    """
+    stored = contents.metadata.run.config if contents.metadata is not None and contents.metadata.run is not None else {}
+    given = config.data or {}
+    data_node = given if "_target_" in given else merged(stored.get("data", {}), given)
+    task_node = merged(stored.get("task", CLASSIFICATION), config.task)
+    if "_target_" not in data_node:
+        raise UserError(f"{contents.file.name} does not name its data; add data=folder data.root=... or another choice of data")
+    if not config.trust:
+        from_file = {} if "_target_" in given else {"data": data_node}
+        refuse_foreign_classes(contents.file, from_file | ({} if "_target_" in config.task else {"task": task_node}))
+    data = build_data(data_node)
+    return data, build_task(task_node, data.description)
 
 
-def _network(
-    config: dict[str, Any], card: dict[str, Any], contents: Contents, source: ImageSource
-) -> tuple[nn.Module, dict[str, Any], list[tuple[str, str]]]:
-    """The network, its preprocessing as plain Python, and what there is to say of its weights."""
-    if "model" in card and card["model"].get("_target_") != NETWORK_CLASS:  # a class of the user's own
-        _check_classes(source, card["class_names"])
-        network: nn.Module = build.make("model", card["model"])
-        network.load_state_dict(tensors_of_run(contents))
-        return network, card["preprocessing"], []
-    trained = card.get("class_names") or source.class_names
-    if "model" in card and config["transfer"]["head"] == "auto" and not set(source.class_names) < set(trained):
-        _check_classes(source, trained)  # a part of the classes is found by name
-    swin, report = load(
-        contents.file,
-        class_names=list(source.class_names),
-        **build.transfer_arguments(config["transfer"]),
+def build_data_module(data: Data, preprocessing: Preprocessing, device_batch: int) -> ImageData:
+    """Builds the LightningDataModule of an evaluation."""
+    return ImageData(
+        data.source,
+        None,
+        eval_transform(preprocessing),
+        global_batch=1,
+        device_batch=device_batch,
+        seed=0,
+        loading=data.loader,
     )
-    if report.rows is None or None in report.rows:
-        raise UserError(
-            f"{contents.file.name} cannot be evaluated on these {len(source.class_names)} classes; its head would be "
-            f"{report.head}.\nGive data of the checkpoint's classes, or transfer.head=keep if they are the same in this order"
-        )
-    return swin, swin.card["preprocessing"], report.lines()
 
 
-def _preprocessing(network: nn.Module, prepared: dict[str, Any], chosen: str | None) -> Preprocessing:
-    """The checkpoint's own, or this as a preset fits images."""
-    if chosen is None:
-        return Preprocessing.from_dict(prepared)
-    if not isinstance(network, SwinTransformer):
-        raise UserError(f"preset={chosen} is for a SwinTransformer; the checkpoint is a {type(network).__name__}")
-    return Preprocessing.from_dict(prepared | preset(chosen, network.config))
+def choose_preprocessing(restored: Restored, preset: str | None) -> Preprocessing:
+    """Returns the checkpoint's own preprocessing, or that of a preset.
+
+    Raises:
+        UserError: the preset is unknown, or not for this network.
+    """
+    if preset is None:
+        return restored.preprocessing
+    if not isinstance(restored.network, SwinTransformer):
+        raise UserError(f"preset={preset} is for {SWIN}; the checkpoint is a {type(restored.network).__name__}")
+    changed = preset_preprocessing(preset, restored.network.config)
+    return Preprocessing.from_dict(restored.preprocessing.as_dict() | changed)
 
 
-def _write(result: dict[str, Any], classifier: Classifier, source: ImageSource, folder: Path) -> None:
-    if classifier.confusion_counts is not None:
-        classes = ClassResults(source.class_names, classifier.confusion_counts)
-        classes.print(rich.get_console())
-        classes.draw(folder / "confusion.png")
-        result |= {"per_class": classes.per_class(), "worst_confusions": classes.worst_confusions()}
-    (folder / "results.json").write_text(json.dumps(result | identity(), indent=2) + "\n")
+def record(
+    config: EvalConfig, contents: Contents, data: Data, engine: Engine, preprocessing: Preprocessing, folder: Path
+) -> dict[str, Any]:
+    """Returns the contents of results.json except the metrics."""
+    return {
+        "checkpoint": str(contents.file),
+        "run_dir": str(folder),
+        "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "task": type(engine.task).__name__,
+        "task_settings": {key: value for key, value in config.task.items() if value is not None},
+        "monitor": {"metric": engine.monitor, "mode": engine.task.monitor.mode},
+        "metric_formats": metric_formats(engine.task, engine.result.metrics),
+        "images": engine.result.num_images,
+        "preprocessing": preprocessing.as_dict() | {"description": str(preprocessing)},
+        "data": describe_data(data.source),
+    }
 
 
 def _results_folder(out: str | None, file: Path) -> Path:
     if out is not None:
         return Path(out).expanduser().absolute()
     run_dir = file.parent.parent if file.parent.name == "checkpoints" else file.parent
-    return timed(run_dir, "eval_")
-
-
-def _check_classes(source: ImageSource, trained: list[str]) -> None:
-    given = list(source.class_names)
-    if given == trained:
-        return
-    if len(given) != len(trained):
-        raise UserError(
-            f"the data has {len(given)} classes and the checkpoint was trained on {len(trained)}; give data of the same classes"
-        )
-    first = next(i for i in range(len(given)) if given[i] != trained[i])
-    raise UserError(
-        f"the data's classes are not the checkpoint's: class {first} is {given[first]!r} in the data "
-        f"and {trained[first]!r} in the checkpoint; name the class folders as in training"
-    )
-
-
-def _batch(batch: int) -> int:
-    if not is_whole(batch) or batch < 1:
-        raise UserError(f"batch={batch} is no whole number above zero")
-    return batch
+    return timestamped(run_dir, "eval_")

@@ -1,8 +1,8 @@
-"""Training: everything is built and checked, then the run directory is made, then the first image is trained on."""
+"""Training: compose, check, create the run directory, fit, evaluate the best checkpoint, record."""
 
 import json
 import logging
-import os
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter
@@ -10,235 +10,171 @@ from typing import Any
 
 import rich
 import torch
-from lightning import Callback, seed_everything
+from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
-from swin_lab import __version__
-from swin_lab.data import ImageData, ImageSource, Preprocessing, cores
-from swin_lab.errors import UserError, is_whole
-from swin_lab.models import SwinTransformer
+from swin_lab.data import cores
 from swin_lab.ops.window_attention import attention_backend
 from swin_lab.report import print_training
-from swin_lab.run import build
-from swin_lab.run.batching import Batching, cut
-from swin_lab.run.directory import run_directory, run_folder, start_console, timed
+from swin_lab.run.arguments import Invocation
+from swin_lab.run.directory import is_other_process, run_directory, run_folder, start_console, timestamped
 from swin_lab.run.guard import guarded
 from swin_lab.run.identity import describe_data, identity
-from swin_lab.run.loggers import close, flat, make_loggers
-from swin_lab.training import Classifier, DataTimeMonitor, EpochSummary
-from swin_lab.weights import Report, transfer
+from swin_lab.run.instantiate import build_dataclass
+from swin_lab.run.loggers import build_loggers, close, flat
+from swin_lab.run.results import metric_formats
+from swin_lab.run.settings import TrainConfig
+from swin_lab.run.trainer import build_trainer, find_launch
+from swin_lab.run.training import Training, build_training
+from swin_lab.run.trust import foreign_classes
+from swin_lab.training import DataTimeMonitor, EpochSummary
 
 log = logging.getLogger("swin_lab")
 
 
-def run(config: dict[str, Any], wanted_dir: Path | None) -> dict[str, Any]:
-    """Trains as a resolved configuration says.
+def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) -> dict[str, Any]:
+    """Trains a model with a resolved configuration.
 
     Args:
-        config: conf/train.yaml, composed; `overrides` is what was typed.
-        wanted_dir: the run directory; None for a new one under out/name.
+        values: conf/train.yaml, composed.
+        directory: the run directory. If None, a new one under out/name.
+        invocation: the command that started the run.
 
     Returns:
-        What results.json holds; in the further processes of a run, only the metrics.
+        The contents of results.json; in the further processes of a run, only the metrics.
 
     Raises:
-        UserError: the configuration is wrong, or the run cannot go on for a reason its user can mend.
+        UserError: the configuration is invalid, or the run cannot continue for a reason that its user can fix.
         KeyboardInterrupt: after Ctrl-C.
     """
     started_at = perf_counter()
-    start_console(quiet=int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0"))) > 0)
-    overrides = config.pop("overrides", [])
-    build.check_top_keys(config, "train")
-    folder = run_folder(config["out"], config["name"])
-    seed_everything(_seed(config["seed"]), verbose=False)
-
-    parts = _Parts(config)
+    start_console(quiet=is_other_process())
+    config = build_dataclass("", TrainConfig, values)
+    folder = run_folder(config.out, config.name)
+    seed_everything(config.seed, verbose=False)
+    launch = find_launch(config.trainer, config.precision)
+    training = build_training(config, launch, values)
+    trust = " trust=true" if foreign_classes([training.model.node, config.data, config.task]) else ""
+    eval_command = invocation.eval_command + trust
     with (
-        run_directory(parts.trainer, wanted_dir or timed(folder), config, overrides) as run_dir,
-        guarded(run_dir, parts.trainer.world_size),
+        run_directory(launch.trainer, directory or timestamped(folder), values, invocation.overrides) as run_dir,
+        guarded(run_dir, launch.world_size),
     ):
-        parts.attach(run_dir)
-        parts.announce()
+        session = start_session(training, run_dir, values)
+        announce(training)
         try:
-            parts.trainer.fit(parts.classifier, parts.data)
-            metrics = parts.evaluate_best()
-            result = {"metrics": metrics, "skipped": len(parts.data.skipped_everywhere())}
-            if parts.trainer.is_global_zero:
-                wall_seconds = perf_counter() - started_at
-                result |= parts.record(run_dir) | {"overrides": overrides, "wall_seconds": wall_seconds} | identity()
+            session.trainer.fit(training.engine, training.data_module)
+            evaluate_best(session, training)
+            result = {
+                "metrics": dict(training.engine.result.metrics),
+                "skipped": len(training.data_module.skipped_everywhere()),
+            }
+            if session.trainer.is_global_zero:
+                result |= record(session, training, run_dir)
+                result |= {"overrides": list(invocation.overrides), "eval_command": eval_command}
+                result |= {"wall_seconds": perf_counter() - started_at} | identity()
                 (run_dir / "results.json").write_text(json.dumps(result, indent=2) + "\n")
-                print_training(result)
+                print_training(result, eval_command)
         finally:
-            close(parts.trainer.loggers)
+            close(session.trainer.loggers)
     return result
 
 
-class _Parts:
-    """What a run is made of; making it is checking it."""
+@dataclass(frozen=True)
+class Session:
+    """Contains the objects that need a run directory."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.config = config
-        self.optimizer = build.make("optimizer", config["optimizer"])
-        self.schedule = build.make("schedule", config["schedule"])
-        self.mixing = build.make_optional("mixing", config["mixing"])
-        self.ema = build.make_optional("ema", config["ema"])
-        self.best = _checkpoint("best", monitor="val_ema/acc1" if self.ema else "val/acc1", mode="max")
-        self.last = _checkpoint("last")
-        self.lines, self.wait = EpochSummary(), DataTimeMonitor()
-        for name, node in (config["logger"] or {}).items():
-            build.check_arguments(f"logger.{name}", node or {})
-        own = [build.make(f"callbacks.{name}", node) for name, node in (config["callbacks"] or {}).items()]
-        bar: list[Callback] = [RichProgressBar()] if rich.get_console().is_terminal else []
-        self.precision = build.choose_precision(config["precision"], config["trainer"].get("accelerator", "auto"))
-        self.trainer = build.make_trainer(
-            config["trainer"], self.precision, [self.best, self.last, self.lines, self.wait, *bar, *own]
-        )
-        self.batching = cut(config["global_batch"], self.trainer.world_size, config["max_device_batch"])
-        self.trainer.accumulate_grad_batches = self.batching.accumulate
-        self.lines.images_per_batch = self.batching.device_batch * self.batching.devices
-
-        build.check_model(config["model"])
-        build.check_transfer(config["transfer"])
-        self.weights, model = build.open_weights(config["weights"], config["transfer"], config["model"])
-        self.source, loading = build.make_source(config["data"])
-        _check_size(self.source, self.batching)
-        torch.manual_seed(config["seed"])  # the same start whatever the data has drawn
-        self.network, self.model = build.make_network(model, len(self.source.class_names))
-        self.report = self._fill_network()
-        if config["transfer"]["check"] and self.report is not None and self.report.rows and None not in self.report.rows:
-            self.trainer.num_sanity_val_steps = float("inf")  # all images, before the first update
-        self.preprocessing = build.make_preprocessing(self.model, loading, self.source, config["preset"])
-        augment = build.make_augment(config["augment"], self.preprocessing.mean)
-        self.data = ImageData(
-            self.source,
-            self.preprocessing.for_training(augment.image, augment.tensor),
-            self.preprocessing.for_evaluation(),
-            global_batch=self.batching.global_batch,
-            device_batch=self.batching.device_batch,
-            seed=config["seed"],
-            loading=loading,
-        )
-        self.classifier = Classifier(
-            self.network,
-            len(self.source.class_names),
-            _card(config, self.model, self.source, self.preprocessing, self.precision, self.batching),
-            optimizer=self.optimizer,
-            schedule=self.schedule,
-            mixing=self.mixing,
-            ema=self.ema,
-            global_batch=self.batching.global_batch,
-            label_smoothing=config["label_smoothing"],
-            seed=config["seed"],
-        )
-
-    def _fill_network(self) -> Report | None:
-        """Puts the weights that the run starts from into the network."""
-        if self.weights is None:
-            return None
-        assert isinstance(self.network, SwinTransformer)
-        settings = self.config["transfer"]
-        return transfer(
-            self.weights,
-            self.network,
-            head=settings["head"],
-            class_names=list(self.source.class_names),
-            tables=settings["tables"],
-            strict=settings["strict"],
-        )
-
-    def attach(self, run_dir: Path) -> None:
-        """Tells checkpoints and loggers where the run directory is."""
-        self.best.dirpath = self.last.dirpath = str(run_dir / "checkpoints")
-        self.wait.seconds_waited = lambda: self.data.seconds_waited
-        self.wait.readers = f"{self.data.workers_on(self.trainer.num_devices)} workers, {cores()} cores"
-        self.trainer.loggers = make_loggers(self.config["logger"], run_dir, self.config["name"])
-        for logger in self.trainer.loggers:
-            logger.log_hyperparams(flat(self.config))
-
-    def announce(self) -> None:
-        """What was derived from what was asked for, once."""
-        parameters = sum(parameter.numel() for parameter in self.network.parameters())
-        train, val = len(self.source.train.labels), len(self.source.val.labels)
-        rate = self.optimizer.scaled_lr(self.batching.global_batch)
-        log.info("model      %s, %s parameters", type(self.network).__name__, f"{parameters:,}")
-        for label, text in self.report.lines() if self.report is not None else ():
-            log.info("%-10s %s", label, text)
-        log.info(
-            "data       %s training and %s validation images, %s classes",
-            f"{train:,}",
-            f"{val:,}",
-            len(self.source.class_names),
-        )
-        log.info(
-            "device     %s x %s, precision %s",
-            self.trainer.num_devices,
-            self.trainer.accelerator.name(),
-            self.precision,
-        )
-        log.info("batch      %s", self.batching)
-        if "attention_backend" in self.model:
-            log.info("attention  %s", attention_backend(self.model["attention_backend"]).__name__)
-        log.info("optimizer  %s, learning rate %.4g", type(self.optimizer).__name__, rate)
-        if self.preprocessing.preset is not None:
-            log.info("preset     %s", self.preprocessing)
-
-    def evaluate_best(self) -> dict[str, float]:
-        """Metrics of the best checkpoint, by the same code as eval.py; of the last weights if no epoch was evaluated."""
-        best = self.best.best_model_path or None
-        if best is None:
-            log.warning("training ended before its first evaluation: these are the last weights")
-            self.trainer.save_checkpoint(f"{self.last.dirpath}/last.ckpt")
-        self.trainer.validate(self.classifier, self.data, ckpt_path=best, verbose=False, weights_only=True)
-        return self.classifier.metrics
-
-    def record(self, run_dir: Path) -> dict[str, Any]:
-        """What results.json says besides the metrics."""
-        return {
-            "name": self.config["name"],
-            "run_dir": str(run_dir),
-            "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "metrics_at_start": self.classifier.metrics_at_start,
-            "images": self.classifier.images_evaluated,
-            "preprocessing": self.preprocessing.as_dict() | {"in_words": str(self.preprocessing)},
-            "best_epoch": self._best_epoch(),
-            "epochs": self.trainer.current_epoch,
-            "updates": self.trainer.global_step,
-            "images_per_second": self.lines.images_per_second,
-            "data_wait": self.wait.share,
-            "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
-            "precision": self.precision,
-            "batching": str(self.batching),
-            "data": describe_data(self.source),
-        }
-
-    def _best_epoch(self) -> int | None:
-        if not self.best.best_model_path:
-            return None
-        return int(torch.load(self.best.best_model_path, map_location="cpu", weights_only=True, mmap=True)["epoch"]) + 1
+    trainer: Trainer
+    best: ModelCheckpoint
+    last: ModelCheckpoint
+    epoch_summary: EpochSummary
+    data_time: DataTimeMonitor
 
 
-def _card(
-    config: dict[str, Any],
-    model: dict[str, Any],
-    source: ImageSource,
-    preprocessing: Preprocessing,
-    precision: str,
-    batching: Batching,
-) -> dict[str, Any]:
+def start_session(training: Training, run_dir: Path, plain: dict[str, Any]) -> Session:
+    """Builds callbacks, loggers and Trainer for a run directory, and logs the hyper-parameters."""
+    config, batching, data_module = training.config, training.batching, training.data_module
+    monitor, mode = training.engine.monitor, training.task.monitor.mode
+    best = _checkpoint(run_dir, "best", monitor, mode)
+    last = _checkpoint(run_dir, "last", None, "min")
+    epoch_summary = EpochSummary(batching.device_batch * batching.devices)
+    workers = data_module.workers_on(training.launch.devices_per_node)
+    data_time = DataTimeMonitor(lambda: data_module.seconds_waited, f"{workers} workers, {cores()} cores")
+    bar: list[Callback] = [RichProgressBar()] if rich.get_console().is_terminal else []
+    loggers = build_loggers(config.logger, run_dir, config.name)
+    trainer = build_trainer(
+        config.trainer,
+        training.launch.precision,
+        callbacks=[best, last, epoch_summary, data_time, *bar, *training.callbacks],
+        loggers=loggers,
+        accumulate=batching.accumulate,
+        evaluate_first=training.evaluate_first,
+    )
+    for logger in loggers:
+        logger.log_hyperparams(flat(plain))
+    return Session(trainer, best, last, epoch_summary, data_time)
+
+
+def announce(training: Training) -> None:
+    """Logs the values that were derived from the configuration."""
+    network, source, trainer = training.model.network, training.data.source, training.launch.trainer
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    lines = [("model", f"{type(network).__name__}, {parameters:,} parameters")]
+    lines += training.model.report.lines() if training.model.report is not None else []
+    train, val, classes = len(source.train.labels), len(source.val.labels), len(source.class_names)
+    lines += [
+        ("data", f"{train:,} training and {val:,} validation images, {classes} classes"),
+        ("device", f"{trainer.num_devices} x {trainer.accelerator.name()}, precision {training.launch.precision}"),
+        ("batch", str(training.batching)),
+    ]
+    if "attention_backend" in training.model.node:
+        lines.append(("attention", attention_backend(training.model.node["attention_backend"]).__name__))
+    optimizer = training.config.optimizer["_target_"].rpartition(".")[2]
+    lines.append(("optimizer", f"{optimizer}, learning rate {training.initial_lr:.4g}"))
+    if training.preprocessing.preset is not None:
+        lines.append(("preset", str(training.preprocessing)))
+    for label, text in lines:
+        log.info("%-10s %s", label, text)
+
+
+def evaluate_best(session: Session, training: Training) -> None:
+    """Evaluates the best checkpoint with the code of eval.py. If no epoch was evaluated, evaluates the last weights."""
+    best = session.best.best_model_path or None
+    if best is None:
+        log.warning("training ended before its first evaluation: these are the metrics of the last weights")
+        session.trainer.save_checkpoint(f"{session.last.dirpath}/last.ckpt")
+    session.trainer.validate(training.engine, training.data_module, ckpt_path=best, verbose=False, weights_only=True)
+
+
+def record(session: Session, training: Training, run_dir: Path) -> dict[str, Any]:
+    """Returns the contents of results.json except the metrics."""
+    best = session.best.best_model_path
+    best_epoch = int(torch.load(best, map_location="cpu", weights_only=True, mmap=True)["epoch"]) + 1 if best else None
     return {
-        "format": 1,
-        "version": __version__,
-        "model": model,
-        "class_names": list(source.class_names),
-        "preprocessing": preprocessing.as_dict(),
-        "precision": precision,
-        "device_batch": batching.device_batch,
-        "config": config,
+        "name": training.config.name,
+        "run_dir": str(run_dir),
+        "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "task": type(training.task).__name__,
+        "monitor": {"metric": training.engine.monitor, "mode": training.task.monitor.mode},
+        "metric_formats": metric_formats(training.task, training.engine.result.metrics),
+        "initial_metrics": training.engine.initial_metrics,
+        "images": training.engine.result.num_images,
+        "preprocessing": training.preprocessing.as_dict() | {"description": str(training.preprocessing)},
+        "best_epoch": best_epoch,
+        "epochs": session.trainer.current_epoch,
+        "updates": session.trainer.global_step,
+        "images_per_second": session.epoch_summary.images_per_second,
+        "data_time": session.data_time.share,
+        "parameters": sum(parameter.numel() for parameter in training.model.network.parameters()),
+        "precision": training.launch.precision,
+        "batching": str(training.batching),
+        "data": describe_data(training.data.source),
     }
 
 
-def _checkpoint(filename: str, monitor: str | None = None, mode: str = "min") -> ModelCheckpoint:
+def _checkpoint(run_dir: Path, filename: str, monitor: str | None, mode: str) -> ModelCheckpoint:
     return ModelCheckpoint(
+        dirpath=run_dir / "checkpoints",
         filename=filename,
         monitor=monitor,
         mode=mode,
@@ -246,21 +182,3 @@ def _checkpoint(filename: str, monitor: str | None = None, mode: str = "min") ->
         auto_insert_metric_name=False,
         enable_version_counter=False,
     )
-
-
-def _check_size(source: ImageSource, batching: Batching) -> None:
-    train, val = len(source.train.labels), len(source.val.labels)
-    if train == 0:
-        raise UserError("data.val_only=true leaves nothing to train on; leave it out, or evaluate with eval.py")
-    if train < batching.global_batch:
-        raise UserError(f"global_batch={batching.global_batch} is more than the {train} training images; lower it")
-    if val < batching.devices:
-        raise UserError(
-            f"{val} validation images are fewer than the {batching.devices} devices; give more, or lower trainer.devices"
-        )
-
-
-def _seed(seed: int) -> int:
-    if not is_whole(seed) or not 0 <= seed < 2**32:
-        raise UserError(f"seed={seed} is no whole number from 0 to {2**32 - 1}")
-    return seed

@@ -1,4 +1,4 @@
-"""What can go wrong on the machine while a run goes on, turned into a message its user can act on."""
+"""Conversion of failures during a run (full disk, out of memory) into messages that a user can act on."""
 
 import errno
 from collections.abc import Iterator
@@ -23,37 +23,37 @@ CANNOT_WRITE = {
     errno.EIO,
 }
 ERROR_FILE = "error.txt"
-"""In the run directory: the message with which one process of several has ended."""
+"""File in the run directory with the error message of a process that has ended before the others."""
 
 
 @contextmanager
 def guarded(run_dir: Path, processes: int) -> Iterator[None]:
-    """Around everything that happens once a run directory exists.
+    """Wraps everything that happens once a run directory exists.
 
     Args:
         run_dir: the run directory.
-        processes: how many this run has.
+        processes: number of processes of this run.
 
     Raises:
-        UserError: the disk is full, the folder may not be written, the device's memory does not suffice, or Lightning finds
-            that its settings contradict the data.
-        KeyboardInterrupt: after Ctrl-C; says which checkpoint is left.
+        UserError: the disk is full, the folder cannot be written, the device is out of memory, or Lightning finds that its
+            settings contradict the data.
+        KeyboardInterrupt: after Ctrl-C; the message names the last checkpoint.
         SystemExit: another process of this run has ended with a message, which it has printed.
     """
     try:
         yield
-        if torch.distributed.is_initialized():  # its threads must not outlive the interpreter
+        if torch.distributed.is_initialized():  # Its threads must end before the interpreter does.
             torch.distributed.destroy_process_group()
-    except SystemExit:  # how Lightning ends after Ctrl-C
-        kept = run_dir / "checkpoints" / "last.ckpt"
-        raise KeyboardInterrupt(f"the last checkpoint is {shorter(kept)}" if kept.is_file() else "") from None
+    except SystemExit:  # Lightning raises it after Ctrl-C.
+        last = run_dir / "checkpoints" / "last.ckpt"
+        raise KeyboardInterrupt(f"the last checkpoint is {shorter(last)}" if last.is_file() else "") from None
     except UserError as error:
         if processes > 1:
             (run_dir / ERROR_FILE).write_text(f"{error}\n")
         raise
     except torch.OutOfMemoryError as error:
         raise UserError(
-            f"the device's memory is full: {str(error).splitlines()[0]}\n"
+            f"the device is out of memory: {str(error).splitlines()[0]}\n"
             "Lower max_device_batch, or set model.activation_checkpointing=true"
         ) from error
     except MisconfigurationException as error:
@@ -61,10 +61,10 @@ def guarded(run_dir: Path, processes: int) -> Iterator[None]:
     except OSError as error:
         if error.errno not in CANNOT_WRITE:
             raise
-        kept_files = [shorter(file) for file in sorted(run_dir.glob("checkpoints/*.ckpt"))]
+        checkpoints = [shorter(file) for file in sorted(run_dir.glob("checkpoints/*.ckpt"))]
         raise UserError(
             f"cannot write to {error.filename or run_dir}: {error.strerror or error}\n"
-            f"Free space or choose another folder with out=FOLDER; checkpoints so far: {', '.join(kept_files) or 'none'}"
+            f"Free space or choose another folder with out=FOLDER; checkpoints so far: {', '.join(checkpoints) or 'none'}"
         ) from error
     except RuntimeError:
         if processes > 1 and _another_rank_failed(run_dir):
@@ -72,9 +72,9 @@ def guarded(run_dir: Path, processes: int) -> Iterator[None]:
         raise
 
 
-def _another_rank_failed(run_dir: Path, patience_s: float = 10) -> bool:
-    """Whether the error of this process is that another one has gone; that one may still be on its way to saying why."""
-    until = monotonic() + patience_s
+def _another_rank_failed(run_dir: Path, timeout_s: float = 10) -> bool:
+    """Returns whether another process has ended with a message, and waits a few seconds for it."""
+    until = monotonic() + timeout_s
     while monotonic() < until:
         if (run_dir / ERROR_FILE).is_file():
             return True

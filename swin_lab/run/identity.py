@@ -1,4 +1,4 @@
-"""What a result must carry to be compared later: code, versions, machine."""
+"""Identification of a result: code, versions, machine and data."""
 
 import platform
 import subprocess
@@ -15,7 +15,7 @@ PACKAGES = ("torchvision", "lightning", "hydra-core", "torchmetrics", "timm")
 
 
 def identity() -> dict[str, Any]:
-    """Versions, device and the commit of the code that runs."""
+    """Returns versions, device and the commit of the code that runs."""
     return {
         "git": _commit(),
         "versions": {"swin_lab": swin_lab.__version__, "python": platform.python_version(), "torch": torch.__version__}
@@ -30,7 +30,7 @@ def identity() -> dict[str, Any]:
 
 
 def describe_data(source: ImageSource) -> dict[str, Any]:
-    """Sizes and fingerprints of both sets."""
+    """Returns sizes and fingerprints of the training and the validation set."""
     return {
         "source": type(source).__name__,
         "classes": len(source.class_names),
@@ -42,7 +42,7 @@ def describe_data(source: ImageSource) -> dict[str, Any]:
 
 
 def _commit() -> dict[str, Any] | None:
-    """The checkout's commit and whether files differ from it; None where the code is not a git checkout."""
+    """Returns the commit of the checkout and whether files differ from it. Outside a git checkout, returns None."""
     code = Path(swin_lab.__file__).parent
     try:
         commit = _git(code, "rev-parse", "HEAD")

@@ -1,4 +1,4 @@
-"""Where metrics go: TensorBoard and CSV in the run directory always, others by `logger=`."""
+"""Loggers: every run writes TensorBoard and CSV files into its directory; `logger=` adds others."""
 
 import logging
 import netrc
@@ -6,47 +6,49 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from swin_lab.errors import UserError
-from swin_lab.run.build import make, parameters_of
+from swin_lab.run.instantiate import instantiate
+from swin_lab.validation import check_value
 
 log = logging.getLogger("swin_lab")
 
 
-def make_loggers(nodes: dict[str, dict[str, Any]], run_dir: Path, name: str) -> list[Logger]:
-    """The two local loggers and those of the `logger` group; a target that takes `run_dir` or `name` is given them."""
-    loggers: list[Logger] = [
+def build_loggers(nodes: dict[str, dict[str, Any]] | None, run_dir: Path, name: str) -> list[Logger]:
+    """Builds the two local loggers and those of the `logger` group, which get `run_dir` and `run_name` if they take them."""
+    extra = {"run_dir": run_dir, "run_name": name}
+    return [
         TensorBoardLogger(run_dir, name="", version="", default_hp_metric=False),
         CSVLogger(run_dir, name="", version=""),
+        *(instantiate(f"logger.{key}", node, extra) for key, node in (nodes or {}).items()),
     ]
-    for key, node in (nodes or {}).items():
-        takes = parameters_of(f"logger.{key}", node.get("_target_"))
-        extra = {name: value for name, value in {"run_dir": run_dir, "run_name": name}.items() if name in takes}
-        loggers.append(make(f"logger.{key}", node, extra))
-    return loggers
 
 
 def wandb_logger(
-    project: str, run_dir: Path, run_name: str, entity: str | None = None, tags: Sequence[str] = (), mode: str = "auto"
+    project: str,
+    run_dir: Path,
+    run_name: str,
+    entity: str | None = None,
+    tags: Sequence[str] = (),
+    mode: Literal["auto", "online", "offline"] = "auto",
 ) -> Logger:
-    """Weights & Biases without surprises: no prompt, no upload of checkpoints.
+    """Builds a Weights & Biases logger that never prompts and uploads no checkpoints.
 
     Args:
         project: name of the W&B project.
-        run_dir: where W&B keeps its files.
-        run_name: shown for the run.
-        entity: user or team; None for the default one.
-        tags: of the run.
+        run_dir: directory of W&B's files.
+        run_name: name that W&B shows for the run.
+        entity: user or team. If None, the default one.
+        tags: tags of the run.
         mode: online, offline, or auto: online if there is a key, else offline.
 
     Raises:
-        UserError: the mode has another name, or wandb is not installed.
+        UserError: the mode is unknown or needs a key, or wandb is not installed.
     """
-    if mode not in ("auto", "online", "offline"):
-        raise UserError(f"logger.wandb.mode={mode} is unknown; choose auto, online or offline")
+    check_value("logger.wandb.mode", mode, Literal["auto", "online", "offline"])
     try:
         from lightning.pytorch.loggers import WandbLogger
     except ImportError as error:
@@ -57,7 +59,7 @@ def wandb_logger(
     if offline:
         log.info("wandb: offline; send the run later with: wandb sync %s/wandb/offline-run-*", run_dir)
     os.environ.setdefault("WANDB_SILENT", "true")
-    made: Logger = WandbLogger(
+    logger: Logger = WandbLogger(
         project=project,
         entity=entity,
         name=f"{run_name}/{run_dir.name}",
@@ -66,7 +68,7 @@ def wandb_logger(
         offline=offline,
         log_model=False,
     )
-    return made
+    return logger
 
 
 def _has_key() -> bool:
@@ -80,7 +82,7 @@ def _has_key() -> bool:
 
 
 def close(loggers: Sequence[Logger]) -> None:
-    """Ends a W&B run, if there is one, so that the next run of a sweep starts its own."""
+    """Finishes a W&B run, if there is one, so that the next run of a sweep starts its own."""
     if "wandb" in sys.modules and any(type(logger).__name__ == "WandbLogger" for logger in loggers):
         import wandb
 
@@ -88,7 +90,7 @@ def close(loggers: Sequence[Logger]) -> None:
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys with native values, the same for every logger, so that tables of runs compare by column."""
+    """Returns dotted keys with native values, the same for every logger, so that run tables can be compared by column."""
     out: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict) and value:

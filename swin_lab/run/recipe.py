@@ -1,25 +1,32 @@
-"""What a configuration amounts to: the numbers that follow from it, and where it departs from another one."""
+"""The values that follow from a configuration, and its differences from a published one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from swin_lab.data import LoaderConfig, Preprocessing
 from swin_lab.data.sources.imagenet import CLASSES
 from swin_lab.errors import UserError
-from swin_lab.run import build
-from swin_lab.run.batching import cut
+from swin_lab.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from swin_lab.run.batching import Batching, split_batch
+from swin_lab.run.components import (
+    Optimization,
+    build_data,
+    build_optimization,
+    build_preprocessing,
+    build_task,
+    check_settings,
+    loader_config,
+)
 from swin_lab.run.compose import MISSING
 from swin_lab.run.loggers import flat
-from swin_lab.training import AdamW, Schedule, Span
-from swin_lab.weights.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from swin_lab.run.model import Model, build_model
+from swin_lab.training import DataDescription, RunLength
 
-IMAGENET_TARGET = "swin_lab.data.ImageNet"
-
-NEUTRAL = (
+IGNORED_KEYS = (
     "name",
     "out",
     "weights",
@@ -31,6 +38,7 @@ NEUTRAL = (
     "data.in_memory",
     "model.activation_checkpointing",
     "model.attention_backend",
+    "task.mixing",  # the same values as mixing.*
     "trainer.devices",
     "trainer.num_nodes",
     "trainer.accelerator",
@@ -39,134 +47,153 @@ NEUTRAL = (
     "trainer.profiler",
     "logger",
 )
-"""Keys, and beginnings of keys, that say where and how a run is computed and not what is computed."""
+"""Keys, and prefixes of keys, that affect where and how a run is computed, but not its result."""
 
 
+@dataclass(frozen=True)
 class Recipe:
-    """A configuration with the numbers that follow from it.
+    """Contains a configuration with the components and values that follow from it; it allocates no weights."""
 
-    Args:
-        config: conf/train.yaml, composed; values that only a run needs may be missing.
-        devices: on how many the batch is computed.
-        train_images: in an epoch; None for what the data has, or the original ImageNet where there is none at `data.root`.
-        like: a recipe whose data stands for this one's, which then need not be there.
-
-    Raises:
-        UserError: a value that cannot be.
-    """
-
-    def __init__(
-        self, config: dict[str, Any], devices: int = 1, train_images: int | None = None, like: "Recipe | None" = None
-    ) -> None:
-        self.config = config
-        self.optimizer: AdamW = build.make("optimizer", config["optimizer"])
-        self.schedule: Schedule = build.make("schedule", config["schedule"])
-        self.batching = cut(config["global_batch"], devices, config["max_device_batch"])
-        images, self.classes = _size(config["data"], like)
-        self.train_images = train_images or images or config["data"].get("train_images")
-        with torch.device("meta"):
-            self.network, self.model = build.make_network(config["model"], self.classes)
-        self.groups = self.optimizer.groups(self.network, config["global_batch"])
+    config: Mapping[str, Any]
+    optimization: Optimization
+    batching: Batching
+    train_images: int | None
+    """Images per epoch. If None, the number is unknown."""
+    class_names: tuple[str, ...]
+    model: Model
+    preprocessing: Preprocessing
+    groups: Sequence[Mapping[str, Any]]
+    """Parameter groups of the optimizer."""
 
     @property
-    def span(self) -> Span | None:
-        """Length of the run in updates; None if the number of images is not known or there is no number of epochs."""
+    def length(self) -> RunLength | None:
+        """Returns the length of the run. If the number of images is unknown or the run has no end, returns None."""
         trainer, accumulate = self.config["trainer"], self.batching.accumulate
         if self.train_images is None:
             return None
-        batches, limit = self.train_images // self.config["global_batch"] * accumulate, trainer["limit_train_batches"]
+        batches, limit = self.train_images // self.batching.global_batch * accumulate, trainer["limit_train_batches"]
         batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
-        per_epoch = ceil(batches / accumulate)
-        ends = [per_epoch * trainer["max_epochs"], trainer["max_steps"]]
-        return Span(per_epoch, min(end for end in ends if end > 0)) if max(ends) > 0 else None
-
-    def rate(self, update: int) -> float:
-        """The highest learning rate of an update."""
-        assert self.span is not None
-        return self.highest_rate * self.schedule.factor(update, self.span)
+        steps_per_epoch = ceil(batches / accumulate)
+        ends = [steps_per_epoch * trainer["max_epochs"], trainer["max_steps"]]
+        return RunLength(steps_per_epoch, min(end for end in ends if end > 0)) if max(ends) > 0 else None
 
     @property
-    def highest_rate(self) -> float:
-        return self.optimizer.scaled_lr(self.config["global_batch"])
+    def peak_lr(self) -> float:
+        """Returns the largest learning rate of the run."""
+        return self.optimization.optimizer.scaled_lr(self.batching.global_batch)
 
-    def derived(self) -> dict[str, Any]:
-        """Everything that follows, by name."""
-        decayed = [p for group in self.groups if group["weight_decay"] for p in group["params"]]
-        tensors = [p for group in self.groups for p in group["params"]]
-        drops = self._drop_paths()
-        span = self.span or Span(1000, 1000 * max(1, self.config["trainer"]["max_epochs"]))  # of any length: ends are the same
-        values: dict[str, Any] = {
-            "learning rate": self.highest_rate,
-            "learning rate at start": self.highest_rate * self.schedule.factor(0, span),
-            "learning rate at end": self.highest_rate * self.schedule.factor(span.total, span),
-            "parameters": sum(p.numel() for p in tensors),
-            "tensors": len(tensors),
-            "decayed tensors": len(decayed),
-            "decayed parameters": sum(p.numel() for p in decayed),
-            "parameter groups": len(self.groups),
-            "drop path of the last block": drops[-1],
-            "drop path per block": drops[1] - drops[0] if len(drops) > 1 else 0.0,
-            "evaluation": str(self._preprocessing()),
-        }
-        if self.span is not None:
-            values |= {
-                "updates per epoch": self.span.per_epoch,
-                "warm-up updates": self.schedule.warmup_updates(self.span),
-                "updates": self.span.total,
-                "images seen": self.span.total * self.config["global_batch"],
-            }
-        return values
-
-    def _drop_paths(self) -> list[float]:
-        blocks = sum(self.model.get("depths", [1]))
-        return torch.linspace(0, self.model.get("drop_path_rate", 0.0), blocks, dtype=torch.float64).tolist()
-
-    def _preprocessing(self) -> Preprocessing:
-        loading = {key: value for key, value in self.config["data"].items() if key in LoaderConfig.__dataclass_fields__}
-        known = LoaderConfig(**loading | {"mean": IMAGENET_MEAN, "std": IMAGENET_STD})
-        return build.make_preprocessing(self.model, known, None, self.config["preset"])
+    def learning_rate(self, step: int) -> float:
+        """Returns the learning rate of an update, the largest of all parameter groups."""
+        assert self.length is not None
+        return self.peak_lr * self.optimization.schedule.factor(step, self.length)
 
 
-def departures(ours: Recipe, published: Recipe, unsaid: Sequence[str] = ()) -> list[tuple[str, Any, Any]]:
-    """Every value, given or derived, in which a recipe differs from another one.
+def build_recipe(
+    config: Mapping[str, Any], devices: int = 1, train_images: int | None = None, like: Recipe | None = None
+) -> Recipe:
+    """Builds the recipe of a configuration.
 
     Args:
-        ours: the one.
-        published: the other.
-        unsaid: keys, and beginnings of keys, that the published one says nothing of.
+        config: conf/train.yaml, composed; values that only a run needs may be missing.
+        devices: number of devices that the batch is split over.
+        train_images: images of an epoch. If None, those of the data, or of the original ImageNet if `data.root` does not exist.
+        like: a recipe whose data replaces that of the configuration, which then need not exist.
 
-    Returns:
-        (name, published, ours), None for what one of them has not.
+    Raises:
+        UserError: a value is invalid.
     """
-    given = _differences(flat(published.config), flat(ours.config))
-    return [row for row in given if not _begins(row[0], (*NEUTRAL, *unsaid))] + _differences(
-        published.derived(), ours.derived()
+    check_settings(config)
+    optimization = build_optimization(config["optimizer"], config["schedule"], config["ema"])
+    batching = split_batch(config["global_batch"], devices, config["max_device_batch"])
+    images, class_names = _describe_data(config["data"], like)
+    task = build_task(config["task"], DataDescription(class_names=class_names))
+    with torch.device("meta"):
+        model = build_model(config["model"], task, img_size=config["img_size"])
+    loader = loader_config(config["data"] | {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)})
+    return Recipe(
+        config,
+        optimization,
+        batching,
+        train_images or images or config["data"].get("train_images"),
+        class_names,
+        model,
+        build_preprocessing(model, None, loader, config["preset"]),
+        optimization.optimizer.groups(model.network, batching.global_batch),
     )
 
 
-def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    theirs, ours = ({key: value for key, value in values.items() if value != {}} for values in (theirs, ours))
-    names = [*theirs, *(name for name in ours if name not in theirs)]
-    return [(name, theirs.get(name), ours.get(name)) for name in names if theirs.get(name) != ours.get(name)]
+def derived_values(recipe: Recipe) -> dict[str, Any]:
+    """Returns everything that follows from a configuration, by name."""
+    decayed = [p for group in recipe.groups if group["weight_decay"] for p in group["params"]]
+    tensors = [p for group in recipe.groups for p in group["params"]]
+    drops = _drop_path_rates(recipe.model.node)
+    factor, length = recipe.optimization.schedule.factor, recipe.length
+    # The first and the last learning rate do not depend on the length.
+    any_length = length or RunLength(1000, 1000 * max(1, recipe.config["trainer"]["max_epochs"]))
+    values: dict[str, Any] = {
+        "learning rate": recipe.peak_lr,
+        "initial learning rate": recipe.peak_lr * factor(0, any_length),
+        "final learning rate": recipe.peak_lr * factor(any_length.total_steps, any_length),
+        "parameters": sum(p.numel() for p in tensors),
+        "tensors": len(tensors),
+        "tensors with weight decay": len(decayed),
+        "parameters with weight decay": sum(p.numel() for p in decayed),
+        "parameter groups": len(recipe.groups),
+        "drop path rate of the last block": drops[-1],
+        "drop path rate per block": drops[1] - drops[0] if len(drops) > 1 else 0.0,
+        "evaluation": str(recipe.preprocessing),
+    }
+    if length is not None:
+        values |= {
+            "updates per epoch": length.steps_per_epoch,
+            "warm-up updates": recipe.optimization.schedule.warmup_steps(length),
+            "updates": length.total_steps,
+            "training images seen": length.total_steps * recipe.batching.global_batch,
+        }
+    return values
 
 
-def _begins(key: str, beginnings: Sequence[str]) -> bool:
-    return any(key == beginning or key.startswith(f"{beginning}.") for beginning in beginnings)
+def differences(recipe: Recipe, published: Recipe, unspecified: Sequence[str] = ()) -> list[tuple[str, Any, Any]]:
+    """Returns every value, given or derived, in which a recipe differs from a published one.
+
+    Args:
+        recipe: the recipe.
+        published: the published recipe.
+        unspecified: keys, and prefixes of keys, that the published recipe does not specify.
+
+    Returns:
+        (name, value of the published recipe, value of the recipe), with None if one of them has no such value.
+    """
+    given = _differing(flat(dict(published.config)), flat(dict(recipe.config)))
+    return [row for row in given if not _has_prefix(row[0], (*IGNORED_KEYS, *unspecified))] + _differing(
+        derived_values(published), derived_values(recipe)
+    )
 
 
-def _is_absent(data: dict[str, Any]) -> bool:
-    """Whether this is ImageNet, and there is none where it should be."""
-    root = str(data.get("root", MISSING))
-    return data.get("_target_") == IMAGENET_TARGET and not (root.startswith("hf://") or Path(root).expanduser().is_dir())
+def _differing(published: dict[str, Any], given: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    old, new = ({key: value for key, value in values.items() if value != {}} for values in (published, given))
+    return [(name, old.get(name), new.get(name)) for name in old | new if old.get(name) != new.get(name)]
 
 
-def _size(data: dict[str, Any], like: Recipe | None) -> tuple[int | None, int]:
-    """Training images (None for those the configuration names) and classes."""
-    if _is_absent(data) or (like is not None and data.get("_target_") == IMAGENET_TARGET):
-        return None, CLASSES[data["variant"]]
+def _has_prefix(key: str, prefixes: Sequence[str]) -> bool:
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def _drop_path_rates(model: Mapping[str, Any]) -> list[float]:
+    blocks = sum(model.get("depths", [1]))
+    rates: list[float] = torch.linspace(0, model.get("drop_path_rate") or 0.0, blocks, dtype=torch.float64).tolist()
+    return rates
+
+
+def _describe_data(node: Mapping[str, Any], like: Recipe | None) -> tuple[int | None, tuple[str, ...]]:
+    """Returns the number of training images and the class names. If the number is None, it is that of the configuration."""
+    root = str(node.get("root", MISSING))
+    is_imagenet = node.get("_target_") == "swin_lab.data.ImageNet"
+    if is_imagenet and (like is not None or not (root.startswith("hf://") or Path(root).expanduser().is_dir())):
+        return None, tuple(map(str, range(CLASSES[node["variant"]])))
     if like is not None:
-        return like.train_images, like.classes
-    if data.get("root") == MISSING:
+        return like.train_images, like.class_names
+    if node.get("root") == MISSING:
         raise UserError("data.root must be given, for example data.root=/images")
-    source, _ = build.make_source(data)
-    return len(source.train.labels), len(source.class_names)
+    source = build_data(dict(node)).source
+    return len(source.train.labels), tuple(source.class_names)

@@ -1,26 +1,43 @@
-"""The LightningModule, parameter groups, schedules, mixing and callbacks of training."""
+"""The training engine: LightningModule for any task, parameter groups, schedules, EMA and callbacks."""
 
 from swin_lab.training.callbacks import DataTimeMonitor, EpochSummary
-from swin_lab.training.classifier import Classifier
-from swin_lab.training.ema import Ema
+from swin_lab.training.ema import EmaConfig
+from swin_lab.training.engine import Engine, EvaluationResult
 from swin_lab.training.freezing import Freezing
-from swin_lab.training.mixing import Mixing
-from swin_lab.training.optim import AdamW
-from swin_lab.training.schedule import Constant, Cosine, Linear, MultiStep, Schedule, Span, Step
+from swin_lab.training.optim import OptimizerConfig
+from swin_lab.training.schedule import Constant, Cosine, Linear, MultiStep, RunLength, Schedule, Step
+from swin_lab.training.task import (
+    Batch,
+    DataDescription,
+    Heatmap,
+    MetricFormat,
+    Monitor,
+    Presentation,
+    ResultTable,
+    Task,
+)
 
 __all__ = [
-    "AdamW",
-    "Classifier",
+    "Batch",
     "Constant",
     "Cosine",
+    "DataDescription",
     "DataTimeMonitor",
-    "Ema",
+    "EmaConfig",
+    "Engine",
     "EpochSummary",
+    "EvaluationResult",
     "Freezing",
+    "Heatmap",
     "Linear",
-    "Mixing",
+    "MetricFormat",
+    "Monitor",
     "MultiStep",
+    "OptimizerConfig",
+    "Presentation",
+    "ResultTable",
+    "RunLength",
     "Schedule",
-    "Span",
     "Step",
+    "Task",
 ]

@@ -1,4 +1,4 @@
-"""What a run says while it trains."""
+"""Callbacks that log the progress of a run."""
 
 import logging
 from collections.abc import Callable
@@ -9,53 +9,62 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 
+from swin_lab.training.engine import VAL, VAL_EMA, Engine
+
 log = logging.getLogger("swin_lab.training")
 
 BATCHES_BEFORE_ADVICE = 100
-SHARE_WORTH_ADVICE = 0.3
-"""Of the time: below it more workers gain little."""
+ADVICE_THRESHOLD = 0.3
+"""Share of the training time below which more workers bring little."""
 
 
 class EpochSummary(Callback):
-    """One line per epoch, and how fast training was.
+    """Logs one line per epoch and measures the training speed.
 
     Args:
         images_per_batch: images of one forward pass over all processes.
     """
 
-    def __init__(self, images_per_batch: int = 0) -> None:
+    def __init__(self, images_per_batch: int) -> None:
         self.images_per_batch = images_per_batch
         self.speeds: list[float] = []
-        self._started_at = 0.0
+        self._epoch_started_at = 0.0
         self._fit_started_at = 0.0
 
     @property
     def images_per_second(self) -> float | None:
-        """Images trained on per second, evaluation left out: the median over epochs; None before the first ends."""
+        """Returns the training speed without evaluation, the median over epochs. Before the first epoch ends, it is None."""
         return median(self.speeds) if self.speeds else None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # after a look at loaded weights
+    def on_train_start(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> None:  # runs after the evaluation of loaded weights
         self._fit_started_at = perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._started_at = perf_counter()
+        self._epoch_started_at = perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if batch_idx + 1 == trainer.num_training_batches:  # before the evaluation, which Lightning counts to the epoch
+        if batch_idx + 1 == trainer.num_training_batches:  # Lightning includes the evaluation, which follows, in the epoch.
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            self.speeds.append((batch_idx + 1) * self.images_per_batch / (perf_counter() - self._started_at))
+            self.speeds.append((batch_idx + 1) * self.images_per_batch / (perf_counter() - self._epoch_started_at))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Engine)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         done, last = trainer.current_epoch + 1, trainer.max_epochs
         parts = [f"epoch {done:>3}/{last if last is not None and last > 0 else '?'}"]
         parts += [f"loss {metrics['train/loss_epoch']:.4f}"] if "train/loss_epoch" in metrics else []
-        parts += [f"val loss {metrics['val/loss']:.4f}"] if "val/loss" in metrics else []
-        parts += [f"top-1 {metrics['val/acc1']:.2%}"] if "val/acc1" in metrics else []
-        parts += [f"average {metrics['val_ema/acc1']:.2%}"] if "val_ema/acc1" in metrics else []
+        for name, format_ in sorted(pl_module.task.metric_formats.items(), key=lambda item: item[0] != "loss"):
+            if format_.in_epoch_line and f"{VAL}/{name}" in metrics:
+                text = format_.text(metrics[f"{VAL}/{name}"])
+                parts.append(f"val {text}" if name == "loss" else text)
+        monitor = pl_module.task.monitor.metric
+        if f"{VAL_EMA}/{monitor}" in metrics:
+            parts.append(f"EMA {pl_module.task.metric_formats[monitor].text(metrics[f'{VAL_EMA}/{monitor}'])}")
         parts += [f"{self.speeds[-1]:,.0f} images/s"] if self.speeds else []
         if last is not None and last > done:
             parts.append(f"{_clock((perf_counter() - self._fit_started_at) / done * (last - done))} left")
@@ -63,24 +72,24 @@ class EpochSummary(Callback):
 
 
 class DataTimeMonitor(Callback):
-    """How much of the training time goes by before the next batch is there.
+    """Measures the share of the training time during which the run waits for the next batch.
 
     Args:
-        seconds_waited: for batches, up to now.
-        readers: how batches are read, for the advice: "4 workers, 8 cores".
+        seconds_waited: returns how many seconds the run has waited for batches so far.
+        loader: description of the loader in the advice, such as "4 workers, 8 cores".
     """
 
-    def __init__(self, seconds_waited: Callable[[], float] = lambda: 0.0, readers: str = "") -> None:
+    def __init__(self, seconds_waited: Callable[[], float], loader: str) -> None:
         self.seconds_waited = seconds_waited
-        self.readers = readers
+        self.loader = loader
         self._started_at = 0.0
-        self._trained_s = 0.0
+        self._training_seconds = 0.0
         self._batches = 0
 
     @property
     def share(self) -> float | None:
-        """Of the time from each epoch's first batch to its last; None before there is any."""
-        return self.seconds_waited() / self._trained_s if self._trained_s > 0 else None
+        """Returns the share of the time from the first to the last batch of every epoch. Before the first batch, it is None."""
+        return self.seconds_waited() / self._training_seconds if self._training_seconds > 0 else None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx == 0:
@@ -90,16 +99,16 @@ class DataTimeMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         now = perf_counter()
-        self._trained_s += now - self._started_at
+        self._training_seconds += now - self._started_at
         self._started_at = now
         self._batches += 1
-        if self._batches == BATCHES_BEFORE_ADVICE and (self.share or 0) > SHARE_WORTH_ADVICE:
+        if self._batches == BATCHES_BEFORE_ADVICE and (self.share or 0) > ADVICE_THRESHOLD:
             log.warning("%s", self.advice())
 
     def advice(self) -> str:
-        """What to do about it."""
+        """Returns a warning with advice about slow data loading."""
         return (
-            f"{self.share or 0:.0%} of the training time is waiting for data ({self.readers}): set data.num_workers, "
+            f"{self.share or 0:.0%} of the training time is waiting for data ({self.loader}): increase data.num_workers, "
             "or write smaller images once with swin-lab data pack --shorter-side"
         )
 

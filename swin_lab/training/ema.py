@@ -1,4 +1,8 @@
-"""A moving average of the weights beside those that learn (Polyak averaging, as torchvision's and timm's recipes have it)."""
+"""An exponential moving average (EMA) of the weights, as in the recipes of torchvision and timm.
+
+torch.optim.swa_utils.AveragedModel compares a counter on the device with zero at every update, which makes the host wait for
+the GPU; here the counter is a Python number.
+"""
 
 from copy import deepcopy
 from dataclasses import dataclass
@@ -6,54 +10,60 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from swin_lab.errors import UserError, is_number, is_whole
+from swin_lab.validation import Fraction, PositiveInt, check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ema:
-    """average = d * average + (1 - d) * weights after every `every` updates; the first averaging is a copy."""
+class EmaConfig:
+    """Contains the settings of an EMA.
 
-    decay: float
-    """d, once it is warm."""
-    every: int = 1
-    warm: bool = True
-    """Whether d rises as (1 + n) / (10 + n) up to `decay` over the averagings n, so that the start is soon forgotten."""
+    After every `every` optimizer updates, ema = d * ema + (1 - d) * weights; the first update of the EMA is a copy.
+    """
+
+    decay: Fraction
+    """d, or its limit if `warmup` is true."""
+    every: PositiveInt = 1
+    """Number of optimizer updates between two updates of the EMA."""
+    warmup: bool = True
+    """Whether d is (1 + n) / (10 + n) after n updates of the EMA, up to `decay`, so that early weights soon lose influence."""
 
     def __post_init__(self) -> None:
-        if not is_number(self.decay) or not 0 <= self.decay < 1:
-            raise UserError(f"ema.decay={self.decay}: give a number from 0 up to, not including, 1")
-        if not is_whole(self.every) or self.every < 1:
-            raise UserError(f"ema.every={self.every} is no whole number above zero")
+        check_fields(self, "ema.")
 
-    def decay_at(self, averagings: int) -> float:
-        """d when the weights have been averaged so many times."""
-        if averagings == 0:
+    def decay_at(self, num_updates: int) -> float:
+        """Returns d after a number of updates of the EMA."""
+        if num_updates == 0:
             return 0.0
-        return min(self.decay, (1 + averagings) / (10 + averagings)) if self.warm else self.decay
+        return min(self.decay, (1 + num_updates) / (10 + num_updates)) if self.warmup else self.decay
 
 
-class Average:
-    """The averaged weights, in a network of their own that is no part of the one that learns."""
+class EmaModel:
+    """Contains the averaged weights in a copy of the network.
 
-    def __init__(self, recipe: Ema, network: nn.Module) -> None:
-        self.recipe = recipe
+    Args:
+        config: decay and interval.
+        network: the trained network, which is copied.
+    """
+
+    def __init__(self, config: EmaConfig, network: nn.Module) -> None:
+        self.config = config
         self.network = deepcopy(network).requires_grad_(False).eval()
-        self.averagings = 0
+        self.num_updates = 0
 
     @torch.no_grad()
-    def follow(self, network: nn.Module) -> None:
-        """Averages the weights of this moment in."""
-        share = 1 - self.recipe.decay_at(self.averagings)
-        torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), share)
+    def update(self, network: nn.Module) -> None:
+        """Updates the average with the current weights of the trained network; copies buffers."""
+        weight = 1 - self.config.decay_at(self.num_updates)
+        torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), weight)
         for averaged, buffer in zip(self.network.buffers(), network.buffers(), strict=True):
             averaged.copy_(buffer)
-        self.averagings += 1
+        self.num_updates += 1
 
-    def state(self) -> dict[str, Tensor]:
-        """Its tensors by name."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Returns the averaged tensors by name."""
         return dict(self.network.state_dict())
 
-    def restore(self, tensors: dict[str, Tensor], averagings: int) -> None:
-        """The inverse of `state`."""
+    def load_state_dict(self, tensors: dict[str, Tensor], num_updates: int) -> None:
+        """Restores the tensors of `state_dict`, and the number of updates behind them."""
         self.network.load_state_dict(tensors)
-        self.averagings = averagings
+        self.num_updates = num_updates

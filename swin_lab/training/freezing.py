@@ -1,4 +1,4 @@
-"""Training only a part of the network, for the whole run or its first epochs."""
+"""Training only a part of the network, for the whole run or for its first epochs."""
 
 import logging
 
@@ -6,34 +6,32 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
-from swin_lab.errors import UserError, is_whole
+from swin_lab.errors import UserError
+from swin_lab.validation import PositiveInt, check_value
 
 log = logging.getLogger("swin_lab.training")
 
 
 class Freezing(Callback):
-    """Keeps a part of the network as it is: no gradients and no drop path there.
+    """Freezes a part of the network: it gets no gradients and no drop path.
 
-    The optimizer knows every parameter from the start, so that a part that thaws joins with the learning rate of the moment.
+    The optimizer knows every parameter from the start, so that an unfrozen part is trained with the current learning rate.
 
     Args:
-        stages: patch embedding and so many stages are frozen; None for all but the head (linear probing).
-        epochs: for how many epochs from the start; None for the whole run.
+        stages: number of stages that are frozen, together with the patch embedding. If None, all but the head (linear probing).
+        epochs: number of epochs from the start of the run. If None, the whole run.
 
     Raises:
-        UserError: a number that cannot be; and, when the run starts, a network that cannot freeze its stages.
+        UserError: a value is invalid, or (when the run starts) the network cannot freeze its stages.
     """
 
-    def __init__(self, stages: int | None = None, epochs: int | None = None) -> None:
-        for name, value in (("stages", stages), ("epochs", epochs)):
-            if value is not None and (not is_whole(value) or value < 1):
-                raise UserError(f"callbacks.freezing.{name}={value} is no whole number above zero")
-        self.stages = stages
-        self.epochs = epochs
+    def __init__(self, stages: PositiveInt | None = None, epochs: PositiveInt | None = None) -> None:
+        self.stages = check_value("callbacks.freezing.stages", stages, PositiveInt | None)
+        self.epochs = check_value("callbacks.freezing.epochs", epochs, PositiveInt | None)
         self._frozen = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit":  # before DDP counts what learns
+        if stage == "fit":  # It must precede DDP, which registers the parameters that require gradients.
             self._freeze(pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -44,25 +42,29 @@ class Freezing(Callback):
         network.freeze_stages(0)  # type: ignore[operator]
         network.requires_grad_(True)
         self._frozen = False
-        log.info("thawed     the whole network learns from epoch %d on", trainer.current_epoch + 1)
-        if isinstance(trainer.strategy, DDPStrategy):  # it exchanges gradients only of what learned when it was made
+        log.info("unfrozen   the whole network is trained from epoch %d", trainer.current_epoch + 1)
+        if isinstance(
+            trainer.strategy, DDPStrategy
+        ):  # DDP only exchanges gradients of parameters that required them at its setup.
             trainer.strategy.model = pl_module
             trainer.strategy.configure_ddp()
 
     def _freeze(self, pl_module: LightningModule) -> None:
         network = pl_module.network
         if not callable(getattr(network, "freeze_stages", None)):
-            raise UserError(f"callbacks.freezing: a {type(network).__name__} has no stages to freeze; use a SwinTransformer")
+            raise UserError(
+                f"callbacks.freezing: a {type(network).__name__} has no method freeze_stages; choose callbacks=none"
+            )
         assert isinstance(network, nn.Module)
         head_only = self.stages is None
         network.freeze_stages(len(network.stages) if head_only else self.stages)  # type: ignore[operator, arg-type]
         if head_only:
             network.norm.requires_grad_(False)
         self._frozen = True
-        until = "" if self.epochs is None else f" for {self.epochs} epochs"
+        until = "" if self.epochs is None else f" for {self.epochs} epoch{'s' * (self.epochs > 1)}"
         learning = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-        log.info("frozen     %s%s: %s parameters learn", _part(self.stages), until, f"{learning:,}")
+        log.info("frozen     %s%s: %s trainable parameters", _describe(self.stages), until, f"{learning:,}")
 
 
-def _part(stages: int | None) -> str:
+def _describe(stages: int | None) -> str:
     return "all but the head" if stages is None else f"patch embedding and {stages} stages"

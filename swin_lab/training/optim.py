@@ -1,107 +1,136 @@
-"""Optimizers as recipes give them: a learning rate at a reference batch, weight decay where it belongs, rates per layer.
+"""Optimizers as recipes specify them: a learning rate at a reference batch size, weight decay by group, layer-wise decay.
 
-References: arXiv 2103.14030, section 4.1 and A2.1; the lists of undecayed parameters are those of
+References: arXiv 2103.14030, section 4.1 and A2.1; the lists of parameters without weight decay are those of
 github.com/microsoft/Swin-Transformer at f82860b (optimizer.py and the models' no_weight_decay lists); layer-wise decay is that
 of its optimizer.py for SimMIM fine-tuning (arXiv 2111.09886, appendix).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from math import sqrt
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Gt, Le
 from torch import nn
+from torch.optim import Optimizer
 
-from swin_lab.errors import UserError, did_you_mean, is_number, is_whole
+from swin_lab.errors import UserError
+from swin_lab.validation import NonNegativeFloat, PositiveInt, check_fields
 
-SCALINGS = ("linear", "sqrt", "none")
-NEVER_DECAYED = ("relative_position_bias_table", "cpb_mlp", "logit_scale")
+WITHOUT_WEIGHT_DECAY = ("relative_position_bias_table", "cpb_mlp", "logit_scale")
+"""Parts of the names of parameters that have two or more axes and still no weight decay."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdamW:
-    """AdamW with decoupled weight decay (arXiv 1711.05101).
+class OptimizerConfig:
+    """Contains an optimizer class with the settings of a recipe.
+
+    Args:
+        create: builds the optimizer for parameter groups: `create(groups, lr=...)`, such as a partial of torch.optim.AdamW.
 
     Raises:
-        UserError: a value that no optimizer can use.
+        UserError: a value is invalid, or the optimizer refuses its own settings.
     """
 
-    lr: float
-    """Learning rate at the reference batch."""
-    reference_batch: int
-    """Global batch that `lr` is meant for."""
-    lr_scaling: str
-    """How the rate follows the global batch: linear, sqrt or none."""
-    weight_decay: float
-    """Of weights with two or more axes; biases, norms and bias tables have none."""
-    betas: Sequence[float] = (0.9, 0.999)
-    eps: float = 1e-8
-    layer_decay: float | None = None
-    """The rate of a layer over that of the layer after it, from the head down; None: all layers learn alike."""
+    create: Callable[..., Optimizer]
+    lr: NonNegativeFloat
+    """Peak learning rate at the reference batch size."""
+    reference_batch: PositiveInt
+    """Global batch size for which `lr` is given."""
+    lr_scaling: Literal["linear", "sqrt", "none"]
+    """How the learning rate scales with the global batch size."""
+    weight_decay: NonNegativeFloat
+    """Weight decay of weights with two or more axes; biases, norms and bias tables have none."""
+    layer_decay: Annotated[float, Gt(0), Le(1)] | None = None
+    """Learning rate of a layer divided by that of the layer after it, from the head down. If None, all layers have the same."""
 
     def __post_init__(self) -> None:
-        for name, value in (("lr", self.lr), ("weight_decay", self.weight_decay), ("eps", self.eps)):
-            if not is_number(value) or not value >= 0:
-                raise UserError(f"optimizer.{name}={value} is no number of zero or more")
-        if not is_whole(self.reference_batch) or self.reference_batch < 1:
-            raise UserError(f"optimizer.reference_batch={self.reference_batch} is no whole number above zero")
-        if self.lr_scaling not in SCALINGS:
-            raise UserError(f"optimizer.lr_scaling={self.lr_scaling} is unknown{did_you_mean(str(self.lr_scaling), SCALINGS)}")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise UserError(f"optimizer.betas={list(self.betas)}: give two numbers from 0 up to, not including, 1")
-        if self.layer_decay is not None and (not is_number(self.layer_decay) or not 0 < self.layer_decay <= 1):
-            raise UserError(f"optimizer.layer_decay={self.layer_decay} is no number above 0, at most 1; null for none")
+        check_fields(self, "optimizer.")
+        name = _unwrapped(self.create).__name__
+        if self.weight_decay and "weight_decay" not in inspect.signature(_unwrapped(self.create)).parameters:
+            raise UserError(f"optimizer.weight_decay={self.weight_decay}: {name} has no weight decay; set it to 0")
+        groups = [{"params": [nn.Parameter(torch.zeros(1, device="cpu"))], "weight_decay": self.weight_decay} for _ in range(2)]
+        try:
+            self.create(groups, lr=self.lr)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"optimizer: {name} refuses its settings: {error}") from error
 
     def scaled_lr(self, global_batch: int) -> float:
-        """The highest learning rate of a run with this global batch."""
+        """Returns the peak learning rate of a run with this global batch size."""
         ratio = global_batch / self.reference_batch
         return self.lr * {"linear": ratio, "sqrt": sqrt(ratio), "none": 1.0}[self.lr_scaling]
 
     def groups(self, network: nn.Module, global_batch: int) -> list[dict[str, Any]]:
-        """The parameter groups of a network, each with `lr` (its highest), `weight_decay`, `layer`, `params` and `names`.
+        """Returns the parameter groups of a network, each with its peak `lr`, `weight_decay`, `layer`, `params` and `names`.
 
         Raises:
-            UserError: rates per layer are asked for, and the network does not number its layers.
+            UserError: layer-wise decay is requested, and the network does not number its layers.
         """
         lr = self.scaled_lr(global_batch)
         if self.layer_decay is None:
             return [{**group, "lr": lr} for group in parameter_groups(network, self.weight_decay)]
-        number: Callable[[str], int] | None = getattr(network, "layer_of", None)
-        if number is None:
-            raise UserError(f"optimizer.layer_decay: a {type(network).__name__} does not number its layers; set it to null")
-        groups = parameter_groups(network, self.weight_decay, number)
+        layer_of: Callable[[str], int] | None = getattr(network, "layer_of", None)
+        if layer_of is None:
+            raise UserError(
+                f"optimizer.layer_decay={self.layer_decay}: a {type(network).__name__} has no method layer_of(name), "
+                "the layer of a parameter; set optimizer.layer_decay=null"
+            )
+        groups = parameter_groups(network, self.weight_decay, layer_of)
         last = max(group["layer"] for group in groups)
         return [{**group, "lr": lr * self.layer_decay ** (last - group["layer"])} for group in groups]
 
-    def build(self, network: nn.Module, global_batch: int, fused: bool) -> torch.optim.AdamW:
-        """The optimizer of a network's parameters; fused is one kernel for all of them."""
-        kept = ("params", "lr", "weight_decay")
-        groups = [{key: group[key] for key in kept} for group in self.groups(network, global_batch)]
-        betas = (self.betas[0], self.betas[1])
-        return torch.optim.AdamW(groups, lr=self.scaled_lr(global_batch), betas=betas, eps=self.eps, fused=fused)
+    def build(self, network: nn.Module, global_batch: int, allow_fused: bool) -> Optimizer:
+        """Returns the optimizer of a network's parameters.
+
+        Args:
+            network: the trained network.
+            global_batch: images per optimizer update over all devices.
+            allow_fused: whether a fused kernel may update the parameters, if the optimizer has one and does not set it itself.
+        """
+        keys = ("params", "lr", "weight_decay")
+        groups = [{key: group[key] for key in keys} for group in self.groups(network, global_batch)]
+        fused = {"fused": allow_fused} if _chooses_fused(self.create) else {}
+        return self.create(groups, lr=self.scaled_lr(global_batch), **fused)
+
+
+RECIPE_KEYS = frozenset(field.name for field in fields(OptimizerConfig)) - {"create"}
+"""Keys of an `optimizer` node that belong to the recipe; `lr` and `weight_decay` reach the optimizer through its groups."""
+
+
+def _unwrapped(create: Callable[..., Optimizer]) -> Any:
+    """Returns the class behind a partial."""
+    return getattr(create, "func", create)
+
+
+def _chooses_fused(create: Callable[..., Optimizer]) -> bool:
+    """Returns whether an optimizer has a fused implementation that is neither chosen nor excluded by its settings."""
+    settings = getattr(create, "keywords", {})
+    has_fused = "fused" in inspect.signature(_unwrapped(create)).parameters
+    return has_fused and not {"fused", "foreach", "capturable", "differentiable"} & {key for key in settings if settings[key]}
 
 
 def parameter_groups(
     network: nn.Module, weight_decay: float, layer_of: Callable[[str], int] | None = None
 ) -> list[dict[str, Any]]:
-    """Groups of parameters that decay, and that do not (one axis, biases, bias tables, V2's bias MLP and logit scale).
+    """Returns groups with weight decay, and without (one axis, biases, bias tables, V2's bias MLP and logit scale).
 
-    Frozen ones are among them: without a gradient they stay as they are, and may thaw later.
+    Frozen parameters are included: without a gradient they do not change, and they may be unfrozen later.
 
     Args:
-        network: whose parameters.
-        weight_decay: of those that decay.
-        layer_of: number of the layer that a parameter of this name belongs to; None for one layer.
+        network: the trained network.
+        weight_decay: weight decay of the groups that have it.
+        layer_of: returns the number of the layer that a parameter of this name belongs to. If None, there is one layer.
 
     Returns:
-        Per layer, in rising order, two groups, first the decayed one: `params`, `names`, `weight_decay`, `layer`. With layers,
-        groups without parameters are left out.
+        Two groups per layer, in increasing order, the one with weight decay first: `params`, `names`, `weight_decay`, `layer`.
+        With layers, groups without parameters are left out.
     """
     names: dict[tuple[int, bool], list[str]] = {} if layer_of else {(0, False): [], (0, True): []}
     parameters = dict(network.named_parameters())
     for name, parameter in parameters.items():
-        exempt = parameter.ndim <= 1 or name.endswith(".bias") or any(part in name for part in NEVER_DECAYED)
+        exempt = parameter.ndim <= 1 or name.endswith(".bias") or any(part in name for part in WITHOUT_WEIGHT_DECAY)
         names.setdefault((layer_of(name) if layer_of else 0, exempt), []).append(name)
     return [
         {

@@ -1,4 +1,4 @@
-"""Weights made for one window, or for RGB, put into a network with another: what has no exact equal is interpolated.
+"""Adapts weights to other window sizes and other numbers of input channels.
 
 References:
 1. The official code's `load_pretrained` (utils.py at f82860b): bicubic tables.
@@ -19,25 +19,25 @@ METHODS = ("bicubic", "geometric")
 
 
 def check_method(method: str) -> None:
-    """Raises UserError unless tables can be resized in that way."""
+    """Raises UserError unless bias tables can be interpolated by that method."""
     if method not in METHODS:
-        raise UserError(f"tables={method} is unknown{did_you_mean(method, METHODS)}")
+        raise UserError(f"bias_interpolation={method} is unknown{did_you_mean(method, METHODS)}")
 
 
 def resize_table(table: Tensor, window: Size, wanted: Size, method: str) -> Tensor:
-    """A relative position bias table of V1 for another window.
+    """Interpolates a relative position bias table of V1 for another window.
 
     Args:
         table: ((2M-1)(2N-1), heads).
         window: (M, N).
         wanted: (M', N').
-        method: "bicubic": the table as an image, as the official code does (ref. 1); "geometric": near offsets keep their
-            bias and the distance between the old ones grows outwards, cubic splines between them (ref. 2).
+        method: "bicubic" resizes the table like an image, as the official code does (ref. 1); "geometric" keeps the bias of
+            small offsets, spaces the old offsets in a geometric progression, and interpolates with cubic splines (ref. 2).
 
     Returns:
-        ((2M'-1)(2N'-1), heads) in the table's type.
+        ((2M'-1)(2N'-1), heads) of the table's dtype.
     """
-    from scipy.interpolate import RectBivariateSpline  # here, as below, because few commands need what takes long to import
+    from scipy.interpolate import RectBivariateSpline  # The import takes long and few commands need it.
 
     check_method(method)
     heads = table.shape[1]
@@ -47,15 +47,15 @@ def resize_table(table: Tensor, window: Size, wanted: Size, method: str) -> Tens
         resized = F.interpolate(image[None], size=size, mode="bicubic", align_corners=False)[0]
     else:
         at = [_geometric_positions(2 * old - 1, new) for old, new in zip(window, size, strict=True)]
-        asked = [np.arange(new) - new // 2 for new in size]
+        queries = [np.arange(new) - new // 2 for new in size]
         order = [min(3, len(positions) - 1) for positions in at]
-        splines = [RectBivariateSpline(*at, of_head, kx=order[0], ky=order[1])(*asked) for of_head in image.double().numpy()]
+        splines = [RectBivariateSpline(*at, of_head, kx=order[0], ky=order[1])(*queries) for of_head in image.double().numpy()]
         resized = torch.from_numpy(np.stack(splines)).float()
     return resized.reshape(heads, -1).T.contiguous().to(table.dtype)
 
 
 def _geometric_positions(old: int, new: int) -> np.ndarray:
-    """Where `old` offsets stand, in a geometric progression from the middle, so that the last is the last of `new` offsets."""
+    """Returns the positions of `old` offsets in a geometric progression that ends at the last of `new` offsets."""
     from scipy.optimize import brentq
 
     steps, reach = old // 2, new // 2
@@ -65,19 +65,17 @@ def _geometric_positions(old: int, new: int) -> np.ndarray:
 
 
 def adapt_channels(weight: Tensor, channels: int) -> Tensor:
-    """The patch embedding of RGB for images of another number of channels: summed for one, else repeated and scaled.
+    """Adapts the patch embedding of RGB to another number of channels: summed for one, else repeated and scaled.
 
     Args:
         weight: (C, 3, patch, patch).
-        channels: what is wanted.
+        channels: the new number of channels.
 
     Raises:
-        UserError: the weights are not for RGB.
+        UserError: the weights are for another number of channels than 3.
     """
     if weight.shape[1] != 3:
-        raise UserError(
-            f"in_channels={channels}: the file has {weight.shape[1]} input channels; only RGB (3) can become another number"
-        )
+        raise UserError(f"in_channels={channels}: the file has {weight.shape[1]} input channels; only RGB (3) can be adapted")
     from timm.models import adapt_input_conv
 
     adapted: Tensor = adapt_input_conv(channels, weight)

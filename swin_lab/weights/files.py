@@ -1,7 +1,7 @@
-"""Reading weight files of any origin without running a line of code from them.
+"""Reads weight files of any origin without running code from them.
 
-A torch file is a pickle: torch's own restricted reader takes tensors and plain Python from it, and for a short list of
-classes that published files carry beside their weights an inert stand-in. Anything else is named and refused.
+A torch file is a pickle. torch's restricted reader (`weights_only=True`) reads tensors and plain Python from it; classes on a
+short list, which published files contain besides their weights, are replaced by an inert class. Other classes are refused.
 """
 
 import json
@@ -14,12 +14,12 @@ from pickle import UnpicklingError
 from typing import Any
 
 import safetensors
-import safetensors.torch
 import torch
+from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from swin_lab.card import CARD
 from swin_lab.errors import UserError
+from swin_lab.metadata import EMA_KEY, METADATA_KEY, NETWORK_PREFIX, Metadata
 
 TRANSFORMERS_FILES = ("model.safetensors", "pytorch_model.bin")
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
@@ -27,21 +27,52 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file, or a folder of transformers or timm, holds."""
+    """Contains what was read from a weight file, or from a folder of transformers or timm."""
 
     file: Path
-    tree: dict[Any, Any]
-    """Tensors by name, perhaps deep inside: {"model": {...}, "epoch": 3}."""
-    card: dict[str, Any] | None = None
-    """How a file of this project describes itself."""
+    state: dict[Any, Any]
+    """Tensors by name, possibly nested: {"model": {...}, "epoch": 3}."""
+    metadata: Metadata | None = None
+    """The metadata of a native file. If None, the file is of another origin."""
     config: dict[str, Any] = field(default_factory=dict)
-    """config.json beside the weights."""
+    """The contents of the sidecar file config.json."""
     preprocessor: dict[str, Any] = field(default_factory=dict)
-    """preprocessor_config.json beside the weights."""
+    """The contents of the sidecar file preprocessor_config.json."""
+    source: str = ""
+    """The source as the user gave it, for messages. If it is empty, messages name the file."""
+
+    @property
+    def label(self) -> str:
+        """Returns the name of the source for messages."""
+        return self.source or str(self.file)
+
+    def network_tensors(self, ema: bool = False) -> dict[str, Tensor]:
+        """Returns the network's tensors in the checkpoint of a run, without the prefix of their names.
+
+        Args:
+            ema: whether to return the moving average of the weights.
+
+        Raises:
+            UserError: the file is not the checkpoint of a run, or contains no moving average.
+        """
+        if ema and EMA_KEY not in self.state:
+            raise UserError(f"{self.file} contains no EMA weights; set transfer.ema=false")
+        state_dict = self.state.get(EMA_KEY if ema else "state_dict")
+        entries = state_dict if isinstance(state_dict, dict) else {}
+        tensors = {
+            name.removeprefix(NETWORK_PREFIX): tensor
+            for name, tensor in entries.items()
+            if isinstance(name, str) and name.startswith(NETWORK_PREFIX) and isinstance(tensor, Tensor)
+        }
+        if not tensors:
+            raise UserError(
+                f"{self.file} is not the checkpoint of a run: its state_dict contains no tensors named {NETWORK_PREFIX}*"
+            )
+        return tensors
 
 
 class StandIn:
-    """Takes the place of an object that weights are not made of; it keeps nothing."""
+    """Replaces an object that is not part of the weights; it stores nothing."""
 
     def __new__(cls, *arguments: object) -> "StandIn":
         return object.__new__(cls)
@@ -58,7 +89,7 @@ STAND_INS: list[Any] = [
         for name in (
             "argparse.Namespace",  # in timm's and torchvision's training checkpoints
             "pathlib.PosixPath",
-            "numpy.dtype",  # accuracies kept as numpy numbers
+            "numpy.dtype",  # accuracies stored as numpy scalars
             "numpy.core.multiarray.scalar",
             "numpy._core.multiarray.scalar",
         )
@@ -67,16 +98,16 @@ STAND_INS: list[Any] = [
 
 
 def find_file(given: str) -> Path:
-    """The file meant by a path: of a run directory its best checkpoint, else the last; of a folder of weights, the folder.
+    """Returns the file of weights at a path: the best checkpoint of a run directory, else the last; a folder of weights itself.
 
     Raises:
-        UserError: there is none.
+        UserError: the path does not exist or contains no weights.
     """
     path = Path(given).expanduser().absolute()
     if path.is_file():
         return path
     if not path.is_dir():
-        raise UserError(f"{given}: there is no such file or folder")
+        raise UserError(f"{given} does not exist")
     for name in ("best.ckpt", "last.ckpt"):
         for folder in (path / "checkpoints", path):
             if (folder / name).is_file():
@@ -84,32 +115,39 @@ def find_file(given: str) -> Path:
     if _weights_of_folder(path):
         return path
     raise UserError(
-        f"{given}: the folder holds no checkpoints/best.ckpt or checkpoints/last.ckpt (is it a run directory?), and no "
+        f"{given}: the folder contains no checkpoints/best.ckpt or checkpoints/last.ckpt (is it a run directory?), and no "
         f"{' or '.join(TRANSFORMERS_FILES)} (a downloaded model)"
     )
 
 
-def read(path: Path) -> Contents:
-    """What `find_file` has found, on the CPU.
+def read(path: Path, source: str = "") -> Contents:
+    """Reads what `find_file` has found, with tensors on the CPU.
+
+    Args:
+        path: a file or a folder.
+        source: the source as the user gave it, for messages.
 
     Raises:
-        UserError: the file is empty, damaged, of another kind, or holds code.
+        UserError: the file is empty, damaged, of another kind, or contains code.
     """
-    if not path.is_dir():
-        tree, card = _read_file(path)
-        return Contents(path, tree, card, _json_beside(path, "config.json"), _json_beside(path, "preprocessor_config.json"))
-    tree, card = {}, None
-    files = _weights_of_folder(path)
+    files = _weights_of_folder(path) if path.is_dir() else [path]
     if not files:
         raise UserError(f"{path} is a folder without {' or '.join(TRANSFORMERS_FILES)}")
+    state: dict[Any, Any] = {}
+    metadata = None
     for file in files:
-        part, card = _read_file(file)
-        tree |= part
-    return Contents(path, tree, card, _json(path / "config.json"), _json(path / "preprocessor_config.json"))
+        part, metadata = _read_file(file)
+        state |= part
+    has_sidecars = files[0].name in TRANSFORMERS_FILES or path.is_dir()  # Other weight files may be next to unrelated files.
+    folder = files[0].parent
+    config, preprocessor = (
+        _json(folder / name) if has_sidecars else {} for name in ("config.json", "preprocessor_config.json")
+    )
+    return Contents(path, state, metadata, config, preprocessor, source)
 
 
 def _weights_of_folder(folder: Path) -> list[Path]:
-    """The weight files of a transformers folder; those that an index lists, if the weights are in several."""
+    """Returns the weight files of a transformers folder; those that an index lists, if the weights are in several."""
     for name in TRANSFORMERS_FILES:
         if (folder / name).is_file():
             return [folder / name]
@@ -118,87 +156,87 @@ def _weights_of_folder(folder: Path) -> list[Path]:
             files = [folder / part for part in sorted(set(map(str, listed.values())))]
             for file in files:
                 if not file.is_file() or file.parent != folder:
-                    raise UserError(f"{folder}: {name}.index.json lists {file.name}, which is not there; download it as well")
+                    raise UserError(f"{folder}: {name}.index.json lists {file.name}, which does not exist; download it as well")
             return files
     return []
 
 
-def _json_beside(file: Path, name: str) -> dict[str, Any]:
-    """Of a file with the name that hubs give to weights; others may lie beside anything."""
-    return _json(file.parent / name) if file.name in TRANSFORMERS_FILES else {}
-
-
 def _json(file: Path) -> dict[str, Any]:
+    """Returns the object in a JSON file, or {} if it does not exist or contains another value."""
     if not file.is_file():
         return {}
     try:
         content = json.loads(file.read_text())
-    except ValueError as error:  # no JSON, or no text at all
+    except ValueError as error:  # The file is not JSON, or not text at all.
         raise UserError(f"{file} is damaged: {error}") from error
     return content if isinstance(content, dict) else {}
 
 
-def _read_file(file: Path) -> tuple[dict[Any, Any], dict[str, Any] | None]:
+def _read_file(file: Path) -> tuple[dict[Any, Any], Metadata | None]:
+    """Reads the raw contents and the metadata of one file."""
     try:
         with file.open("rb") as opened:
             start = opened.read(16)
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror or error}") from error
     if not start:
-        raise UserError(f"{file} is empty; the copy or the disk it came from may have been full")
+        raise UserError(f"{file} is empty; the disk may have been full when it was copied")
     if start.startswith(b"version https:"):
-        raise UserError(f"{file} is a pointer of git-lfs, not the weights themselves; run 'git lfs pull' where it came from")
+        raise UserError(
+            f"{file} is a pointer of git-lfs, not the weights themselves; run 'git lfs pull' in the repository it came from"
+        )
     if start.lstrip()[:1] == b"<":
         raise UserError(f"{file} is a web page, not weights; download the file itself (on the hub: 'resolve', not 'blob')")
     if file.suffix == ".safetensors":
         return _read_safetensors(file)
     content = _read_torch(file)
     if not isinstance(content, dict):
-        raise UserError(f"{file} holds {_named(content)}, not tensors by name")
-    card = content.get(CARD)
-    return content, card if isinstance(card, dict) else None
+        raise UserError(f"{file} contains {_named(content)}, not tensors by name")
+    return content, Metadata.from_dict(content[METADATA_KEY], str(file)) if METADATA_KEY in content else None
 
 
-def _read_safetensors(file: Path) -> tuple[dict[Any, Any], dict[str, Any] | None]:
+def _read_safetensors(file: Path) -> tuple[dict[Any, Any], Metadata | None]:
     try:
         with safetensors.safe_open(file, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-        tensors: dict[Any, Any] = safetensors.torch.load_file(file)
+            entries = opened.metadata() or {}
+            tensors: dict[Any, Any] = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
     except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
-        raise UserError(f"{file} is damaged or no safetensors file: {error}") from error
+        raise UserError(f"{file} is damaged or not a safetensors file: {error}") from error
+    if METADATA_KEY not in entries:
+        return tensors, None
     try:
-        card = json.loads(metadata[CARD]) if CARD in metadata else None
+        values = json.loads(entries[METADATA_KEY])
     except ValueError as error:
-        raise UserError(f"{file} is damaged: its description of the model is no JSON") from error
-    return tensors, card if isinstance(card, dict) else None
+        raise UserError(f"{file} is damaged: its metadata is not JSON") from error
+    return tensors, Metadata.from_dict(values, str(file))
 
 
 def _read_torch(file: Path) -> Any:
     try:
         with safe_globals(STAND_INS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd pickle protocols: what cannot be read is an error anyway
+            warnings.simplefilter("ignore")  # Unusual pickle protocols give warnings; what cannot be read is an error anyway.
             return torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise UserError(_refusal(file, str(error))) from error
-    except Exception as error:  # torch's readers raise errors of any kind for bytes that are no checkpoint
+    except Exception as error:  # torch's readers raise errors of any class for bytes that are not a checkpoint.
         what = (str(error) or type(error).__name__).splitlines()[0]
         if "TorchScript" in str(error) or "torch.jit" in str(error):
-            raise UserError(f"{file} is a TorchScript archive, which holds code; save its state_dict() instead") from error
-        raise UserError(f"{file} cannot be read, it is damaged or no checkpoint: {what}") from error
+            raise UserError(f"{file} is a TorchScript archive, which contains code; save its state_dict() instead") from error
+        raise UserError(f"{file} cannot be read, it is damaged or not a checkpoint: {what}") from error
 
 
 def _refusal(file: Path, reason: str) -> str:
-    """Names the classes and functions that a pickle asks for."""
+    """Returns a message with the classes and functions that a pickle refers to."""
     allowed = {name for _, name in STAND_INS}
     try:
-        asked = [name for name in get_unsafe_globals_in_checkpoint(file) if name not in allowed]
-    except Exception:  # not the zip format: what torch's reader has stumbled over is all that is known
-        asked = re.findall(r"GLOBAL (\S+)", reason)[:1]
-    if not asked:
-        return f"{file} cannot be read, it is damaged or no checkpoint"
+        refused = [name for name in get_unsafe_globals_in_checkpoint(file) if name not in allowed]
+    except Exception:  # The file is not in the zip format: only the class in the error is known.
+        refused = re.findall(r"GLOBAL (\S+)", reason)[:1]
+    if not refused:
+        return f"{file} cannot be read, it is damaged or not a checkpoint"
     return (
-        f"{file} is not loaded: besides tensors it holds objects that would run code ({', '.join(sorted(asked)[:5])}).\n"
-        "If you trust its origin, save the weights alone where it came from: torch.save(model.state_dict(), FILE)"
+        f"{file} is not loaded: besides tensors it contains objects that would run code ({', '.join(sorted(refused)[:5])}).\n"
+        "If you trust its origin, save only the weights, in the program that wrote it: torch.save(model.state_dict(), FILE)"
     )
 
 

@@ -1,4 +1,4 @@
-"""What becomes of the classification head when classes change."""
+"""Transfer of the classification head to other classes."""
 
 import re
 from collections import Counter
@@ -16,12 +16,12 @@ POLICIES = ("auto", "keep", "reinit", "map22k", "by_name")
 
 @dataclass(frozen=True)
 class HeadPlan:
-    """Which row of the file's head each class takes."""
+    """Contains the row of the checkpoint's head for each class."""
 
     rows: list[int | None] | None
-    """One entry per class, None for a class that starts anew; None if the whole head does, or if there is none."""
-    said: str
-    """For the report."""
+    """Row of every class, None for a new class. If None, the whole head is new, or the model has none."""
+    description: str
+    """Text for the report."""
 
 
 def plan_head(
@@ -34,12 +34,12 @@ def plan_head(
     """Decides how a head of `rows` rows becomes one of `num_classes`.
 
     Args:
-        policy: `keep`: row for row; `reinit`: a new head; `map22k`: the 1k classes out of a 22k head; `by_name`: the rows of
-            the classes whose names are found, the others new; `auto`: keep where the classes are the same, else map22k where
-            it is meant, else by_name where every name is found, else reinit.
-        rows: of the file's head; 0 if it has none.
-        num_classes: of the model; 0 for a model without head.
-        known: names of the file's classes, if it tells them.
+        policy: `keep`: row for row; `reinit`: a new head; `map22k`: the 1k classes of a 22k head; `by_name`: the rows of the
+            classes whose names are found, and new rows for the others; `auto`: keep if the classes are the same, else map22k
+            for the 1k classes of ImageNet, else by_name if every name is found, else reinit.
+        rows: number of rows of the file's head; 0 if it has none.
+        num_classes: number of classes of the model; 0 for a model without head.
+        known: names of the file's classes, if the file contains them.
         wanted: names of the model's classes, if they are known.
 
     Raises:
@@ -48,7 +48,7 @@ def plan_head(
     if policy not in POLICIES:
         raise UserError(f"head={policy} is unknown{did_you_mean(policy, POLICIES)}")
     if num_classes == 0:
-        return HeadPlan(None, f"dropped ({rows} rows): the model has none" if rows else "none in file and model")
+        return HeadPlan(None, f"dropped ({rows} rows): the model has none" if rows else "none in the file or the model")
     if rows == 0:
         if policy in ("auto", "reinit"):
             return HeadPlan(None, f"new ({num_classes} classes): the file has none")
@@ -57,7 +57,7 @@ def plan_head(
     plans = {
         "auto": lambda: _auto(rows, num_classes, known, wanted),
         "keep": lambda: _keep(rows, num_classes),
-        "reinit": lambda: HeadPlan(None, f"new ({num_classes} classes) as asked; {rows} rows of the file dropped"),
+        "reinit": lambda: HeadPlan(None, f"new ({num_classes} classes) as asked; {rows} rows of the file are dropped"),
         "map22k": lambda: _map22k(rows, num_classes),
         "by_name": lambda: _by_name(rows, num_classes, known, wanted),
     }
@@ -99,33 +99,35 @@ def _map22k(rows: int, num_classes: int) -> HeadPlan:
 
 def _by_name(rows: int, num_classes: int, known: Sequence[str] | None, wanted: Sequence[str] | None) -> HeadPlan:
     if wanted is None:
-        raise UserError("head=by_name needs the names of the model's classes; give class_names")
+        raise UserError("head=by_name needs the names of the model's classes; set class_names")
     if known is None:
         raise UserError(f"head=by_name: the file does not name its {rows} classes; use head=keep or reinit")
     if len(wanted) != num_classes:
         raise UserError(f"head=by_name: {len(wanted)} class names are given for {num_classes} classes")
     found = find_rows(known, wanted)
-    lost = [name for name, row in zip(wanted, found, strict=True) if row is None]
-    if len(lost) == len(wanted):
-        shown = ", ".join(map(repr, lost[:5]))
-        raise UserError(f"head=by_name: none of the classes ({shown}, ...) is among the file's {rows}; use head=reinit")
-    said = f"{len(wanted) - len(lost)} of {len(wanted)} classes found by name among {rows}"
-    return HeadPlan(found, said + (f", new: {', '.join(lost[:5])}{', ...' if len(lost) > 5 else ''}" if lost else ""))
+    missing = [name for name, row in zip(wanted, found, strict=True) if row is None]
+    if len(missing) == len(wanted):
+        shown = ", ".join(map(repr, missing[:5]))
+        raise UserError(f"head=by_name: none of the classes ({shown}, ...) is among the {rows} of the file; use head=reinit")
+    description = f"{len(wanted) - len(missing)} of {len(wanted)} classes found by name among {rows}"
+    return HeadPlan(
+        found, description + (f", new: {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}" if missing else "")
+    )
 
 
 def fill_head(head: torch.nn.Linear, plan: HeadPlan, weight: Tensor, bias: Tensor | None) -> None:
-    """Copies the rows of a plan that has some; classes without a row keep what they have."""
+    """Copies the rows of a plan into a head; classes without a row keep their initial values."""
     assert plan.rows is not None
-    to = [i for i, row in enumerate(plan.rows) if row is not None]
-    of = [row for row in plan.rows if row is not None]
+    targets = [i for i, row in enumerate(plan.rows) if row is not None]
+    sources = [row for row in plan.rows if row is not None]
     with torch.no_grad():
-        head.weight[to] = weight[of].to(head.weight)
+        head.weight[targets] = weight[sources].to(head.weight)
         if bias is not None:
-            head.bias[to] = bias[of].to(head.bias)
+            head.bias[targets] = bias[sources].to(head.bias)
 
 
 def find_rows(known: Sequence[str], wanted: Sequence[str]) -> list[int | None]:
-    """For every wanted class the row with its name; None where there is none, or more than one.
+    """Returns for every wanted class the row with its name, or None if no row or more than one has it.
 
     A name is a WordNet id, all words of a class ("tench, Tinca tinca") or one of them; case, underscores and spaces at the
     ends do not matter. The whole name counts before a single word, and the first word before the others.
@@ -135,14 +137,14 @@ def find_rows(known: Sequence[str], wanted: Sequence[str]) -> list[int | None]:
     anywhere = _unique((word, row) for row, level in enumerate(spellings) for word in set(level[2:]))
     found = []
     for name in wanted:
-        asked = [_plain(name)] if not _is_id(name) else [name]
-        rows = [table[ask] for ask in asked for table in (*levels, anywhere) if table.get(ask) is not None]
+        query = name if _is_id(name) else _plain(name)
+        rows = [table[query] for table in (*levels, anywhere) if table.get(query) is not None]
         found.append(rows[0] if rows else None)
     return found
 
 
 def _spellings(name: str) -> list[str]:
-    """The id or the whole name, all words, then word by word."""
+    """Returns the spellings of a class: the id or the whole name, all words, then each word."""
     all_words = words(name) if _is_id(name) else name
     return [_plain(name), _plain(all_words), *(_plain(word) for word in all_words.split(","))]
 
@@ -154,7 +156,7 @@ def _unique(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
 
 
 def _same(first: Sequence[str], second: Sequence[str]) -> bool:
-    """Whether two lists name the same classes in the same order, be it by ids or by words."""
+    """Returns whether two lists name the same classes in the same order, by ids or by words."""
     if len(first) != len(second):
         return False
     return all(a == b or set(_spellings(a)) & set(_spellings(b)) for a, b in zip(first, second, strict=True))

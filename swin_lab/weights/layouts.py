@@ -1,9 +1,10 @@
-"""How every ecosystem names the tensors of a Swin Transformer: tables, read in both directions.
+"""Key tables: how every library names the tensors of a Swin Transformer. They are read in both directions.
 
-A row pairs our name with theirs. `{s}` stands for a stage, `{b}` for a block, `{l}` for the last stage; `{2s+1}` and the like
-are what becomes of a stage's number. A name matches a row if it is the row's, or goes on with a dot (`.weight`).
+A row pairs a native name with the name in another library. `{s}` stands for the index of a stage, `{b}` for that of a block,
+`{l}` for that of the last stage; `{2s+1}` is computed from the index. A name matches a row if it equals the row's name, or
+continues it with a dot (`.weight`).
 
-References, each read at the release named: github.com/microsoft/Swin-Transformer at f82860b; timm 1.0.31; torchvision 0.29;
+References, each read at the given release: github.com/microsoft/Swin-Transformer at f82860b; timm 1.0.31; torchvision 0.29;
 transformers 5.23; mmpretrain 1.2.
 """
 
@@ -24,7 +25,7 @@ from swin_lab.weights.packing import (
 )
 
 DERIVED = ("attn.relative_position_index", "attn.relative_coords_table", "attn.k_bias", "attn_mask")
-"""Ends of our names for tensors that follow from the geometry; files may hold them, models do not."""
+"""Suffixes of native names of tensors that follow from the geometry; files may contain them, native models do not."""
 
 BLOCK = {
     part: part
@@ -33,25 +34,25 @@ BLOCK = {
         *("attn.q_bias", "attn.v_bias", "attn.logit_scale", "attn.cpb_mlp", *DERIVED),
     )
 }
-"""The parts of a block, named as the official code names them."""
+"""Native name of each part of a block -> its name in the official code, which is the same."""
 
 
 def _rows(
     stem: tuple[str, str], merge: str, block: str, parts: dict[str, str], norm: str, head: str
 ) -> tuple[tuple[str, str], ...]:
-    """(our name, their name) for every part of a network; `head` is outside the layout's root."""
+    """Returns (native name, library's name) for every part of a network; `head` is outside the layout's root."""
     return (
         ("embed.proj", stem[0]),
         ("embed.norm", stem[1]),
         ("stages.{s}.merge.norm", f"{merge}.norm"),
         ("stages.{s}.merge.reduction", f"{merge}.reduction"),
-        *((f"stages.{{s}}.blocks.{{b}}.{ours}", f"{block}.{theirs}") for ours, theirs in parts.items()),
+        *((f"stages.{{s}}.blocks.{{b}}.{native}", f"{block}.{foreign}") for native, foreign in parts.items()),
         ("norm", norm),
         ("head", head),
     )
 
 
-OURS = _rows(("embed.proj", "embed.norm"), "stages.{s}.merge", "stages.{s}.blocks.{b}", BLOCK, "norm", "head")
+NATIVE = _rows(("embed.proj", "embed.norm"), "stages.{s}.merge", "stages.{s}.blocks.{b}", BLOCK, "norm", "head")
 
 OFFICIAL = (
     *_rows(
@@ -62,7 +63,7 @@ OFFICIAL = (
         "norm",
         "head",
     ),
-    ("stages.{s}.blocks.{b}.attn.cpb_mlp", "layers.{s}.blocks.{b}.attn.rpe_mlp"),  # before the release of V2
+    ("stages.{s}.blocks.{b}.attn.cpb_mlp", "layers.{s}.blocks.{b}.attn.rpe_mlp"),  # the name before the release of V2
 )
 
 TIMM = (
@@ -74,7 +75,7 @@ TIMM = (
         "norm",
         "head.fc",
     ),
-    ("head", "head"),  # development releases of 0.8 and 0.9
+    ("head", "head"),  # the name in development releases of 0.8 and 0.9
 )
 
 TORCHVISION = _rows(
@@ -101,16 +102,16 @@ _TRANSFORMERS_PARTS = {
     "attn.relative_position_index": "attention.self.relative_position_index",
     "attn.relative_coords_table": "attention.self.relative_coords_table",
 }
-"""`attn.q`, `attn.k`, `attn.v` are joined to `attn.qkv` by the layout's packing."""
+"""The layout's packing joins `attn.q`, `attn.k` and `attn.v` to `attn.qkv`."""
 
 _TRANSFORMERS_STEM = ("embeddings.patch_embeddings.projection", "embeddings.norm")
-_TRANSFORMERS_PLACES = ("encoder.layers.{s-1}.downsample", "encoder.layers.{s}.blocks.{b}")
+_TRANSFORMERS_STAGES = ("encoder.layers.{s-1}.downsample", "encoder.layers.{s}.blocks.{b}")
 
-HUGGINGFACE = _rows(_TRANSFORMERS_STEM, *_TRANSFORMERS_PLACES, _TRANSFORMERS_PARTS, "layernorm", "classifier")
+HUGGINGFACE = _rows(_TRANSFORMERS_STEM, *_TRANSFORMERS_STAGES, _TRANSFORMERS_PARTS, "layernorm", "classifier")
 
 HUGGINGFACE_5 = _rows(
     _TRANSFORMERS_STEM,
-    *_TRANSFORMERS_PLACES,
+    *_TRANSFORMERS_STAGES,
     _TRANSFORMERS_PARTS
     | {
         "mlp.fc1": "mlp.fc1",
@@ -124,9 +125,9 @@ HUGGINGFACE_5 = _rows(
     "layernorm",
     "classifier",
 )
-"""In memory since transformers 5; its `save_pretrained` still writes the names above."""
+"""Names in the state_dict since transformers 5; its `save_pretrained` still writes the names above."""
 
-_MMPRETRAIN_PARTS = {ours: theirs.replace("attn.", "attn.w_msa.") for ours, theirs in BLOCK.items()} | {
+_MMPRETRAIN_PARTS = {native: foreign.replace("attn.", "attn.w_msa.") for native, foreign in BLOCK.items()} | {
     "mlp.fc1": "ffn.layers.0.0",
     "mlp.fc2": "ffn.layers.1",
 }
@@ -139,42 +140,42 @@ def _mmpretrain(merge: str) -> tuple[tuple[str, str], ...]:
 
 @dataclass(frozen=True)
 class Layout:
-    """One way of naming and packing the tensors."""
+    """Contains the names and the packing of tensors in one library."""
 
     name: str
-    """As in `--layout`."""
+    """Name in `--layout`."""
     label: str
-    """For people."""
+    """Name in messages and reports."""
     rows: tuple[tuple[str, str], ...]
-    """(ours, theirs); of rows with the same name of ours the first one is written, all are read."""
+    """(native name, library's name); of rows with the same native name the first one is written, all are read."""
     versions: tuple[int, ...] = (1, 2)
     root: str = ""
-    """In front of every name but the head's; files of bare backbones lack it."""
+    """Prefix of every name except the head's; files of a backbone without head do not have it."""
     read: Callable[[Tensors], Tensors] = keep
-    """After renaming: from their packing of tensors to ours."""
+    """Converts tensors to the native form, after renaming."""
     write: Callable[[Tensors], Tensors] = keep
-    """Before renaming: from our packing to theirs."""
+    """Converts tensors from the native form, before renaming."""
 
-    def to_ours(self, name: str, with_root: bool = True) -> str | None:
-        """Our name for one of theirs; None if no row matches."""
+    def to_native(self, name: str, with_root: bool = True) -> str | None:
+        """Returns the native name for one of the library's. If no row matches, returns None."""
         root = self.root if with_root else ""
-        for ours, theirs in self.rows:
-            parsed = _parse((root if ours != "head" else "") + theirs, name)
+        for native, foreign in self.rows:
+            parsed = _parse((root if native != "head" else "") + foreign, name)
             if parsed is not None:
-                return _fill(ours, *parsed)
+                return _fill(native, *parsed)
         return None
 
-    def to_theirs(self, name: str, last_stage: int) -> str:
-        """Their name for one of ours; the layout must have it (KeyError)."""
-        for ours, theirs in self.rows:
-            parsed = _parse(ours, name)
+    def to_library(self, name: str, last_stage: int) -> str:
+        """Returns the library's name for a native one; raises KeyError if there is none."""
+        for native, foreign in self.rows:
+            parsed = _parse(native, name)
             if parsed is not None:
-                return (self.root if ours != "head" else "") + _fill(theirs, parsed[0] | {"l": last_stage}, parsed[1])
+                return (self.root if native != "head" else "") + _fill(foreign, parsed[0] | {"l": last_stage}, parsed[1])
         raise KeyError(name)
 
 
 LAYOUTS = (
-    Layout("swin_lab", "swin_lab", OURS),
+    Layout("swin_lab", "swin_lab", NATIVE),
     Layout("official", "official (microsoft/Swin-Transformer, timm before 0.9)", OFFICIAL),
     Layout("timm", "timm", TIMM),
     Layout("torchvision", "torchvision", TORCHVISION, read=unpack_query_value_bias, write=pack_query_value_bias),
@@ -198,7 +199,7 @@ LAYOUTS = (
     ),
     Layout(
         "huggingface",
-        "transformers, in memory",
+        "transformers (state_dict)",
         HUGGINGFACE_5,
         (1,),
         "swin.",
@@ -228,7 +229,7 @@ LAYOUT_NAMES = tuple(dict.fromkeys(layout.name for layout in LAYOUTS))
 
 
 def layout_to_write(name: str, version: int) -> Layout:
-    """The first layout of that name for a version of the network; the name must be one of `LAYOUT_NAMES`."""
+    """Returns the first layout of that name for a version of the network; the name must be one of `LAYOUT_NAMES`."""
     return next(layout for layout in LAYOUTS if layout.name == name and version in layout.versions)
 
 
@@ -237,14 +238,14 @@ _NUMBER = re.compile(r"\{(\d*)([a-z])([+-]\d+)?\}")
 
 @cache
 def _pattern(template: str) -> tuple[re.Pattern[str], tuple[tuple[str, int, int], ...]]:
-    """A template as an expression, and for each number in it: (letter, factor, offset)."""
+    """Returns a template as a regular expression, and (letter, factor, offset) of each index in it."""
     numbers = tuple((m[2], int(m[1] or 1), int(m[3] or 0)) for m in _NUMBER.finditer(template))
     literal = [re.escape(part) for part in _NUMBER.sub("\0", template).split("\0")]
     return re.compile(r"(\d+)".join(literal) + r"(\..+)?"), numbers
 
 
 def _parse(template: str, name: str) -> tuple[dict[str, int], str] | None:
-    """The numbers in a name and what follows the template; None if the name does not match."""
+    """Returns the indices in a name and what follows the template. If the name does not match, returns None."""
     pattern, numbers = _pattern(template)
     found = pattern.fullmatch(name)
     if found is None:
@@ -259,4 +260,5 @@ def _parse(template: str, name: str) -> tuple[dict[str, int], str] | None:
 
 
 def _fill(template: str, values: dict[str, int], rest: str) -> str:
+    """Returns a template with its numbers inserted, followed by the rest of a name."""
     return _NUMBER.sub(lambda m: str(int(m[1] or 1) * values[m[2]] + int(m[3] or 0)), template) + rest

@@ -1,6 +1,6 @@
-"""Tensors that other libraries keep in another form than ours: pairs of functions, each the inverse of the other.
+"""Converts tensors that other libraries store in another form: pairs of functions, each the inverse of the other.
 
-All of them map named tensors, under our names, to new ones; what they do not know passes unchanged.
+Every function maps a dict of tensors under native names to a new one; it returns tensors that it does not convert unchanged.
 """
 
 from collections.abc import Callable
@@ -12,12 +12,15 @@ Tensors = dict[str, Tensor]
 
 
 def keep(tensors: Tensors) -> Tensors:
-    """Of layouts that keep every tensor as we do."""
+    """Returns the tensors unchanged, for layouts that store them in the native form."""
     return tensors
 
 
 def join_query_key_value(tensors: Tensors) -> Tensors:
-    """transformers: three linear layers -> one `attn.qkv`; in V2, where keys have no bias, `attn.q_bias` and `attn.v_bias`."""
+    """Joins the three linear layers of transformers to `attn.qkv`.
+
+    In V2, where keys have no bias, the biases become `attn.q_bias` and `attn.v_bias`.
+    """
     joined: Tensors = {}
     used: set[str] = set()
     for name, tensor in tensors.items():
@@ -38,7 +41,7 @@ def _alike(*tensors: Tensor) -> bool:
 
 
 def split_query_key_value(tensors: Tensors) -> Tensors:
-    """The inverse of `join_query_key_value`."""
+    """Splits `attn.qkv` into three linear layers: the inverse of `join_query_key_value`."""
     split: Tensors = {}
     for name, tensor in tensors.items():
         block, qkv, kind = name.partition("attn.qkv.")
@@ -53,7 +56,7 @@ def split_query_key_value(tensors: Tensors) -> Tensors:
 
 
 def unpack_query_value_bias(tensors: Tensors) -> Tensors:
-    """torchvision's V2: one bias of which the keys' part has no effect -> `attn.q_bias` and `attn.v_bias`."""
+    """Splits the bias of torchvision's V2, whose part for the keys has no effect, into `attn.q_bias` and `attn.v_bias`."""
     unpacked: Tensors = {}
     for name, tensor in tensors.items():
         block, bias, _ = name.partition("attn.qkv.bias")
@@ -66,7 +69,7 @@ def unpack_query_value_bias(tensors: Tensors) -> Tensors:
 
 
 def pack_query_value_bias(tensors: Tensors) -> Tensors:
-    """The inverse of `unpack_query_value_bias`; the keys' part is zero, as torchvision sets it."""
+    """Joins `attn.q_bias` and `attn.v_bias` to one bias, with zeros for the keys: the inverse of `unpack_query_value_bias`."""
     packed: Tensors = {}
     for name, tensor in tensors.items():
         block, q_bias, _ = name.partition("attn.q_bias")
@@ -77,29 +80,30 @@ def pack_query_value_bias(tensors: Tensors) -> Tensors:
     return packed
 
 
-# nn.Unfold, with which mmpretrain merges, lists for each channel the neighbours (0,0), (0,1), (1,0), (1,1); we list for each
-# of the neighbours (0,0), (1,0), (0,1), (1,1) the channels, as the official code does. V2 norms come after the merging.
+# mmpretrain merges with nn.Unfold, which lists for each channel the neighbours (0,0), (0,1), (1,0), (1,1). The native order is
+# that of the official code: for each of the neighbours (0,0), (1,0), (0,1), (1,1) the channels. In V2, the norm follows the
+# reduction and is not affected.
 
 NEIGHBOURS = [0, 2, 1, 3]
-"""Where each neighbour of one order stands in the other."""
+"""Index of each neighbour of one order in the other."""
 
 
 def undo_unfold_order(tensors: Tensors) -> Tensors:
-    """mmpretrain: the inputs of every merging, (..., C x 4) -> (..., 4 x C)."""
+    """Reorders the inputs of every merging from mmpretrain's order to the native one: (..., C x 4) -> (..., 4 x C)."""
     return _reordered(tensors, lambda x: x.unflatten(-1, (-1, 4))[..., NEIGHBOURS].transpose(-1, -2).flatten(-2))
 
 
 def merge_in_unfold_order(tensors: Tensors) -> Tensors:
-    """The inverse of `undo_unfold_order`."""
+    """Reorders the inputs of every merging to mmpretrain's order: the inverse of `undo_unfold_order`."""
     return _reordered(tensors, lambda x: x.unflatten(-1, (4, -1))[..., NEIGHBOURS, :].transpose(-1, -2).flatten(-2))
 
 
 def _reordered(tensors: Tensors, order: Callable[[Tensor], Tensor]) -> Tensors:
-    done: Tensors = {}
+    reordered: Tensors = {}
     for name, tensor in tensors.items():
-        place, merge, _ = name.partition(".merge.")
-        reduction = tensors.get(f"{place}.merge.reduction.weight")
+        stage, merge, _ = name.partition(".merge.")
+        reduction = tensors.get(f"{stage}.merge.reduction.weight")
         inputs = reduction.shape[-1] if merge and reduction is not None and reduction.ndim == 2 else 0
         is_input = inputs > 0 and inputs % 4 == 0 and tensor.ndim > 0 and tensor.shape[-1] == inputs
-        done[name] = order(tensor) if is_input else tensor
-    return done
+        reordered[name] = order(tensor) if is_input else tensor
+    return reordered

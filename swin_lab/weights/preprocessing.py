@@ -1,11 +1,11 @@
-"""How images are prepared for an evaluation: the way of the official code and of each library, by name (a preset)."""
+"""The evaluation preprocessing of the official code and of each library, by name (a preset)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from swin_lab.errors import UserError, did_you_mean
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from swin_lab.models import SwinConfig
+from swin_lab.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
 TORCHVISION_CROP = {
     (1, 96, 12): 224 / 232,
@@ -15,7 +15,7 @@ TORCHVISION_CROP = {
     (2, 96, 24): 256 / 260,
     (2, 128, 24): 256 / 272,
 }
-"""Of its swin_t, swin_s, swin_b and swin_v2_*, by version, width and number of blocks."""
+"""crop_pct of torchvision's swin_t, swin_s, swin_b and swin_v2_*, by version, embed_dim and number of blocks."""
 
 
 PRESET_OF = {
@@ -26,70 +26,87 @@ PRESET_OF = {
     "torchvision": "torchvision",
     "huggingface": "huggingface",
 }
-"""Layout of a weight file -> whose evaluation its accuracy was published with."""
+"""Layout of a weight file -> the preset with which the accuracy of such files was published."""
 
 PRESETS = ("official", "timm", "torchvision", "huggingface")
 
 
-def preset(name: str, config: dict[str, Any]) -> dict[str, Any]:
-    """How an evaluation fits images to a network: resize_mode, crop_pct, interpolation and preset of `Preprocessing`.
+def preset_preprocessing(name: str, config: SwinConfig) -> dict[str, Any]:
+    """Returns the fields resize_mode, crop_pct, interpolation and preset of `Preprocessing` for a published evaluation.
 
-    official: shorter side int(256/224 * size), centre crop; from 384 pixels on stretched (its TEST.CROP False).
-    timm: the centre crop keeps 0.9 of the shorter side, from 384 pixels on all of it.
-    torchvision: shorter side 232, 246 or 238 for 224 pixels and 260, 260 or 272 for 256 (tiny, small, base).
-    huggingface: stretched.
+    official: resizes the shorter side to int(256/224 * size) and crops the centre; stretches from 384 pixels (TEST.CROP False).
+    timm: crops the centre with crop_pct 0.9, from 384 pixels with 1.0.
+    torchvision: resizes the shorter side to 232, 246 or 238 for 224 pixels and 260, 260 or 272 for 256 (tiny, small, base).
+    huggingface: stretches.
 
     Args:
         name: one of PRESETS.
-        config: of the network, see `SwinTransformer`.
+        config: hyper-parameters of the network.
 
     Raises:
-        UserError: there is no such preset.
+        UserError: the preset is unknown.
     """
     if name not in PRESETS:
         raise UserError(f"preset={name} is unknown{did_you_mean(str(name), PRESETS)}")
-    size = config["img_size"]
-    large = (size if isinstance(size, int) else min(size)) >= 384
+    large = min(config.image_size) >= 384
     resize_mode, crop_pct = "crop", 224 / 256
     if name == "huggingface" or (name == "official" and large):
         resize_mode, crop_pct = "stretch", 1.0
     elif name == "timm":
         crop_pct = 1.0 if large else 0.9
     elif name == "torchvision":
-        crop_pct = TORCHVISION_CROP.get((config["version"], config["embed_dim"], sum(config["depths"])), crop_pct)
+        crop_pct = TORCHVISION_CROP.get((config.version, config.embed_dim, sum(config.depths)), crop_pct)
     return {"resize_mode": resize_mode, "crop_pct": crop_pct, "interpolation": "bicubic", "preset": name}
 
 
 def published_preprocessing(
-    layout: str, config: dict[str, Any], beside: dict[str, Any], preprocessor: dict[str, Any]
-) -> dict[str, Any]:
-    """As a checkpoint of this project describes it: see `swin_lab.data.Preprocessing`.
+    layout: str, config: SwinConfig, sidecar: Mapping[str, Any], preprocessor: Mapping[str, Any]
+) -> Preprocessing | None:
+    """Returns the preprocessing with which the accuracy of a file was published.
 
     Args:
         layout: name of the file's layout.
-        config: of the network, see `SwinTransformer`.
-        beside: config.json of the file's folder, {} if there is none; timm's says more in `pretrained_cfg`.
+        config: hyper-parameters of the network.
+        sidecar: config.json of the file's folder, {} if there is none; that of timm has more in `pretrained_cfg`.
         preprocessor: preprocessor_config.json of a transformers folder, {} if there is none.
+
+    Returns:
+        The preprocessing. If None, the network takes neither RGB nor greyscale images.
+
+    Raises:
+        UserError: the sidecar files contain invalid values.
     """
-    given: int | Sequence[int] = config["img_size"]
-    size = [given, given] if isinstance(given, int) else list(given)
-    told = beside.get("pretrained_cfg") or {}
-    fitted = preset(PRESET_OF.get(layout, "official"), config)
-    if {"crop_pct", "interpolation"} & set(told):
-        fitted |= {"crop_pct": told.get("crop_pct", fitted["crop_pct"]), "preset": None}
-        stretched = told.get("crop_mode") == "squash"
-        fitted |= {"interpolation": told.get("interpolation", "bicubic"), "resize_mode": "stretch" if stretched else "crop"}
-    return {
-        "img_size": size,
-        "channels": config["in_channels"],
-        **fitted,
-        **dict(zip(("mean", "std"), _statistics(config["in_channels"], told, preprocessor), strict=True)),
-    }
+    published = sidecar.get("pretrained_cfg")
+    hints = published if isinstance(published, dict) else {}
+    resizing = preset_preprocessing(PRESET_OF.get(layout, "official"), config)
+    if {"crop_pct", "interpolation"} & set(hints):
+        resizing |= {"crop_pct": hints.get("crop_pct", resizing["crop_pct"]), "preset": None}
+        stretched = hints.get("crop_mode") == "squash"
+        resizing |= {"interpolation": hints.get("interpolation", "bicubic"), "resize_mode": "stretch" if stretched else "crop"}
+    if config.in_channels not in (1, 3):
+        return None
+    mean = hints.get("mean") or preprocessor.get("image_mean") or IMAGENET_MEAN
+    std = hints.get("std") or preprocessor.get("image_std") or IMAGENET_STD
+    return Preprocessing.for_data(img_size=config.image_size, channels=config.in_channels, mean=mean, std=std, **resizing)
 
 
-def _statistics(channels: int, told: dict[str, Any], preprocessor: dict[str, Any]) -> tuple[list[float], list[float]]:
-    mean = list(told.get("mean") or preprocessor.get("image_mean") or IMAGENET_MEAN)
-    std = list(told.get("std") or preprocessor.get("image_std") or IMAGENET_STD)
-    if channels == len(mean):
-        return mean, std
-    return [sum(mean) / len(mean)] * channels, [sum(std) / len(std)] * channels
+def adapted_preprocessing(preprocessing: Preprocessing | None, config: SwinConfig) -> Preprocessing | None:
+    """Returns a checkpoint's preprocessing for the image size and channels of another network.
+
+    Args:
+        preprocessing: that of the checkpoint, if it has one.
+        config: hyper-parameters of the network.
+
+    Returns:
+        The preprocessing. If None, the checkpoint has none, or the network takes neither RGB nor greyscale images.
+    """
+    if preprocessing is None or config.in_channels not in (1, 3):
+        return None
+    changed: dict[str, Any] = {"img_size": config.image_size, "channels": config.in_channels}
+    if config.in_channels != preprocessing.channels:
+        for key in ("mean", "std"):
+            values: tuple[float, ...] = getattr(preprocessing, key)
+            changed[key] = (sum(values) / len(values),) * config.in_channels
+    if preprocessing.preset:  # A preset depends on the image size.
+        changed |= preset_preprocessing(preprocessing.preset, config)
+    return Preprocessing.from_dict(preprocessing.as_dict() | changed)

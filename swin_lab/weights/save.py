@@ -1,4 +1,4 @@
-"""Writing a model in the layout of any ecosystem."""
+"""Writes a model in the layout of any library."""
 
 import json
 import os
@@ -10,30 +10,31 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from swin_lab.card import CARD
 from swin_lab.errors import UserError, did_you_mean
 from swin_lab.imagenet import ROWS_1K, ROWS_22K, words
+from swin_lab.metadata import METADATA_KEY, Metadata
 from swin_lab.models import SwinTransformer
 from swin_lab.ops.geometry import fit_window, log_spaced_offsets, relative_position_index, shift_mask
-from swin_lab.weights.checkpoint import NETWORK_CLASS
+from swin_lab.preprocessing import Preprocessing
 from swin_lab.weights.layouts import LAYOUT_NAMES, Layout, layout_to_write
 from swin_lab.weights.packing import Tensors
+from swin_lab.weights.source_config import NETWORK_CLASS
 
 WITH_DERIVED = ("official", "torchvision", "mmpretrain")
-"""Layouts whose own models keep indices, coordinates or masks in their files."""
+"""Layouts whose own models store indices, coordinates or masks in their files."""
 
 WRAPPED = {"official": "model", "mmpretrain": "state_dict", "swin_lab": "state_dict"}
-"""The key under which their .pth files keep the weights; the others' are flat."""
+"""Layout -> key of the weights in its .pth files. Files of other layouts contain the tensors at the top level."""
 
 
 def save_weights(model: SwinTransformer, path: str | Path, layout: str = "swin_lab") -> Path:
     """Writes a model's weights so that the named library can load them.
 
-    A .safetensors file says in its metadata what it holds (model, class names, preprocessing), and so does a .pth file of
-    layout swin_lab: `load_model` then needs nothing else. `model.card` is where class names and preprocessing come from.
+    The metadata of a .safetensors file, and of a .pth file of layout swin_lab, contains the model's `config`, `class_names` and
+    `preprocessing`: `load_model` then needs nothing else.
 
     Args:
-        model: what is written.
+        model: the model to write.
         path: a new file ending in .safetensors, .pth, .pt or .bin; for layout huggingface a new folder.
         layout: swin_lab, official, timm, torchvision, huggingface or mmpretrain.
 
@@ -46,16 +47,16 @@ def save_weights(model: SwinTransformer, path: str | Path, layout: str = "swin_l
     target = Path(path).expanduser().absolute()
     check_target(target, layout)
     refuse_inexpressible(model, layout)
-    tensors = to_layout(model, layout_to_write(layout, model.config["version"]))
+    tensors = to_layout(model, layout_to_write(layout, model.config.version))
     if layout == "huggingface":
         _write_folder(model, tensors, target)
     else:
-        whole(target, lambda part: _write_file(model, tensors, layout, target.suffix, part))
+        write_atomically(target, lambda part: _write_file(model, tensors, layout, target.suffix, part))
     return target
 
 
 def check_target(target: Path, layout: str) -> None:
-    """Raises UserError if the layout is unknown, or nothing can or may be written there."""
+    """Raises UserError if the layout is unknown, the target exists, or it has the wrong ending."""
     if layout not in LAYOUT_NAMES:
         raise UserError(f"layout={layout} is unknown{did_you_mean(layout, LAYOUT_NAMES)}")
     if target.exists():
@@ -65,66 +66,63 @@ def check_target(target: Path, layout: str) -> None:
     if layout != "huggingface" and target.suffix not in (".safetensors", ".pth", ".pt", ".bin"):
         raise UserError(f"{target.name}: choose the ending .safetensors or .pth")
     if not target.parent.is_dir():
-        raise UserError(f"{target.parent} is no folder; make it first")
+        raise UserError(f"{target.parent} is not a folder; create it first")
 
 
 def to_layout(model: SwinTransformer, layout: Layout) -> Tensors:
-    """A model's tensors under the names, and in the packing, of a layout; with the derived ones that it keeps in files."""
+    """Returns a model's tensors with the names and packing of a layout, and the derived ones that its files contain."""
     last = len(model.stages) - 1
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     derived = _derived(model, layout.name) if layout.name in WITH_DERIVED else {}
-    return {layout.to_theirs(name, last): tensor for name, tensor in (layout.write(own) | derived).items()}
+    return {layout.to_library(name, last): tensor for name, tensor in (layout.write(own) | derived).items()}
 
 
 def refuse_inexpressible(model: SwinTransformer, layout: str) -> None:
-    """Raises UserError if a library's Swin Transformer cannot be this one; says why."""
-    shape, config = model.shape, model.config
-    windows, pixels = set(shape.windows), shape.img_size
+    """Raises UserError, with the reason, if a library's Swin Transformer cannot express this model."""
+    config = model.config
+    windows, pixels = set(config.windows), config.image_size
     nominal = (max(h for h, _ in windows), max(w for _, w in windows))
     why = None
     if layout == "torchvision":
         if len(windows) > 1:
             why = f"it has one window for all stages, this model {sorted(windows)}"
-        elif shape.trained_windows != shape.windows:
-            why = "its V2 does not know pretrained_window_sizes"
-        elif shape.in_channels != 3:
-            why = f"it takes 3 input channels, this model {shape.in_channels}"
-        elif not config["qkv_bias"]:
+        elif config.pretrained_windows != config.windows:
+            why = "its V2 has no pretrained_window_sizes"
+        elif config.in_channels != 3:
+            why = f"it takes 3 input channels, this model {config.in_channels}"
+        elif not config.qkv_bias:
             why = "its attention always has a bias"
     elif layout in ("huggingface", "mmpretrain", "official"):
-        shrunk = tuple((min(nominal[0], H), min(nominal[1], W)) for H, W in shape.maps)
-        if nominal[0] != nominal[1] or shrunk != shape.windows:
-            why = f"it has one square window, shrunk only to the map; this model has {list(shape.windows)} at {pixels} pixels"
-    if why is None and layout != "swin_lab" and shape.num_classes == 0 and layout == "torchvision":
+        fitted = tuple((min(nominal[0], H), min(nominal[1], W)) for H, W in config.maps)
+        if nominal[0] != nominal[1] or fitted != config.windows:
+            why = f"it has one square window, shrunk only to the map; this model has {list(config.windows)} at {pixels} pixels"
+    if why is None and config.num_classes == 0 and layout == "torchvision":
         why = "its model always has a head"
     if why is not None:
         raise UserError(f"layout {layout} cannot express this model: {why}. Choose layout swin_lab or timm")
 
 
-def card_of(model: SwinTransformer) -> dict[str, Any]:
-    """How a file describes the model in it."""
-    return {
-        "format": 1,
-        "model": {"_target_": NETWORK_CLASS, **model.config},
-        "class_names": model.card.get("class_names"),
-        "preprocessing": model.card.get("preprocessing"),
-    }
+def metadata_of(model: SwinTransformer) -> dict[str, Any]:
+    """Returns the metadata that is written with a model, plain Python."""
+    node = {"_target_": NETWORK_CLASS, **model.config.as_dict()}
+    return Metadata(model=node, class_names=model.class_names, preprocessing=model.preprocessing).as_dict()
 
 
 def _derived(model: SwinTransformer, layout: str) -> dict[str, Tensor]:
-    """Under our names: what the layout's own models store beside their parameters, for the size the model is made for."""
+    """Returns, under native names, the buffers that the layout's own models store, for the model's `img_size`."""
+    config = model.config
     found: dict[str, Tensor] = {}
     cpu = torch.device("cpu")
     flat = layout == "torchvision"
     for i in range(len(model.stages)):
-        window, map_size, trained = model.shape.windows[i], model.shape.maps[i], model.shape.trained_windows[i]
+        window, map_size = config.windows[i], config.maps[i]
         padded = tuple(-(-side // part) * part for side, part in zip(map_size, window, strict=True))
-        for j in range(model.shape.depths[i]):
+        for j in range(config.depths[i]):
             block = f"stages.{i}.blocks.{j}."
             index = relative_position_index(window, cpu)
             found[f"{block}attn.relative_position_index"] = (index.flatten() if flat else index).clone()
-            if model.config["version"] == 2:
-                offsets = log_spaced_offsets(window, trained, cpu)
+            if config.version == 2:
+                offsets = log_spaced_offsets(window, config.pretrained_windows[i], cpu)
                 table = offsets.reshape(1, 2 * window[0] - 1, 2 * window[1] - 1, 2)
                 found[f"{block}attn.relative_coords_table"] = table.clone()
             _, shift = fit_window(map_size, window, (window[0] // 2, window[1] // 2) if j % 2 else (0, 0))
@@ -134,28 +132,28 @@ def _derived(model: SwinTransformer, layout: str) -> dict[str, Tensor]:
 
 
 def _write_file(model: SwinTransformer, tensors: Tensors, layout: str, suffix: str, part: Path) -> None:
+    """Writes tensors to a file, with the model's metadata if the layout allows it."""
     if suffix == ".safetensors":
-        metadata = {"format": "pt", CARD: json.dumps(card_of(model))}
+        metadata = {"format": "pt", METADATA_KEY: json.dumps(metadata_of(model))}
         part.write_bytes(safetensors.torch.save({name: tensor.clone() for name, tensor in tensors.items()}, metadata))
         return
     content: dict[str, Any] = {WRAPPED[layout]: tensors} if layout in WRAPPED else dict(tensors)
     if layout == "swin_lab":
-        content[CARD] = card_of(model)
+        content[METADATA_KEY] = metadata_of(model)
     try:
         torch.save(content, part)
-    except RuntimeError as error:  # torch's word for a full disk
+    except RuntimeError as error:  # torch raises it if the disk is full
         raise OSError(str(error).splitlines()[0]) from error
 
 
 def _write_folder(model: SwinTransformer, tensors: Tensors, target: Path) -> None:
-    """What transformers' from_pretrained reads."""
+    """Writes a folder that transformers' from_pretrained reads."""
     part = target.with_name(f".{target.name}.part")
     part.mkdir()
     try:
         (part / "config.json").write_text(json.dumps(transformers_config(model), indent=2) + "\n")
-        prepared = model.card.get("preprocessing")
-        if prepared is not None:
-            (part / "preprocessor_config.json").write_text(json.dumps(_preprocessor(prepared), indent=2) + "\n")
+        if model.preprocessing is not None:
+            (part / "preprocessor_config.json").write_text(json.dumps(_preprocessor(model.preprocessing), indent=2) + "\n")
         _write_file(model, tensors, "huggingface", ".safetensors", part / "model.safetensors")
         part.rename(target)
     except OSError as error:
@@ -168,25 +166,25 @@ def _write_folder(model: SwinTransformer, tensors: Tensors, target: Path) -> Non
 
 
 def transformers_config(model: SwinTransformer) -> dict[str, Any]:
-    """config.json of transformers' SwinForImageClassification, or Swinv2ForImageClassification."""
-    shape, version = model.shape, model.config["version"]
-    names = model.card.get("class_names") or [f"LABEL_{i}" for i in range(shape.num_classes)]
+    """Returns config.json of transformers' SwinForImageClassification, or Swinv2ForImageClassification."""
+    config, version = model.config, model.config.version
+    names = model.class_names or [f"LABEL_{i}" for i in range(config.num_classes)]
     labels = [words(name) for name in names] if len(names) in (ROWS_1K, ROWS_22K) else names
-    trained = [max(window) for window in shape.trained_windows] if shape.trained_windows != shape.windows else None
+    pretrained = [max(window) for window in config.pretrained_windows] if config.pretrained_windows != config.windows else None
     return {
         "architectures": [f"Swin{'v2' if version == 2 else ''}ForImageClassification"],
         "model_type": "swinv2" if version == 2 else "swin",
-        "image_size": shape.img_size[0] if shape.img_size[0] == shape.img_size[1] else list(shape.img_size),
-        "patch_size": model.config["patch_size"],
-        "num_channels": shape.in_channels,
-        "embed_dim": model.config["embed_dim"],
-        "depths": list(shape.depths),
-        "num_heads": list(shape.num_heads),
-        "window_size": max(max(window) for window in shape.windows),
-        **({"pretrained_window_sizes": trained or [0] * len(shape.depths)} if version == 2 else {}),
-        "mlp_ratio": model.config["mlp_ratio"],
-        "qkv_bias": model.config["qkv_bias"],
-        "drop_path_rate": model.config["drop_path_rate"],
+        "image_size": config.image_size[0] if config.image_size[0] == config.image_size[1] else list(config.image_size),
+        "patch_size": config.patch_size,
+        "num_channels": config.in_channels,
+        "embed_dim": config.embed_dim,
+        "depths": list(config.depths),
+        "num_heads": list(config.num_heads),
+        "window_size": max(max(window) for window in config.windows),
+        **({"pretrained_window_sizes": pretrained or [0] * len(config.depths)} if version == 2 else {}),
+        "mlp_ratio": config.mlp_ratio,
+        "qkv_bias": config.qkv_bias,
+        "drop_path_rate": config.drop_path_rate,
         "hidden_act": "gelu",
         "layer_norm_eps": 1e-5,
         "use_absolute_embeddings": False,
@@ -195,23 +193,24 @@ def transformers_config(model: SwinTransformer) -> dict[str, Any]:
     }
 
 
-def _preprocessor(prepared: dict[str, Any]) -> dict[str, Any]:
-    height, width = prepared["img_size"]
+def _preprocessor(preprocessing: Preprocessing) -> dict[str, Any]:
+    """Returns preprocessor_config.json of transformers."""
+    height, width = preprocessing.img_size
     return {
         "image_processor_type": "ViTImageProcessor",
         "do_resize": True,
         "size": {"height": height, "width": width},
-        "resample": {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}[prepared["interpolation"]],
+        "resample": {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}[preprocessing.interpolation],
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": prepared["mean"],
-        "image_std": prepared["std"],
+        "image_mean": list(preprocessing.mean),
+        "image_std": list(preprocessing.std),
     }
 
 
-def whole(target: Path, write: Callable[[Path], None]) -> None:
-    """Lets `write` make a file beside the target, then moves it there: the target is whole or not there at all."""
+def write_atomically(target: Path, write: Callable[[Path], None]) -> None:
+    """Calls `write` on a temporary file and renames it: the target is complete or does not exist."""
     part = target.with_name(f".{target.name}.part")
     try:
         write(part)

@@ -1,4 +1,4 @@
-"""Names of a peer's weights in swin_lab, and random weights under which every part of a network shows in its logits."""
+"""Weight names of reference models in swin_lab, and random weights under which every part of a network affects its logits."""
 
 import re
 
@@ -10,7 +10,7 @@ TIMM = [
     (r"^layers\.(\d+)\.blocks\.", r"stages.\1.blocks."),
     (r"^head\.fc\.", r"head."),
 ]
-"""(pattern, replacement); timm 1.0.31, where merging opens a stage, as ours does."""
+"""(pattern, replacement) for timm 1.0.31, where merging is the first layer of a stage, as in swin_lab."""
 
 TORCHVISION = [
     (r"^features\.0\.0\.", r"embed.proj."),
@@ -20,13 +20,13 @@ TORCHVISION = [
     (r"\.mlp\.0\.", r".mlp.fc1."),
     (r"\.mlp\.3\.", r".mlp.fc2."),
 ]
-"""torchvision 0.29: embedding, stage, merging, stage, ... share one list."""
+"""(pattern, replacement) for torchvision 0.29, where embedding, stage, merging, stage, ... share one list."""
 
 DERIVED = re.compile(r"relative_position_index$")
 
 
 def translate(tensors, table):
-    """A peer's named tensors under our names, without those that follow from the geometry."""
+    """Returns a reference model's tensors under the names of swin_lab, without those that follow from the geometry."""
     translated = {}
     for name, tensor in tensors.items():
         if DERIVED.search(name):
@@ -39,7 +39,7 @@ def translate(tensors, table):
 
 @torch.no_grad()
 def randomise(model, seed=0):
-    """Weights that keep outputs at order one, norms and biases that change them, relative position biases around ±1."""
+    """Fills a model with weights that keep outputs at order one, norms and biases that affect them, position biases near ±1."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
@@ -57,13 +57,13 @@ def images(*shape, seed=0):
 
 
 def gradients(model, image):
-    """Of a fixed random projection of the logits, by parameter name; that of the image under "image"."""
+    """Returns the gradients of a fixed random projection of the logits by parameter name, and that of the image as "image"."""
     image = image.clone().requires_grad_()
     logits = model(image)
     (logits * images(*logits.shape, seed=1)).sum().backward()
     return {name: p.grad for name, p in model.named_parameters()} | {"image": image.grad}
 
 
-def furthest(ours, theirs):
-    """The largest absolute difference."""
-    return (ours - theirs).abs().max().item()
+def max_difference(actual, expected):
+    """Returns the largest absolute difference."""
+    return (actual - expected).abs().max().item()

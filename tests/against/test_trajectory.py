@@ -1,7 +1,7 @@
-"""Thirty updates of a published recipe equal a loop of timm's own parts: network, groups, schedule, clipping, loss.
+"""Thirty updates of a published recipe equal a training loop with timm's network, groups, schedule, clipping and loss.
 
-Ours is what train.py runs: the composed experiment, made by swin_lab.run.build, under Lightning. Theirs is `updates_by_timm`,
-which takes the numbers of the recipe from FACTS c3, not from our configuration. Mixing and drop path are random and off.
+`updates_by_swin_lab` runs what train.py runs: the composed experiment, built by swin_lab.run, under Lightning.
+`updates_by_timm` takes the numbers of the recipe from FACTS c3, not from conf/. Mixing and drop path are random and disabled.
 """
 
 from typing import NamedTuple
@@ -17,9 +17,11 @@ from timm.scheduler import CosineLRScheduler
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from swin_lab.run import build
+from swin_lab.run.components import build_optimization, build_task
 from swin_lab.run.compose import composed
-from swin_lab.training import Classifier
+from swin_lab.run.model import build_model
+from swin_lab.run.trainer import build_trainer
+from swin_lab.training import DataDescription, Engine
 from swin_lab.weights.layouts import layout_to_write
 from swin_lab.weights.save import to_layout
 
@@ -28,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWa
 EXPERIMENT = "swin_large_patch4_window7_224_22kto1k"
 CLASSES, BATCH, BATCHES, EPOCHS = 6, 16, 10, 3
 SIZES = {"img_size": 64, "embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4, "drop_path_rate": 0.0}
-"""Maps of 16 and 8 tokens: both stages have several windows and shift them, and windows divide the maps."""
+"""Maps of 16x16 and 8x8 tokens: both stages have several windows, shift them, and are divided by them."""
 
 SMALLER = [
     *(f"model.{key}={list(value) if isinstance(value, tuple) else value}" for key, value in SIZES.items()),
@@ -41,21 +43,21 @@ SMALLER = [
     "precision=32-true",
     "+trainer.enable_checkpointing=false",
 ]
-"""What makes the recipe a run of a second on one processor; nothing that it does to a weight."""
+"""Overrides that reduce the recipe to a run of a second on a CPU, without changing how weights are updated."""
 
 
 class Trajectory(NamedTuple):
     losses: torch.Tensor
-    """One per update."""
+    """Loss of every update."""
     norms: torch.Tensor
-    """Of the gradients before they are clipped."""
+    """Gradient norm of every update before clipping."""
     start: dict[str, torch.Tensor]
     weights: dict[str, torch.Tensor]
-    """Under timm's names."""
+    """Final weights under timm's names."""
 
 
 def in_timm(network):
-    """Copies of a network's weights under timm's names."""
+    """Returns copies of a network's weights under timm's names."""
     return {name: tensor.clone() for name, tensor in to_layout(network, layout_to_write("timm", 1)).items()}
 
 
@@ -66,7 +68,7 @@ def dataset():
 
 
 class Watch(Callback):
-    """The loss of every batch and the gradient norm of every update."""
+    """Records the loss of every batch and the gradient norm of every update."""
 
     def __init__(self):
         self.losses, self.norms = [], []
@@ -77,32 +79,31 @@ class Watch(Callback):
             self.norms.append(trainer.callback_metrics["train/grad_norm"].item())
 
 
-def updates_by_us(overrides=(), accumulate=1):
+def updates_by_swin_lab(overrides=(), accumulate=1):
     config = composed([f"experiment={EXPERIMENT}", *SMALLER, *overrides])
-    network = build.make("model", config["model"])
+    task = build_task(config["task"], DataDescription(class_names=tuple(map(str, range(CLASSES)))))
+    network = build_model(config["model"], task).network
     randomise(network).train()
     start, watch = in_timm(network), Watch()
-    classifier = Classifier(
+    optimization = build_optimization(config["optimizer"], config["schedule"], config["ema"])
+    engine = Engine(
         network,
-        CLASSES,
+        task,
         {},
-        optimizer=build.make("optimizer", config["optimizer"]),
-        schedule=build.make("schedule", config["schedule"]),
-        mixing=build.make_optional("mixing", config["mixing"]),
-        ema=build.make_optional("ema", config["ema"]),
+        optimizer=optimization.optimizer,
+        schedule=optimization.schedule,
+        ema=optimization.ema,
         global_batch=config["global_batch"],
-        label_smoothing=config["label_smoothing"],
         seed=config["seed"],
     )
-    trainer = build.make_trainer(config["trainer"], config["precision"], [watch])
-    trainer.accumulate_grad_batches = accumulate
-    trainer.fit(classifier, DataLoader(dataset(), batch_size=BATCH // accumulate))
+    trainer = build_trainer(config["trainer"], config["precision"], callbacks=[watch], accumulate=accumulate)
+    trainer.fit(engine, DataLoader(dataset(), batch_size=BATCH // accumulate))
     losses = torch.tensor(watch.losses).view(-1, accumulate).mean(dim=1)
     return Trajectory(losses, torch.tensor(watch.norms), start, in_timm(network))
 
 
 def updates_by_timm(start, lr=2e-5, weight_decay=1e-8):
-    """The recipe as its authors' loop has it; rates are per 512 images."""
+    """Trains with the recipe in a loop like its authors'; learning rates are per 512 images."""
     network = TimmSwin(**SIZES, num_classes=CLASSES)
     network.load_state_dict(start)
     rates = {"base": lr * BATCH / 512, "start": 1e-3 * lr * BATCH / 512, "end": 1e-2 * lr * BATCH / 512}
@@ -132,11 +133,11 @@ def updates_by_timm(start, lr=2e-5, weight_decay=1e-8):
     return Trajectory(torch.tensor(losses), torch.tensor(norms), start, network.state_dict())
 
 
-def furthest(some, others):
-    """The largest difference between weights of the same names, the biases of keys left out.
+def max_weight_difference(some, others):
+    """Returns the largest difference between weights of the same names, without the biases of keys.
 
-    A bias of keys adds one number to all scores of a query, which softmax does not see: its gradient is rounding (1e-9), and
-    AdamW divides it by its own size. Both sides move it by chance.
+    A bias of keys adds one number to all scores of a query, which softmax ignores. Its gradient is a rounding error (1e-9) that
+    AdamW divides by its own size, so that both implementations change it randomly.
     """
     assert set(some) == set(others)
     differences = {name: (tensor - others[name]).abs() for name, tensor in some.items()}
@@ -147,7 +148,7 @@ def furthest(some, others):
 
 
 LARGE = {"lr": 3.2e-2, "weight_decay": 0.05}
-"""A rate of 1e-3 at the batch here, at which every weight moves; and a decay that shows in thirty updates."""
+"""A learning rate of 1e-3 at the batch here, at which every weight changes, and a visible weight decay."""
 LARGER = [f"optimizer.{name}={value}" for name, value in LARGE.items()]
 
 
@@ -159,21 +160,21 @@ LARGER = [f"optimizer.{name}={value}" for name, value in LARGE.items()]
         pytest.param(LARGER, LARGE, 2, 1e-2, id="large-steps-accumulated-over-two-batches"),
     ],
 )
-def test_losses_gradients_and_weights_follow_timm(overrides, recipe, accumulate, moved):
+def test_losses_gradients_and_weights_equal_those_of_timm(overrides, recipe, accumulate, moved):
     """Tolerances in float32: 5e-6 on losses and 1e-5 on norms of order one, 2e-6 on weights that move by up to 1e-2."""
-    ours = updates_by_us(overrides, accumulate)
-    theirs = updates_by_timm(ours.start, **recipe)
-    assert len(ours.losses) == len(ours.norms) == EPOCHS * BATCHES
-    assert furthest(ours.weights, ours.start) > moved
-    assert (theirs.norms > 5).any()  # so that clipping is compared as well
-    torch.testing.assert_close(ours.losses, theirs.losses, atol=5e-6, rtol=0)
-    torch.testing.assert_close(ours.norms, theirs.norms, atol=1e-5, rtol=0)
-    assert furthest(ours.weights, theirs.weights) <= 2e-6
+    actual = updates_by_swin_lab(overrides, accumulate)
+    expected = updates_by_timm(actual.start, **recipe)
+    assert len(actual.losses) == len(actual.norms) == EPOCHS * BATCHES
+    assert max_weight_difference(actual.weights, actual.start) > moved
+    assert (expected.norms > 5).any()  # Clipping is active and therefore compared.
+    torch.testing.assert_close(actual.losses, expected.losses, atol=5e-6, rtol=0)
+    torch.testing.assert_close(actual.norms, expected.norms, atol=1e-5, rtol=0)
+    assert max_weight_difference(actual.weights, expected.weights) <= 2e-6
 
 
 @pytest.fixture(scope="module")
 def after_large_steps():
-    return updates_by_us(LARGER).weights
+    return updates_by_swin_lab(LARGER).weights
 
 
 @pytest.mark.parametrize(
@@ -185,13 +186,13 @@ def after_large_steps():
         "optimizer.eps=1e-6",
         "optimizer.layer_decay=0.9",
         "schedule.warmup_epochs=0.9",
-        "schedule.warmup_start=0.1",
-        "schedule.final=0.02",
-        "schedule.warmup_prefix=as_published",
+        "schedule.warmup_lr_ratio=0.1",
+        "schedule.min_lr_ratio=0.02",
+        "schedule.cosine_after_warmup=false",
         "trainer.gradient_clip_val=null",
-        "label_smoothing=0.08",
+        "task.label_smoothing=0.08",
     ],
 )
-def test_a_recipe_that_differs_in_one_value_ends_elsewhere(after_large_steps, other):
-    """Or the comparison with timm could not see that value; by 25 times its tolerance."""
-    assert furthest(updates_by_us([*LARGER, other]).weights, after_large_steps) > 5e-5
+def test_a_recipe_that_differs_in_one_value_gives_other_weights(after_large_steps, other):
+    """The difference is 25 times the tolerance, so that the comparison with timm detects a wrong value."""
+    assert max_weight_difference(updates_by_swin_lab([*LARGER, other]).weights, after_large_steps) > 5e-5

@@ -1,4 +1,4 @@
-"""The same few images as class folders, as zip files with maps, as lists and as tar shards."""
+"""The same few images in class folders, zip files with maps, lists and tar shards, and helpers that decode and compare sets."""
 
 import json
 import tarfile
@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import PILToTensor
 
 from swin_lab.data import Folder
-from swin_lab.data.datamodule import TransformedImages, collate
+from swin_lab.data.decoding import decode
+from swin_lab.data.loading import TransformedImages, collate
 from swin_lab.data.sampling import EvalSampler
 
 CLASSES = ["ant", "bee", "cat"]
@@ -21,7 +22,7 @@ SPLITS = {"train": 3, "val": 2}
 
 
 def jpeg(number):
-    """An image of noise, another one for each number."""
+    """Returns the JPEG of random noise; each number gives another image."""
     buffer = BytesIO()
     noise = np.random.default_rng(number).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     Image.fromarray(noise).save(buffer, "JPEG")
@@ -29,7 +30,7 @@ def jpeg(number):
 
 
 def samples(split):
-    """(path, class index, file content) of each image."""
+    """Returns (path, class index, file content) of each image."""
     first = 0 if split == "train" else 100
     return [
         (f"{name}/{split}_{name}_{i}.jpg", label, jpeg(first + label * 10 + i))
@@ -38,8 +39,8 @@ def samples(split):
     ]
 
 
-def plant_folders(root):
-    """train/CLASS/*.jpg and val/CLASS/*.jpg."""
+def write_folders(root):
+    """Writes train/CLASS/*.jpg and val/CLASS/*.jpg."""
     for split in SPLITS:
         for path, _, content in samples(split):
             file = root / split / path
@@ -48,8 +49,8 @@ def plant_folders(root):
     return Folder(str(root))
 
 
-def plant_zips(root, method=ZIP_STORED):
-    """train.zip and val.zip, each with its map."""
+def write_zips(root, method=ZIP_STORED):
+    """Writes train.zip and val.zip, each with its map."""
     root.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
         with ZipFile(root / f"{split}.zip", "w", method) as archive:
@@ -59,7 +60,7 @@ def plant_zips(root, method=ZIP_STORED):
 
 
 def write_lists(root, as_json):
-    """train.lst and val.lst of the images below train/ and val/."""
+    """Writes train.lst and val.lst of the images under train/ and val/."""
     for split in SPLITS:
         entries = [[f"{split}/{path}", label] for path, label, _ in samples(split)]
         lines = "".join(f"{path} {label}\n" for path, label in entries)
@@ -67,7 +68,7 @@ def write_lists(root, as_json):
 
 
 def write_tar(file, members):
-    """A tar of (name, content)."""
+    """Writes a tar of (name, content)."""
     with tarfile.open(file, "w") as archive:
         for name, content in members:
             head = tarfile.TarInfo(name)
@@ -76,28 +77,33 @@ def write_tar(file, members):
 
 
 def write_shards(root, split, members, shards=1):
-    """`split`-00000.tar and so on, of (key, class index, image)."""
+    """Writes `split`-00000.tar and so on, from (key, class index, image)."""
     root.mkdir(parents=True, exist_ok=True)
     for shard, part in enumerate(np.array_split(np.arange(len(members)), shards)):
-        held = [members[i] for i in part]
-        files = [pair for key, label, content in held for pair in ((f"{key}.cls", b"%d" % label), (f"{key}.jpg", content))]
+        chosen = [members[i] for i in part]
+        files = [pair for key, label, content in chosen for pair in ((f"{key}.cls", b"%d" % label), (f"{key}.jpg", content))]
         write_tar(root / f"{split}-{shard:05d}.tar", files)
 
 
+def decoded(images, index):
+    """Decodes one image of a set."""
+    return decode(images.encoded(index))
+
+
 def pixels(images):
-    """All images of a set."""
-    return [np.asarray(images.image(i)) for i in range(len(images.labels))]
+    """Decodes all images of a set."""
+    return [np.asarray(decoded(images, i)) for i in range(len(images.labels))]
 
 
 def same(one, other):
-    """Whether two sets have the same images and labels."""
+    """Returns whether two sets have the same pixels and labels."""
     if list(one.labels) != list(other.labels):
         return False
     return all(np.array_equal(a, b) for a, b in zip(pixels(one), pixels(other), strict=True))
 
 
 def loaded(images, workers):
-    """All images of a set through a DataLoader."""
+    """Loads all images of a set with a DataLoader."""
     order = EvalSampler(len(images.labels), 0, 1)
     dataset = TransformedImages(images, PILToTensor(), 0)
     loader = DataLoader(dataset, batch_size=2, sampler=order, num_workers=workers, collate_fn=collate)

@@ -1,16 +1,19 @@
-"""Batches: reproducible augmentation, unreadable images, and the statistics of a set."""
+"""Batches: reproducible augmentation, images that cannot be decoded, and the statistics of a set."""
 
 import random
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from layouts import decoded
 from PIL import Image
 from torch import nn
 from torchvision.transforms import v2
 
 from swin_lab.data import Folder, ImageData, LoaderConfig, Synthetic, channel_statistics, fingerprint
+from swin_lab.data.decoding import decode
 from swin_lab.data.images import ArrayImages
 from swin_lab.errors import UserError
 
@@ -18,34 +21,35 @@ TO_TENSOR = v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
 
 
 class Jitter(nn.Module):
-    """An augmentation that leaves nothing but torch's random numbers."""
+    """An augmentation that returns torch's random numbers."""
 
     def forward(self, image):
         return torch.rand(3, 4, 4)
 
 
-class DieOfTheStandardLibrary(nn.Module):
+class RandomAndNumpy(nn.Module):
     """An augmentation that draws from `random` and numpy, as timm's RandAugment and random erasing do."""
 
     def forward(self, image):
         return torch.tensor([random.random(), np.random.rand()]).reshape(1, 1, 2)
 
 
-def image_data(source, train=TO_TENSOR, *, seed=0, rank=0, world_size=1, device_batch=2, **loading):
-    how = LoaderConfig(**{"num_workers": 0} | loading)
-    data = ImageData(source, train, TO_TENSOR, global_batch=4, device_batch=device_batch, seed=seed, loading=how)
+def image_data(source, train=TO_TENSOR, *, seed=0, rank=0, world_size=1, device_batch=2, decode=decode, **loading):
+    config = LoaderConfig(**{"num_workers": 0} | loading)
+    batches = {"global_batch": 4, "device_batch": device_batch}
+    data = ImageData(source, train, TO_TENSOR, **batches, seed=seed, loading=config, decode=decode)
     data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, num_devices=1, training=True)
     return data
 
 
 def delivered(data):
-    """What the validation images become in the main process."""
-    batches = list(data.val_dataloader())  # to the end and let go, so that no worker is waited for
+    """Returns the validation batches after `on_before_batch_transfer`."""
+    batches = list(data.val_dataloader())  # The loader is exhausted and released, so that its workers end.
     return [data.on_before_batch_transfer(batch, 0) for batch in batches]
 
 
 def epoch(data, number=0):
-    """All images of a training epoch in one tensor."""
+    """Returns all images of a training epoch in one tensor."""
     loader = data.train_dataloader()
     loader.sampler.set_epoch(number)
     return torch.cat([data.on_before_batch_transfer(batch, 0)[0] for batch in loader])
@@ -64,10 +68,10 @@ def test_an_epoch_is_whole_global_batches(source):
 def test_an_evaluation_delivers_every_image_with_its_label_in_order(source):
     data = image_data(source)
     batches = delivered(data)
-    expected = torch.stack([TO_TENSOR(source.val.image(i)) for i in range(5)])
+    expected = torch.stack([TO_TENSOR(decoded(source.val, i)) for i in range(5)])
     assert torch.equal(torch.cat([images for images, _, _ in batches]), expected)
     assert torch.cat([labels for _, labels, _ in batches]).tolist() == source.val.labels.tolist()
-    assert torch.cat([numbers for _, _, numbers in batches]).tolist() == list(range(5))
+    assert torch.cat([indices for _, _, indices in batches]).tolist() == list(range(5))
 
 
 def test_two_processes_together_see_what_one_sees(source):
@@ -81,8 +85,8 @@ def test_augmentation_is_the_same_with_and_without_workers(source):
 
 
 def test_augmentation_that_draws_from_random_and_numpy_is_the_same_with_and_without_workers(source):
-    alone = epoch(image_data(source, DieOfTheStandardLibrary()))
-    assert torch.equal(alone, epoch(image_data(source, DieOfTheStandardLibrary(), num_workers=2)))
+    alone = epoch(image_data(source, RandomAndNumpy()))
+    assert torch.equal(alone, epoch(image_data(source, RandomAndNumpy(), num_workers=2)))
 
 
 def test_augmentation_is_another_one_in_another_epoch(source):
@@ -102,23 +106,23 @@ def test_every_image_has_its_own_augmentation(source):
 
 def test_the_random_numbers_of_the_main_process_are_not_touched_by_augmentation(source):
     loader = image_data(source, Jitter()).train_dataloader()
-    walk = iter(loader)  # a DataLoader draws one base seed here
+    iterator = iter(loader)  # a DataLoader draws one base seed here
     before = torch.get_rng_state()
-    list(walk)
+    list(iterator)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.fixture
 def damaged(tmp_path):
-    """Eight training images, of which one is a cut JPEG and one is text; two validation images, one of them cut."""
+    """Writes eight training images, one truncated and one a text file, and two validation images, one truncated."""
     for part, names in (("train", "abcd"), ("val", "a")):
         for label in ("x", "y"):
             (tmp_path / part / label).mkdir(parents=True)
             for name in names:
                 Image.new("RGB", (8, 8), "red").save(tmp_path / part / label / f"{name}.jpg")
-    for cut in ("train/x/b.jpg", "val/y/a.jpg"):
-        content = (tmp_path / cut).read_bytes()
-        (tmp_path / cut).write_bytes(content[: len(content) // 2])
+    for truncated in ("train/x/b.jpg", "val/y/a.jpg"):
+        content = (tmp_path / truncated).read_bytes()
+        (tmp_path / truncated).write_bytes(content[: len(content) // 2])
     (tmp_path / "train/y/c.jpg").write_text("no image")
     return Folder(str(tmp_path)), tmp_path
 
@@ -137,9 +141,9 @@ def test_an_unreadable_image_stops_the_run_and_is_named(damaged, workers):
 def test_skipping_leaves_unreadable_images_out_and_keeps_the_rest(damaged, workers):
     source, _ = damaged
     data = image_data(source, num_workers=workers, on_error="skip")
-    images, labels, numbers = delivered(data)[0]
+    images, labels, indices = delivered(data)[0]
     assert images.shape == (1, 3, 8, 8)
-    assert (labels.tolist(), numbers.tolist()) == ([0], [0])
+    assert (labels.tolist(), indices.tolist()) == ([0], [0])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -156,16 +160,16 @@ def test_skipped_images_are_counted_over_both_sets(damaged, workers):
 
 def test_a_skipped_image_is_named_once_and_not_in_every_epoch(damaged, monkeypatch):
     source, root = damaged
-    said = []
-    monkeypatch.setattr("swin_lab.data.datamodule.log.warning", lambda text, line: said.append(text % line))
+    warnings = []
+    monkeypatch.setattr("swin_lab.data.datamodule.log.warning", lambda text, line: warnings.append(text % line))
     data = image_data(source, on_error="skip")
     for _ in range(3):
         delivered(data)
-    assert [str(root / "val/y/a.jpg") in line for line in said] == [True]
+    assert [str(root / "val/y/a.jpg") in line for line in warnings] == [True]
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
-def test_a_batch_of_nothing_readable_stops_the_run(damaged, on_error):
+def test_a_batch_without_a_readable_image_stops_the_run(damaged, on_error):
     source, root = damaged
     for name in ("x/a.jpg", "y/a.jpg"):
         (root / "val" / name).write_bytes(b"")
@@ -175,23 +179,34 @@ def test_a_batch_of_nothing_readable_stops_the_run(damaged, on_error):
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"on_error": "ignore"}, {"on_error": None}, {"num_workers": -1}, {"num_workers": "two"}, {"num_workers": 1.5}],
-    ids=str,
+    ("wrong", "message"),
+    [
+        ({"on_error": "ignore"}, "data.on_error=ignore is unknown; choose one of raise, skip"),
+        ({"on_error": None}, "data.on_error=null must be one of raise, skip"),
+        ({"num_workers": -1}, "data.num_workers=-1 must be a non-negative integer or null"),
+        ({"num_workers": "two"}, "data.num_workers=two must be a non-negative integer or null"),
+        ({"num_workers": 1.5}, "data.num_workers=1.5 must be a non-negative integer or null"),
+        ({"repeats": 0}, "data.repeats=0 must be a positive integer"),
+        ({"cache_mib": -1}, "data.cache_mib=-1 must be a non-negative integer"),
+        ({"resize_mode": "squeeze"}, "data.resize_mode=squeeze is unknown"),
+        ({"interpolation": "bicubik"}, "data.interpolation=bicubik is unknown; did you mean bicubic?"),
+        ({"crop_pct": 1.1}, "data.crop_pct=1.1 must be a number above 0 and at most 1"),
+        ({"mean": [123.7, 116.3, 103.5]}, "data.mean=[123.7, 116.3, 103.5] must be a list"),
+        ({"std": 0.5}, "data.std=0.5 must be a list"),
+    ],
 )
-def test_loading_refuses_what_it_cannot_do(wrong):
-    name, value = next(iter(wrong.items()))
-    with pytest.raises(UserError, match=rf"data\.{name}={value}"):
+def test_an_invalid_loader_setting_is_rejected_by_name(wrong, message):
+    with pytest.raises(UserError, match=re.escape(message)):
         LoaderConfig(**wrong)
 
 
-def chance_images(count=12):
+def random_images(count=12):
     images = np.random.default_rng(0).integers(0, 256, (count, 6, 5, 3), dtype=np.uint8) // [1, 2, 4]
-    return ArrayImages(images.astype(np.uint8), np.arange(count) % 3, "chance")
+    return ArrayImages(images.astype(np.uint8), np.arange(count) % 3, "random")
 
 
 def test_channel_statistics_are_those_of_all_pixels():
-    images = chance_images()
+    images = random_images()
     mean, std = channel_statistics(images)
     pixels = images.images.reshape(-1, 3) / 255
     assert np.allclose(mean, pixels.mean(axis=0), atol=5e-5)  # they are rounded to four digits
@@ -199,14 +214,14 @@ def test_channel_statistics_are_those_of_all_pixels():
 
 
 def test_channel_statistics_of_a_large_set_are_those_of_evenly_spaced_images():
-    images = chance_images(9)
+    images = random_images(9)
     chosen = images.images[[0, 4, 8]].reshape(-1, 3) / 255
     assert np.allclose(channel_statistics(images, limit=3)[0], chosen.mean(axis=0), atol=5e-5)
 
 
 def test_channel_statistics_leave_unreadable_images_out(damaged):
     source, _ = damaged
-    red = np.asarray(source.val.image(0)).reshape(-1, 3).mean(axis=0) / 255
+    red = np.asarray(decoded(source.val, 0)).reshape(-1, 3).mean(axis=0) / 255
     assert np.allclose(channel_statistics(source.train)[0], red, atol=5e-5)
 
 
@@ -223,13 +238,13 @@ def test_a_set_without_a_readable_image_has_no_statistics(damaged):
 
 
 def test_the_same_labels_and_order_have_the_same_fingerprint():
-    assert fingerprint(chance_images()) == fingerprint(chance_images())
+    assert fingerprint(random_images()) == fingerprint(random_images())
 
 
 def test_other_labels_have_another_fingerprint():
-    other = chance_images()
+    other = random_images()
     other.labels = other.labels[::-1]
-    assert fingerprint(other) != fingerprint(chance_images())
+    assert fingerprint(other) != fingerprint(random_images())
 
 
 def test_a_fingerprint_does_not_depend_on_where_the_folder_is(damaged):
@@ -241,7 +256,7 @@ def test_a_fingerprint_does_not_depend_on_where_the_folder_is(damaged):
 
 def test_another_order_of_the_files_has_another_fingerprint(damaged):
     images = damaged[0].train
-    swapped = images.part(np.array([1, 0, 2, 3, 4, 5, 6, 7]))
+    swapped = images.select(np.array([1, 0, 2, 3, 4, 5, 6, 7]))
     assert (swapped.labels == images.labels).all()
     assert fingerprint(swapped) != fingerprint(images)
 
@@ -258,7 +273,7 @@ def test_another_order_of_the_files_has_another_fingerprint(damaged):
         (8, 8, "64", 8),
     ],
 )
-def test_workers_share_the_cores_at_hand_or_take_what_slurm_grants(source, monkeypatch, cores, devices, granted, expected):
+def test_workers_share_the_available_cores_or_those_that_slurm_grants(source, monkeypatch, cores, devices, granted, expected):
     """SLURM grants cores to each task, and a task is one process for one device."""
     monkeypatch.setattr("swin_lab.data.datamodule.cores", lambda: cores)
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
@@ -267,27 +282,14 @@ def test_workers_share_the_cores_at_hand_or_take_what_slurm_grants(source, monke
     assert image_data(source, num_workers=None).workers_on(devices) == expected
 
 
-def test_workers_that_are_asked_for_are_given(source):
+def test_the_configured_number_of_workers_is_used(source):
     assert image_data(source, num_workers=3).workers_on(8) == 3
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"repeats": 0}, r"data\.repeats=0"),
-        ({"cache_mib": -1}, r"data\.cache_mib=-1"),
-        ({"repeats": 1.5}, r"data\.repeats=1\.5"),
-    ],
-)
-def test_a_count_that_cannot_be_is_refused_by_name(wrong, message):
-    with pytest.raises(UserError, match=message):
-        LoaderConfig(**wrong)
-
-
-def test_the_loader_knows_how_long_it_was_waited_for_but_for_the_first_batch(source, monkeypatch):
-    """On a clock that goes on by a second with every image that is read: batches of two, four in an epoch."""
+def test_the_loader_measures_the_waiting_time_except_for_the_first_batch(source, monkeypatch):
+    """The clock advances by a second with every image: batches of two, four in an epoch."""
     read = []
-    monkeypatch.setattr("swin_lab.data.datamodule.perf_counter", lambda: float(len(read)))
+    monkeypatch.setattr("swin_lab.data.loading.perf_counter", lambda: float(len(read)))
 
     def slow(image):
         read.append(image)

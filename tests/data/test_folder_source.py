@@ -1,22 +1,23 @@
-"""Trees of class folders: what is read, how one tree is split, and what a wrong tree is told."""
+"""Class folders: images, splits, and errors."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+from layouts import decoded
 from PIL import Image
 
 from swin_lab.data import Folder
 from swin_lab.errors import UserError
 
 
-def plant(tree, classes, count=4, suffix=".png"):
-    """`count` images in a folder of each class."""
+def write_images(folder, classes, count=4, suffix=".png"):
+    """Writes `count` images into a folder of each class."""
     for name in classes:
-        (tree / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True)
         for i in range(count):
-            Image.new("RGB", (3, 2), (i, 0, 0)).save(tree / name / f"{name}_{i}{suffix}")
-    return tree
+            Image.new("RGB", (3, 2), (i, 0, 0)).save(folder / name / f"{name}_{i}{suffix}")
+    return folder
 
 
 def names(images):
@@ -25,8 +26,8 @@ def names(images):
 
 @pytest.fixture
 def both(tmp_path):
-    plant(tmp_path / "train", ["cat", "ant", "bee"], count=3)
-    plant(tmp_path / "val", ["ant", "bee", "cat"], count=2)
+    write_images(tmp_path / "train", ["cat", "ant", "bee"], count=3)
+    write_images(tmp_path / "val", ["ant", "bee", "cat"], count=2)
     return tmp_path
 
 
@@ -40,55 +41,55 @@ def test_every_image_has_the_label_of_its_folder(both):
         assert [source.class_names[label] for label in images.labels] == [name.split("_")[0] for name in names(images)]
 
 
-def test_train_and_val_folders_are_used_as_they_are(both):
+def test_train_and_val_folders_are_not_split(both):
     source = Folder(str(both))
     assert (len(source.train.labels), len(source.val.labels)) == (9, 6)
     assert all(Path(source.val.name(i)).is_relative_to(both / "val") for i in range(6))
 
 
-def test_a_image_is_decoded_by_index_and_named_by_its_path(both):
+def test_an_image_is_decoded_by_index_and_named_by_its_path(both):
     source = Folder(str(both))
-    assert source.train.image(2).getpixel((0, 0)) == (2, 0, 0)
+    assert decoded(source.train, 2).getpixel((0, 0)) == (2, 0, 0)
     assert source.train.name(2) == str(both / "train" / "ant" / "ant_2.png")
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "test"])
 def test_the_validation_folder_may_have_any_usual_name(tmp_path, name):
-    plant(tmp_path / "train", "ab")
-    plant(tmp_path / name, "ab", count=1)
+    write_images(tmp_path / "train", "ab")
+    write_images(tmp_path / name, "ab", count=1)
     assert len(Folder(str(tmp_path)).val.labels) == 2
 
 
 def test_val_wins_over_test(both):
-    plant(both / "test", ["ant", "bee", "cat"], count=1)
+    write_images(both / "test", ["ant", "bee", "cat"], count=1)
     assert len(Folder(str(both)).val.labels) == 6
 
 
-def test_one_tree_is_split_by_the_fraction_class_by_class(tmp_path):
-    source = Folder(str(plant(tmp_path / "tree", "abc", count=10)), val_fraction=0.3)
+def test_one_set_is_split_by_the_fraction_class_by_class(tmp_path):
+    source = Folder(str(write_images(tmp_path / "set", "abc", count=10)), val_fraction=0.3)
     assert np.bincount(source.train.labels).tolist() == [7, 7, 7]
     assert np.bincount(source.val.labels).tolist() == [3, 3, 3]
 
 
-def test_a_split_tree_loses_no_image_and_repeats_none(tmp_path):
-    source = Folder(str(plant(tmp_path / "tree", "abc", count=10)), val_fraction=0.3)
+def test_a_split_loses_no_image_and_repeats_none(tmp_path):
+    source = Folder(str(write_images(tmp_path / "set", "abc", count=10)), val_fraction=0.3)
     assert sorted(names(source.train) + names(source.val)) == sorted(f"{name}_{i}.png" for name in "abc" for i in range(10))
 
 
-def test_labels_stay_with_their_files_in_a_split_tree(tmp_path):
-    source = Folder(str(plant(tmp_path / "tree", "abc", count=10)), val_fraction=0.3)
+def test_labels_stay_with_their_files_in_a_split(tmp_path):
+    source = Folder(str(write_images(tmp_path / "set", "abc", count=10)), val_fraction=0.3)
     for images in (source.train, source.val):
         assert ["abc"[label] for label in images.labels] == [name[0] for name in names(images)]
 
 
 def test_the_split_seed_alone_decides_the_split(tmp_path):
-    tree = str(plant(tmp_path / "tree", "ab", count=10))
-    assert names(Folder(tree, 0.5, 0).val) == names(Folder(tree, 0.5, 0).val)
-    assert names(Folder(tree, 0.5, 0).val) != names(Folder(tree, 0.5, 1).val)
+    folder = str(write_images(tmp_path / "set", "ab", count=10))
+    assert names(Folder(folder, 0.5, 0).val) == names(Folder(folder, 0.5, 0).val)
+    assert names(Folder(folder, 0.5, 0).val) != names(Folder(folder, 0.5, 1).val)
 
 
 def test_hidden_folders_and_hidden_files_are_ignored(both):
-    plant(both / "train", [".cache"])
+    write_images(both / "train", [".cache"])
     Image.new("RGB", (2, 2)).save(both / "train" / "ant" / "._ant_0.png")
     source = Folder(str(both))
     assert source.class_names == ["ant", "bee", "cat"]
@@ -96,32 +97,32 @@ def test_hidden_folders_and_hidden_files_are_ignored(both):
 
 
 def test_hidden_folders_inside_a_class_are_ignored(both):
-    copies = both / "train" / "ant" / ".ipynb_checkpoints"  # Jupyter leaves them there
+    copies = both / "train" / "ant" / ".ipynb_checkpoints"  # Jupyter creates them
     copies.mkdir()
     Image.new("RGB", (2, 2)).save(copies / "ant_0-checkpoint.png")
     assert len(Folder(str(both)).train.labels) == 9
 
 
 def test_images_in_folders_below_a_class_belong_to_it(both):
-    plant(both / "train" / "bee", ["morning"], count=2)
+    write_images(both / "train" / "bee", ["morning"], count=2)
     source = Folder(str(both))
     assert np.bincount(source.train.labels).tolist() == [3, 5, 3]
 
 
 @pytest.mark.parametrize("suffix", [".JPG", ".jpeg", ".webp", ".bmp", ".tif"])
 def test_images_of_many_kinds_and_spellings_are_found(tmp_path, suffix):
-    plant(tmp_path / "train", "ab", suffix=suffix)
-    plant(tmp_path / "val", "ab", suffix=suffix)
+    write_images(tmp_path / "train", "ab", suffix=suffix)
+    write_images(tmp_path / "val", "ab", suffix=suffix)
     assert len(Folder(str(tmp_path)).train.labels) == 8
 
 
-def test_files_that_are_no_images_are_ignored(both):
+def test_files_that_are_not_images_are_ignored(both):
     (both / "train" / "ant" / "notes.txt").write_text("a note")
     (both / "train" / "LICENSE").write_text("free")
     assert len(Folder(str(both)).train.labels) == 9
 
 
-def test_a_missing_root_is_named_as_given_and_in_full(tmp_path, monkeypatch):
+def test_a_missing_root_is_named_as_given_and_as_an_absolute_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"data\.root=images") as raised:
         Folder("images")
@@ -131,47 +132,47 @@ def test_a_missing_root_is_named_as_given_and_in_full(tmp_path, monkeypatch):
 def test_images_without_class_folders_are_counted_and_explained(tmp_path):
     for i in range(3):
         Image.new("RGB", (2, 2)).save(tmp_path / f"{i}.png")
-    with pytest.raises(UserError, match="3 images and no class folders"):
+    with pytest.raises(UserError, match="3 images but no class folders"):
         Folder(str(tmp_path))
 
 
 def test_a_class_folder_without_images_is_named(both):
     (both / "train" / "dog").mkdir()
     (both / "val" / "dog").mkdir()
-    with pytest.raises(UserError, match=f"{both / 'train' / 'dog'} holds no images"):
+    with pytest.raises(UserError, match=f"{both / 'train' / 'dog'} contains no images"):
         Folder(str(both))
 
 
-def test_validation_classes_that_train_has_not_are_named(both):
-    plant(both / "val", ["elk"])
-    with pytest.raises(UserError, match="classes that train/ has not: elk"):
+def test_validation_classes_that_are_missing_in_train_are_named(both):
+    write_images(both / "val", ["elk"])
+    with pytest.raises(UserError, match="classes that train/ does not contain: elk"):
         Folder(str(both))
 
 
 def test_training_classes_that_the_validation_lacks_are_named(both):
-    plant(both / "train", ["elk", "fox"])
-    with pytest.raises(UserError, match="lacks classes that train/ has: elk, fox"):
+    write_images(both / "train", ["elk", "fox"])
+    with pytest.raises(UserError, match="lacks classes of train/: elk, fox"):
         Folder(str(both))
 
 
 def test_many_wrong_classes_are_counted_and_not_all_listed(both):
-    plant(both / "val", [f"x{i}" for i in range(9)], count=1)
+    write_images(both / "val", [f"x{i}" for i in range(9)], count=1)
     with pytest.raises(UserError, match="x0, x1, x2, x3, x4 and 4 more"):
         Folder(str(both))
 
 
 def test_train_without_val_says_how_to_split(tmp_path):
-    plant(tmp_path / "train", "ab")
+    write_images(tmp_path / "train", "ab")
     with pytest.raises(UserError, match=f"data.root={tmp_path / 'train'}"):
         Folder(str(tmp_path))
 
 
-def test_one_image_per_class_cannot_be_split_and_the_message_says_what_to_do(tmp_path):
+def test_one_image_per_class_cannot_be_split_and_the_message_says_what_would_help(tmp_path):
     with pytest.raises(UserError, match="more images per class"):
-        Folder(str(plant(tmp_path / "tree", "abc", count=1)), val_fraction=0.5)
+        Folder(str(write_images(tmp_path / "set", "abc", count=1)), val_fraction=0.5)
 
 
-def test_a_root_that_holds_only_val_is_not_taken_for_one_class_called_val(tmp_path):
-    plant(tmp_path / "val", "ab", count=10)
+def test_a_root_that_holds_only_val_is_not_one_class_named_val(tmp_path):
+    write_images(tmp_path / "val", "ab", count=10)
     with pytest.raises(UserError, match="train"):
         Folder(str(tmp_path))

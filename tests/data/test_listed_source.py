@@ -1,10 +1,10 @@
-"""Annotation lists as JSON and as text: what is read, how classes are called, and what a wrong list is told."""
+"""Annotation lists as JSON and as text: images, class names, and errors."""
 
 import json
 
 import pytest
 import torch
-from layouts import CLASSES, loaded, plant_folders, same, samples, write_lists
+from layouts import CLASSES, decoded, loaded, same, samples, write_folders, write_lists
 
 from swin_lab.data import Listed
 from swin_lab.errors import UserError
@@ -14,7 +14,7 @@ LISTS = ("train.lst", "val.lst")
 
 @pytest.fixture
 def folder(tmp_path):
-    return plant_folders(tmp_path)
+    return write_folders(tmp_path)
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_images_that_no_list_names_are_not_read(root):
     assert [val.name(i) for i in range(2)] == [str(root / "val/bee/val_bee_1.jpg"), str(root / "val/ant/val_ant_0.jpg")]
 
 
-def test_a_list_may_lie_elsewhere(root, tmp_path_factory):
+def test_a_list_may_be_in_another_folder(root, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("lists") / "mine.txt"
     (root / "val.lst").rename(elsewhere)
     assert len(Listed(str(root), "train.lst", str(elsewhere)).val.labels) == 6
@@ -47,16 +47,16 @@ def test_a_path_with_spaces_and_umlauts_is_read_up_to_the_last_space(root):
     (root / "ein Käfer.jpg").write_bytes(samples("val")[0][2])
     (root / "val.lst").write_text("ein Käfer.jpg 1\n", encoding="utf-8")
     val = Listed(str(root), *LISTS).val
-    assert val.image(0).size == (6, 4)
+    assert decoded(val, 0).size == (6, 4)
     assert val.name(0) == str(root / "ein Käfer.jpg")
 
 
-def test_empty_lines_are_no_images(root):
+def test_empty_lines_are_ignored(root):
     (root / "val.lst").write_text("\n\nval/ant/val_ant_0.jpg 0\n\n")
     assert Listed(str(root), *LISTS).val.labels.tolist() == [0]
 
 
-def test_classes_are_called_after_the_folders_of_the_training_images(root):
+def test_classes_are_named_after_the_folders_of_the_training_images(root):
     assert Listed(str(root), *LISTS).class_names == CLASSES
 
 
@@ -67,11 +67,11 @@ def test_a_class_index_need_not_follow_the_order_of_the_names(root):
     assert Listed(str(root), *LISTS).class_names == ["cat", "bee", "ant"]
 
 
-def test_classes_without_images_are_called_by_their_numbers(root):
+def test_classes_without_images_are_named_by_their_indices(root):
     assert Listed(str(root), *LISTS, num_classes=5).class_names == [*CLASSES, "3", "4"]
 
 
-def test_an_evaluation_alone_reads_no_training_list(root):
+def test_an_evaluation_only_reads_no_training_list(root):
     (root / "train.lst").unlink()
     source = Listed(str(root), *LISTS, val_only=True)
     assert (len(source.train.labels), len(source.val.labels), source.class_names) == (0, 6, CLASSES)
@@ -85,12 +85,14 @@ def test_two_workers_read_the_images_that_one_process_reads(root):
 @pytest.mark.parametrize("name", LISTS)
 def test_a_missing_list_is_named(root, name):
     (root / name).unlink()
-    with pytest.raises(UserError, match=f"{root / name} cannot be read: No such file.*data.root is the folder that holds it"):
+    with pytest.raises(
+        UserError, match=f"{root / name} cannot be read: No such file.*data.root must be the folder that contains it"
+    ):
         Listed(str(root), *LISTS)
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(UserError, match=f"there is no folder {tmp_path / 'none'}"):
+    with pytest.raises(UserError, match=f"the folder {tmp_path / 'none'} does not exist"):
         Listed(str(tmp_path / "none"), *LISTS)
 
 
@@ -98,20 +100,20 @@ def test_a_missing_folder_is_named(tmp_path):
     "text",
     ["val/ant/val_ant_0.jpg", "a.jpg ant", "a.jpg 1.5", "[[1", "[1, 2]", '[["a.jpg"]]', '[["a.jpg", null]]', '[{"a.jpg": 1}]'],
 )
-def test_what_is_no_list_is_refused_and_told_what_a_list_is(root, text):
+def test_a_malformed_list_is_rejected_with_the_expected_format(root, text):
     (root / "val.lst").write_text(text)
-    with pytest.raises(UserError, match=r"val\.lst is no list of images: each line is a path and a class index"):
+    with pytest.raises(UserError, match=r"val\.lst is not a list of images: each line must be a path and a class index"):
         Listed(str(root), *LISTS)
 
 
-def test_a_list_that_is_no_text_is_refused(root):
+def test_a_binary_file_is_rejected_as_a_list(root):
     (root / "val.lst").write_bytes(samples("val")[0][2])
-    with pytest.raises(UserError, match=r"val\.lst is no list of images"):
+    with pytest.raises(UserError, match=r"val\.lst is not a list of images"):
         Listed(str(root), *LISTS)
 
 
 @pytest.mark.parametrize("text", ["", "\n", "[]"])
-def test_a_list_without_images_is_refused(root, text):
+def test_a_list_without_images_is_rejected(root, text):
     (root / "val.lst").write_text(text)
     with pytest.raises(UserError, match=r"val\.lst names no images"):
         Listed(str(root), *LISTS)
@@ -119,14 +121,14 @@ def test_a_list_without_images_is_refused(root, text):
 
 @pytest.mark.parametrize("name", LISTS)
 @pytest.mark.parametrize("as_json", [True, False], ids=["json", "text"])
-def test_a_negative_class_index_is_refused_by_the_name_of_the_list(root, name, as_json):
+def test_a_negative_class_index_is_rejected_by_the_name_of_the_list(root, name, as_json):
     (root / name).write_text(json.dumps([["a.jpg", 0], ["b.jpg", -1]]) if as_json else "a.jpg 0\nb.jpg -1\n")
-    with pytest.raises(UserError, match=f"{name} has a negative class index"):
+    with pytest.raises(UserError, match=f"{name} contains a negative class index"):
         Listed(str(root), *LISTS)
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_a_class_index_beyond_the_number_of_classes_is_refused(root, name):
+def test_a_class_index_beyond_the_number_of_classes_is_rejected(root, name):
     (root / name).write_text("a.jpg 3\n")
-    with pytest.raises(UserError, match=r"class index 3, and data\.num_classes=3; raise it"):
+    with pytest.raises(UserError, match=r"class index 3, and data\.num_classes=3; increase it"):
         Listed(str(root), *LISTS, num_classes=3)

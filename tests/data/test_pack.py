@@ -1,4 +1,4 @@
-"""WebDataset shards: what is in them, that their bytes depend on the images alone, and that nothing is overwritten."""
+"""Writing WebDataset shards: their contents depend on the images only, and nothing is overwritten."""
 
 import os
 import tarfile
@@ -6,6 +6,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from layouts import decoded
 from PIL import Image
 
 from swin_lab.data.images import ArrayImages
@@ -22,22 +23,22 @@ class SizedImages:
         self.sizes = sizes
         self.labels = [0] * len(sizes)
 
-    def image(self, index):
+    def encoded(self, index):
         if self.sizes[index] is None:
             raise OSError("image file is truncated")
-        return Image.new("RGB", self.sizes[index], "red")
+        return np.asarray(Image.new("RGB", self.sizes[index], "red"))
 
     def name(self, index):
         return f"tree/{index}.jpg"
 
 
 class CommentedImages(SizedImages):
-    """Images with a comment that is too long for a JPEG."""
+    """GIF images with a comment that is too long for a JPEG."""
 
-    def image(self, index):
-        image = super().image(index)
-        image.info["comment"] = b"x" * 70_000
-        return image
+    def encoded(self, index):
+        buffer = BytesIO()
+        Image.new("RGB", self.sizes[index], "red").save(buffer, "GIF", comment=b"x" * 70_000)
+        return buffer.getvalue()
 
 
 def noise(count):
@@ -46,13 +47,13 @@ def noise(count):
 
 
 def shades(count):
-    """Image i is of the grey value 10 * i, which survives a JPEG, and of class i % 3."""
+    """Returns images whose grey value is 10 * i, which JPEG preserves, with class i % 3."""
     images = np.repeat(np.arange(count, dtype=np.uint8) * 10, 8 * 8 * 3).reshape(count, 8, 8, 3)
     return ArrayImages(images, np.arange(count) % 3, "shades")
 
 
 def members(shard):
-    """Content by member name, in the order of the file."""
+    """Returns the contents by member name, in the order of the file."""
     with tarfile.open(shard) as archive:
         return {member.name: archive.extractfile(member).read() for member in archive}
 
@@ -65,7 +66,7 @@ def files(folder):
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def test_a_shard_holds_each_image_and_its_class_under_one_key(tmp_path):
+def test_a_shard_contains_each_image_and_its_class_under_one_key(tmp_path):
     pack(shades(2), NAMES, tmp_path, "val", shorter_side=None)
     expected = ["000000000.jpg", "000000000.cls", "000000001.jpg", "000000001.cls"]
     assert list(members(tmp_path / "val-000000.tar")) == expected
@@ -73,8 +74,8 @@ def test_a_shard_holds_each_image_and_its_class_under_one_key(tmp_path):
 
 def test_classes_are_written_as_their_index(tmp_path):
     pack(shades(5), NAMES, tmp_path, "val", shorter_side=None)
-    held = members(tmp_path / "val-000000.tar")
-    assert [held[f"{key:09d}.cls"] for key in range(5)] == [b"0", b"1", b"2", b"0", b"1"]
+    contents = members(tmp_path / "val-000000.tar")
+    assert [contents[f"{key:09d}.cls"] for key in range(5)] == [b"0", b"1", b"2", b"0", b"1"]
 
 
 def test_images_keep_the_order_of_the_source(tmp_path):
@@ -93,7 +94,7 @@ def test_images_that_fill_the_shards_leave_no_empty_one(tmp_path):
     assert len(list(tmp_path.glob("*.tar"))) == 2
 
 
-def test_keys_go_on_from_shard_to_shard(tmp_path):
+def test_keys_continue_from_shard_to_shard(tmp_path):
     pack(shades(3), NAMES, tmp_path, "val", shorter_side=None, per_shard=2)
     assert list(members(tmp_path / "val-000001.tar")) == ["000000002.jpg", "000000002.cls"]
 
@@ -111,16 +112,16 @@ def test_without_a_shorter_side_images_keep_their_size(tmp_path):
 def test_scaling_is_bicubic(tmp_path):
     images = ArrayImages(noise(1).images.repeat(2, axis=1).repeat(2, axis=2), np.zeros(1, dtype=int), "noise")
     pack(images, NAMES, tmp_path, "val", shorter_side=8, quality=100)
-    held = BytesIO()
-    images.image(0).resize((8, 8), Image.Resampling.BICUBIC).save(held, "JPEG", quality=100)
-    assert members(tmp_path / "val-000000.tar")["000000000.jpg"] == held.getvalue()
+    buffer = BytesIO()
+    decoded(images, 0).resize((8, 8), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=100)
+    assert members(tmp_path / "val-000000.tar")["000000000.jpg"] == buffer.getvalue()
 
 
 def test_the_quality_is_that_of_the_jpegs(tmp_path):
     pack(noise(1), NAMES, tmp_path, "val", shorter_side=None, quality=30)
-    held = BytesIO()
-    noise(1).image(0).save(held, "JPEG", quality=30)
-    assert members(tmp_path / "val-000000.tar")["000000000.jpg"] == held.getvalue()
+    buffer = BytesIO()
+    decoded(noise(1), 0).save(buffer, "JPEG", quality=30)
+    assert members(tmp_path / "val-000000.tar")["000000000.jpg"] == buffer.getvalue()
 
 
 def test_comments_of_the_source_are_left_out(tmp_path):
@@ -134,7 +135,7 @@ def test_classes_are_listed_by_name(tmp_path):
 
 
 def test_two_workers_write_the_bytes_of_one(tmp_path):
-    images = noise(100)  # more than both workers hold at a time
+    images = noise(100)  # more than both workers process at a time
     pack(images, NAMES, tmp_path / "one", "val", shorter_side=4, per_shard=30)
     pack(images, NAMES, tmp_path / "two", "val", shorter_side=4, per_shard=30, workers=2)
     assert len(files(tmp_path / "one")) == 5
@@ -144,17 +145,17 @@ def test_two_workers_write_the_bytes_of_one(tmp_path):
 def test_members_name_no_time_and_no_user(tmp_path):
     pack(shades(1), NAMES, tmp_path, "val", shorter_side=None)
     with tarfile.open(tmp_path / "val-000000.tar") as archive:
-        told = {(member.mtime, member.uid, member.gid, member.uname, member.gname) for member in archive}
-    assert told == {(0, 0, 0, "", "")}
+        metadata = {(member.mtime, member.uid, member.gid, member.uname, member.gname) for member in archive}
+    assert metadata == {(0, 0, 0, "", "")}
 
 
-def test_a_shard_has_its_name_only_when_it_is_whole(tmp_path):
+def test_a_shard_gets_its_name_when_it_is_complete(tmp_path):
     seen = []
 
     class Watched(SizedImages):
-        def image(self, index):
+        def encoded(self, index):
             seen.append({file.name for file in tmp_path.iterdir()} - {"classes.txt"})
-            return super().image(index)
+            return super().encoded(index)
 
     pack(Watched([(8, 8)] * 4), NAMES, tmp_path, "val", shorter_side=None, per_shard=2)
     assert seen[1] == {".val-000000.tar.partial"}
@@ -164,28 +165,28 @@ def test_a_shard_has_its_name_only_when_it_is_whole(tmp_path):
 def test_shards_of_the_same_split_are_not_overwritten(tmp_path):
     pack(shades(2), NAMES, tmp_path, "val", shorter_side=None)
     before = files(tmp_path)
-    with pytest.raises(UserError, match=r"has shards of val already, as val-000000\.tar"):
+    with pytest.raises(UserError, match=r"already contains val shards, such as val-000000\.tar"):
         pack(noise(6), NAMES, tmp_path, "val", shorter_side=None, per_shard=2)
     assert files(tmp_path) == before
 
 
 def test_a_later_shard_of_the_same_split_stops_before_anything_is_written(tmp_path):
     (tmp_path / "val-000002.tar").write_bytes(b"old")
-    with pytest.raises(UserError, match=r"as val-000002\.tar"):
+    with pytest.raises(UserError, match=r"such as val-000002\.tar"):
         pack(shades(4), NAMES, tmp_path, "val", shorter_side=None, per_shard=1)
     assert files(tmp_path) == {"val-000002.tar": b"old"}
 
 
 @pytest.mark.parametrize("first", ["train", "val-small"])
-def test_another_split_of_the_same_classes_goes_beside_the_first(tmp_path, first):
+def test_another_split_of_the_same_classes_can_be_added_to_the_same_folder(tmp_path, first):
     pack(shades(3), NAMES, tmp_path, first, shorter_side=None)
     pack(shades(3), NAMES, tmp_path, "val", shorter_side=None)
     assert set(files(tmp_path)) == {"classes.txt", f"{first}-000000.tar", "val-000000.tar"}
 
 
-def test_a_folder_of_other_classes_is_left_alone(tmp_path):
+def test_a_folder_of_other_classes_is_not_changed(tmp_path):
     (tmp_path / "classes.txt").write_text("dog\nelk\n")
-    with pytest.raises(UserError, match=r"classes\.txt names other classes"):
+    with pytest.raises(UserError, match=r"classes\.txt lists other classes"):
         pack(shades(3), NAMES, tmp_path, "val", shorter_side=None)
     assert files(tmp_path) == {"classes.txt": b"dog\nelk\n"}
 
@@ -193,32 +194,32 @@ def test_a_folder_of_other_classes_is_left_alone(tmp_path):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_unreadable_image_is_named(tmp_path, workers):
     images = SizedImages([(8, 8), (8, 8), None])
-    with pytest.raises(UserError, match=r"tree/2\.jpg cannot be packed: image file is truncated\nMend or remove it"):
+    with pytest.raises(UserError, match=r"tree/2\.jpg cannot be packed: image file is truncated\nFix or remove it"):
         pack(images, NAMES, tmp_path, "val", shorter_side=None, workers=workers)
 
 
-def test_an_unreadable_image_leaves_whole_shards_only(tmp_path):
+def test_an_unreadable_image_leaves_only_complete_shards(tmp_path):
     with pytest.raises(UserError):
         pack(SizedImages([(8, 8), (8, 8), None]), NAMES, tmp_path, "val", shorter_side=None, per_shard=2)
     assert set(files(tmp_path)) == {"classes.txt", "val-000000.tar"}
     assert len(jpegs(tmp_path / "val-000000.tar")) == 2
 
 
-def test_a_terminal_sees_the_progress(tmp_path, monkeypatch, capsys):
+def test_a_terminal_shows_the_progress(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     pack(shades(3), NAMES, tmp_path, "val", shorter_side=None)
-    said = capsys.readouterr().out
-    assert "packing val" in said
-    assert "100%" in said
+    output = capsys.readouterr().out
+    assert "packing val" in output
+    assert "100%" in output
 
 
-def test_a_log_file_sees_no_progress(tmp_path, capsys):
+def test_a_log_file_shows_no_progress(tmp_path, capsys):
     pack(shades(3), NAMES, tmp_path, "val", shorter_side=None)
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"shorter_side": 0}, "shorter_side=0"),
         ({"per_shard": 0}, "per_shard=0"),
@@ -227,18 +228,18 @@ def test_a_log_file_sees_no_progress(tmp_path, capsys):
         ({"quality": 0}, "quality=0"),
         ({"split": "a/b"}, "split='a/b'"),
         ({"split": ""}, "split=''"),
-        ({"class_names": ["ant", "bee"]}, "labels are 0 to 2, of 2 class names"),
+        ({"class_names": ["ant", "bee"]}, "2 class names for labels 0 to 2"),
         ({"images": SizedImages([])}, "no images to pack as val"),
     ],
 )
-def test_an_argument_that_makes_no_sense_is_named_and_nothing_is_written(tmp_path, changed, said):
+def test_an_invalid_argument_is_named_and_nothing_is_written(tmp_path, changed, message):
     arguments = {"images": shades(3), "class_names": NAMES, "out": tmp_path / "out", "split": "val", "shorter_side": None}
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         pack(**arguments | changed)
     assert not os.path.lexists(tmp_path / "out")
 
 
-def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
+def test_a_file_in_place_of_the_folder_is_rejected(tmp_path):
     (tmp_path / "out").write_text("a file")
     with pytest.raises(UserError, match=f"{tmp_path / 'out'} is a file"):
         pack(shades(3), NAMES, tmp_path / "out", "val", shorter_side=None)

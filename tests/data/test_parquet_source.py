@@ -1,4 +1,4 @@
-"""Image parquet files: with and without the metadata of a Hugging Face export, whole and damaged."""
+"""Parquet files of images: with and without the metadata of a Hugging Face export, complete and damaged."""
 
 import json
 from io import BytesIO
@@ -7,10 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from layouts import decoded
 from PIL import Image
 
 from swin_lab.data import Parquet
-from swin_lab.data.images import UNREADABLE
+from swin_lab.data.decoding import UNREADABLE
 from swin_lab.errors import UserError
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -23,13 +24,13 @@ def png(shade):
 
 
 def features(names):
-    """What Hugging Face's `datasets` writes into the schema."""
+    """Returns the schema metadata that Hugging Face's `datasets` writes."""
     columns = {"img": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": names}}
     return {"huggingface": json.dumps({"info": {"features": columns}})}
 
 
 def save(file, labels, names=None, images=None, **columns):
-    """A table of images, each as dark as its row number, and labels."""
+    """Writes a table of images, whose red value is their row, and labels."""
     images = [png(i) for i in range(len(labels))] if images is None else images
     data = {"img": pa.array(images, IMAGE), "label": pa.array(labels, pa.int64())}
     table = pa.table({**{name: pa.array(values) for name, values in columns.items()}, **data})
@@ -37,7 +38,7 @@ def save(file, labels, names=None, images=None, **columns):
 
 
 def shades(images):
-    return [images.image(i).getpixel((0, 0))[0] for i in range(len(images.labels))]
+    return [decoded(images, i).getpixel((0, 0))[0] for i in range(len(images.labels))]
 
 
 @pytest.fixture
@@ -62,20 +63,20 @@ def test_images_are_those_of_their_rows(root):
     assert shades(Parquet(str(root)).train) == [0, 1, 2, 0, 1]
 
 
-def test_a_image_is_named_by_file_and_row(root):
+def test_an_image_is_named_by_file_and_row(root):
     assert Parquet(str(root)).val.name(1) == f"{root / 'test-00000-of-00001.parquet'} row 1"
 
 
-def test_a_image_of_a_second_file_is_not_named_after_the_first(root):
+def test_an_image_of_a_second_file_is_named_by_the_second_file(root):
     assert "train-00001-of-00002" in Parquet(str(root)).train.name(4)
 
 
-def test_val_files_win_over_test_files(root):
+def test_val_files_take_precedence_over_test_files(root):
     save(root / "validation-00000-of-00001.parquet", [0], ["ant", "bee", "cat"])
     assert len(Parquet(str(root)).val.labels) == 1
 
 
-def test_without_metadata_the_columns_are_found_by_type_and_classes_are_numbers(tmp_path):
+def test_without_metadata_the_columns_are_found_by_type_and_classes_are_indices(tmp_path):
     save(tmp_path / "train.parquet", [0, 2], note=["a", "b"])
     save(tmp_path / "val.parquet", [1], note=["c"])
     source = Parquet(str(tmp_path))
@@ -90,7 +91,7 @@ def test_images_may_be_plain_bytes(tmp_path):
     assert shades(Parquet(str(tmp_path)).val) == [7]
 
 
-def test_explicit_columns_win_over_what_would_be_found(tmp_path):
+def test_explicit_columns_take_precedence_over_detected_ones(tmp_path):
     for name in ("train", "val"):
         save(tmp_path / f"{name}.parquet", [0, 1], ["ant", "bee"], coarse=[3, 5])
     assert Parquet(str(tmp_path)).train.labels.tolist() == [0, 1]
@@ -98,7 +99,7 @@ def test_explicit_columns_win_over_what_would_be_found(tmp_path):
 
 
 @pytest.mark.parametrize("option", ["image_column", "label_column"])
-def test_a_wrong_column_name_brings_the_columns_there_are(root, option):
+def test_a_wrong_column_name_is_rejected_with_the_existing_columns(root, option):
     with pytest.raises(UserError, match=rf"data\.{option}=image: .* has the columns img, label"):
         Parquet(str(root), **{option: "image"})
 
@@ -111,7 +112,7 @@ def test_files_without_a_label_column_ask_for_one(tmp_path):
 
 @pytest.mark.parametrize("name", ["train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001"])
 @pytest.mark.parametrize("kept", [0, 0.5, 0.95])
-def test_a_file_that_ends_too_early_is_refused(root, name, kept):
+def test_a_truncated_file_is_rejected(root, name, kept):
     file = root / f"{name}.parquet"
     file.write_bytes(file.read_bytes()[: int(file.stat().st_size * kept)])
     with pytest.raises(UserError, match="cannot be read as parquet") as raised:
@@ -127,39 +128,39 @@ def test_the_message_about_a_damaged_file_names_it(root, name):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(UserError, match=f"there is no folder {tmp_path / 'none'}"):
+    with pytest.raises(UserError, match=f"the folder {tmp_path / 'none'} does not exist"):
         Parquet(str(tmp_path / "none"))
 
 
 def test_a_folder_without_parquet_files_is_named(tmp_path):
-    with pytest.raises(UserError, match=rf"{tmp_path} holds no \*\.parquet files"):
+    with pytest.raises(UserError, match=rf"{tmp_path} contains no \*\.parquet files"):
         Parquet(str(tmp_path))
 
 
 @pytest.mark.parametrize("label", [3, -1])
 @pytest.mark.parametrize("part", ["train", "val"])
-def test_labels_outside_the_classes_are_refused(tmp_path, part, label):
+def test_labels_outside_the_classes_are_rejected(tmp_path, part, label):
     for name in ("train", "val"):
         save(tmp_path / f"{name}.parquet", [0, 1, label if name == part else 2], ["ant", "bee", "cat"])
     with pytest.raises(UserError, match="'label' has labels outside the 3 classes"):
         Parquet(str(tmp_path))
 
 
-def test_rows_without_a_label_are_refused(tmp_path):
+def test_rows_without_a_label_are_rejected(tmp_path):
     for name in ("train", "val"):
         save(tmp_path / f"{name}.parquet", [0, 1, None], ["ant", "bee"])
     with pytest.raises(UserError, match="label"):
         Parquet(str(tmp_path))
 
 
-def test_files_without_rows_are_refused(tmp_path):
+def test_files_without_rows_are_rejected(tmp_path):
     save(tmp_path / "train.parquet", [0, 1], ["ant", "bee"])
     save(tmp_path / "val.parquet", [], ["ant", "bee"])
     with pytest.raises(UserError):
         Parquet(str(tmp_path))
 
 
-def test_validation_files_with_other_columns_are_refused_in_three_lines(tmp_path):
+def test_validation_files_with_other_columns_are_rejected_in_three_lines(tmp_path):
     save(tmp_path / "train.parquet", [0, 1])
     pq.write_table(pa.table({"img": pa.array([png(0)], IMAGE)}), tmp_path / "val.parquet")
     with pytest.raises(UserError) as raised:
@@ -172,7 +173,7 @@ def test_a_row_without_bytes_is_an_unreadable_image(tmp_path, value):
     save(tmp_path / "train.parquet", [0, 1], ["ant", "bee"])
     save(tmp_path / "val.parquet", [0, 1], ["ant", "bee"], images=[png(0), value])
     with pytest.raises(UNREADABLE):
-        Parquet(str(tmp_path)).val.image(1)
+        decoded(Parquet(str(tmp_path)).val, 1)
 
 
 def test_one_file_alone_is_split_class_by_class(tmp_path):

@@ -1,4 +1,4 @@
-"""Flat validation images into class folders: every kind of label file, what is left alone, and what a mistake is told."""
+"""Sorting flat validation images into class folders: every kind of label file, unchanged files, and errors."""
 
 import os
 import tarfile
@@ -22,7 +22,7 @@ def stem(number):
 
 
 def sorted_images(folder):
-    """Class folder and name of every image that is in one."""
+    """Returns the class folder and the name of every sorted image."""
     return sorted(str(file.relative_to(folder)) for file in folder.glob("*/*"))
 
 
@@ -39,7 +39,7 @@ def flat(tmp_path):
 
 
 def write_devkit(folder):
-    """Leaves have the ids 1 to 3 in the reverse order of their WordNet ids; id 4 is a class above them."""
+    """Writes a devkit whose leaves have the ids 1 to 3 in reverse order of their WordNet ids; id 4 is their parent."""
     fields = [(name, object) for name in ("ILSVRC2012_ID", "WNID", "words", "gloss", "num_children", "children")]
     synsets = np.empty(4, dtype=fields)
     for row, wnid in enumerate([*reversed(WNIDS), "n00001740"]):
@@ -53,7 +53,7 @@ def write_devkit(folder):
 
 
 def write_labels(kind, folder):
-    """A label file of each kind, all of the same classes, under a name that does not tell which it is."""
+    """Writes a label file of each kind with the same classes, and always with the same name."""
     file = folder / "labels"
     numbered = list(enumerate(CLASSES, start=1))
     if kind == "kaggle":
@@ -101,7 +101,7 @@ def test_copying_leaves_the_flat_images(flat, map_file):
 
 
 @pytest.mark.parametrize("copy", [False, True])
-def test_an_interrupted_run_goes_on_where_it_stopped(flat, map_file, monkeypatch, copy):
+def test_an_interrupted_run_can_be_continued(flat, map_file, monkeypatch, copy):
     rename, calls = os.rename, []
 
     def fails_at_the_third(source, target):
@@ -111,7 +111,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(flat, map_file, monkeypatch
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", fails_at_the_third)
-    with pytest.raises(UserError, match=r"the disk is full\n2 of 4 images are in place"):
+    with pytest.raises(UserError, match=r"the disk is full\n2 of 4 images are done"):
         prepare_val(flat, map_file, WNIDS, copy=copy)
     assert prepare_val(flat, map_file, WNIDS, copy=copy) == 2
     assert sorted_images(flat) == EXPECTED
@@ -143,11 +143,11 @@ def test_the_tar_is_not_unpacked_on_disk(flat, tmp_path):
 
 
 @pytest.mark.parametrize("copy", [False, True])
-def test_a_image_in_the_way_is_not_overwritten_and_nothing_is_moved(flat, map_file, copy):
+def test_an_existing_image_is_not_overwritten_and_nothing_is_moved(flat, map_file, copy):
     taken = flat / WNIDS[1] / f"{stem(4)}.JPEG"
     taken.parent.mkdir()
     taken.write_bytes(b"other")
-    with pytest.raises(UserError, match=f"{taken} exists already"):
+    with pytest.raises(UserError, match=f"both {taken} and {flat / taken.name} exist"):
         prepare_val(flat, map_file, WNIDS, copy=copy)
     assert taken.read_bytes() == b"other"
     assert len(list(flat.glob("*.JPEG"))) == 4
@@ -160,7 +160,7 @@ def test_a_file_in_the_place_of_a_class_folder_is_named(flat, map_file):
         prepare_val(flat, map_file, WNIDS)
 
 
-def test_a_image_without_label_stops_before_anything_is_moved(flat, map_file):
+def test_an_image_without_label_stops_before_anything_is_moved(flat, map_file):
     Image.new("RGB", (8, 8)).save(flat / f"{stem(5)}.JPEG")
     with pytest.raises(UserError, match=f"no label for 1 images, the first is {flat / stem(5)}"):
         prepare_val(flat, map_file, WNIDS)
@@ -168,17 +168,17 @@ def test_a_image_without_label_stops_before_anything_is_moved(flat, map_file):
 
 
 def test_a_class_that_is_not_known_stops_before_anything_is_moved(flat, tmp_path):
-    with pytest.raises(UserError, match="1 classes that are none of the 2 known ones, the first is 'n01484850'"):
+    with pytest.raises(UserError, match="1 classes that are not among the 2 known ones, the first is 'n01484850'"):
         prepare_val(flat, write_labels("kaggle", tmp_path), WNIDS[:2])
     assert sorted_images(flat) == []
 
 
 def test_an_index_above_the_classes_is_named_with_its_line(flat, map_file):
-    with pytest.raises(UserError, match="line 1 has class 2; there are 2"):
+    with pytest.raises(UserError, match="line 1 has class 2 of 2 classes"):
         prepare_val(flat, map_file, WNIDS[:2])
 
 
-def test_a_image_with_two_classes_is_named_with_its_line(flat, map_file):
+def test_an_image_with_two_classes_is_named_with_its_line(flat, map_file):
     with map_file.open("a") as file:
         file.write(f"{stem(1)}.JPEG\t1\n")
     with pytest.raises(UserError, match=f"line 5 gives {stem(1)}.JPEG a second class"):
@@ -186,35 +186,35 @@ def test_a_image_with_two_classes_is_named_with_its_line(flat, map_file):
 
 
 @pytest.mark.parametrize("line", ["a line of words", "ILSVRC2012_val_00000001.JPEG"])
-def test_a_line_that_is_no_label_is_shown(flat, map_file, line):
+def test_a_malformed_line_is_shown(flat, map_file, line):
     map_file.write_text(f"{line}\n")
-    with pytest.raises(UserError, match=f"line 1 is {line!r}, not an image's name and its class"):
+    with pytest.raises(UserError, match=f"line 1 is {line!r}, expected the name of an image and its class"):
         prepare_val(flat, map_file, WNIDS)
 
 
 def test_a_kaggle_row_without_boxes_is_shown(flat, tmp_path):
     labels = tmp_path / "labels.csv"
     labels.write_text(f"ImageId,PredictionString\n{stem(1)},\n")
-    with pytest.raises(UserError, match=f"line 2 is '{stem(1)} ', not ImageId,PredictionString"):
+    with pytest.raises(UserError, match=f"line 2 is '{stem(1)} ', expected ImageId,PredictionString"):
         prepare_val(flat, labels, WNIDS)
 
 
-def test_a_file_that_is_no_text_is_named(flat, tmp_path):
+def test_a_binary_file_is_named(flat, tmp_path):
     labels = tmp_path / "labels"
     labels.write_bytes(b"\xff\xfe\x00\x81" * 9)
-    with pytest.raises(UserError, match=f"{labels} is neither text nor a tar"):
+    with pytest.raises(UserError, match=f"{labels} is neither a text file nor a tar file"):
         prepare_val(flat, labels, WNIDS)
 
 
 @pytest.mark.parametrize("absent", ["data/meta.mat", "data/ILSVRC2012_validation_ground_truth.txt"])
-def test_a_folder_that_lacks_a_file_of_the_devkit_is_told_which(flat, tmp_path, absent):
+def test_a_folder_that_lacks_a_file_of_the_devkit_is_rejected_with_its_name(flat, tmp_path, absent):
     devkit = write_devkit(tmp_path / "devkit")
     (devkit / absent).unlink()
-    with pytest.raises(UserError, match=f"{devkit} has no {absent}"):
+    with pytest.raises(UserError, match=f"{devkit} does not contain {absent}"):
         prepare_val(flat, devkit, WNIDS)
 
 
-def test_a_damaged_meta_file_is_told(flat, tmp_path):
+def test_a_damaged_meta_file_is_rejected(flat, tmp_path):
     devkit = write_devkit(tmp_path / "devkit")
     (devkit / "data" / "meta.mat").write_bytes(b"no matrix")
     with pytest.raises(UserError, match=f"{devkit} is damaged"):
@@ -228,7 +228,7 @@ def test_an_id_of_a_class_above_the_leaves_is_no_label(flat, tmp_path):
         prepare_val(flat, devkit, WNIDS)
 
 
-def test_a_truncated_tar_is_told(flat, tmp_path):
+def test_a_truncated_tar_is_rejected(flat, tmp_path):
     labels = tmp_path / "devkit.tar.gz"
     with tarfile.open(labels, "w:gz") as archive:
         noise = tmp_path / "noise"
@@ -240,22 +240,22 @@ def test_a_truncated_tar_is_told(flat, tmp_path):
 
 
 def test_missing_labels_are_named(flat, tmp_path):
-    with pytest.raises(UserError, match=f"no file {tmp_path / 'nothing.csv'}"):
+    with pytest.raises(UserError, match=f"the file {tmp_path / 'nothing.csv'} does not exist"):
         prepare_val(flat, tmp_path / "nothing.csv", WNIDS)
 
 
 def test_a_missing_folder_is_named(tmp_path, map_file):
-    with pytest.raises(UserError, match=f"no folder {tmp_path / 'nowhere'}"):
+    with pytest.raises(UserError, match=f"the folder {tmp_path / 'nowhere'} does not exist"):
         prepare_val(tmp_path / "nowhere", map_file, WNIDS)
 
 
 def test_a_folder_without_images_is_named(tmp_path, map_file):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=f"{tmp_path / 'empty'} holds no images"):
+    with pytest.raises(UserError, match=f"{tmp_path / 'empty'} contains no images"):
         prepare_val(tmp_path / "empty", map_file, WNIDS)
 
 
 def test_a_folder_with_other_images_only_is_named(tmp_path, map_file):
     Image.new("RGB", (8, 8)).save(tmp_path / "holiday.JPEG")
-    with pytest.raises(UserError, match="holds no images like ILSVRC2012_val_00000001"):
+    with pytest.raises(UserError, match="contains no images such as ILSVRC2012_val_00000001"):
         prepare_val(tmp_path, map_file, WNIDS)

@@ -1,4 +1,4 @@
-"""Which image is seen when: the same global batches for any number of processes, every evaluated image once."""
+"""The order of the images: the same global batches for any number of processes, and every evaluated image once."""
 
 import pytest
 
@@ -7,22 +7,24 @@ from swin_lab.data.sampling import EvalSampler, TrainSampler
 IMAGES, GLOBAL_BATCH = 50, 8
 
 
-def draws(rank=0, world_size=1, *, seed=0, epoch=0, images=IMAGES, global_batch=GLOBAL_BATCH):
-    order = TrainSampler(images, global_batch, rank, world_size, seed)
-    order.set_epoch(epoch)
-    assert len(order) == len(list(order))
-    return list(order)
+def samples_of(rank=0, world_size=1, *, seed=0, epoch=0, images=IMAGES, global_batch=GLOBAL_BATCH):
+    sampler = TrainSampler(images, global_batch, rank, world_size, seed)
+    sampler.set_epoch(epoch)
+    assert len(sampler) == len(list(sampler))
+    return list(sampler)
 
 
 def images(**options):
-    return [draw.image_index for draw in draws(**options)]
+    return [sample.image_index for sample in samples_of(**options)]
 
 
 def updates(world_size):
-    """The set of images behind each optimizer update, over all processes."""
-    share = GLOBAL_BATCH // world_size
+    """Returns the set of images of each optimizer update, over all processes."""
+    per_process = GLOBAL_BATCH // world_size
     per_rank = [images(rank=rank, world_size=world_size) for rank in range(world_size)]
-    return [{p for rank in per_rank for p in rank[start : start + share]} for start in range(0, len(per_rank[0]), share)]
+    return [
+        {p for rank in per_rank for p in rank[start : start + per_process]} for start in range(0, len(per_rank[0]), per_process)
+    ]
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4, 8])
@@ -37,18 +39,18 @@ def test_the_global_batches_are_the_same_for_any_number_of_processes(world_size)
 
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_processes_take_equally_many_images(world_size):
-    assert len({len(draws(rank, world_size)) for rank in range(world_size)}) == 1
+    assert len({len(samples_of(rank, world_size)) for rank in range(world_size)}) == 1
 
 
-def test_no_image_comes_twice_in_an_epoch():
+def test_no_image_is_repeated_in_an_epoch():
     assert len(set(images())) == len(images()) == 48
 
 
-def test_a_set_that_is_whole_batches_is_seen_whole():
+def test_a_set_of_whole_batches_is_used_completely():
     assert sorted(images(images=48)) == list(range(48))
 
 
-def test_what_one_epoch_leaves_over_another_one_shows():
+def test_images_left_out_of_one_epoch_are_in_another():
     left_over = [set(range(IMAGES)) - set(images(epoch=epoch)) for epoch in range(10)]
     assert len(set().union(*left_over)) > len(left_over[0])
 
@@ -69,17 +71,17 @@ def test_the_images_are_shuffled():
     assert images() != sorted(images())
 
 
-def test_every_draw_carries_its_epoch():
-    assert {draw.epoch for draw in draws(epoch=7)} == {7}
+def test_every_sample_index_contains_its_epoch():
+    assert {sample.epoch for sample in samples_of(epoch=7)} == {7}
 
 
 def test_fewer_images_than_a_global_batch_make_no_update():
-    assert draws(images=7) == []
+    assert samples_of(images=7) == []
 
 
-def test_the_order_may_be_walked_twice():
-    order = TrainSampler(IMAGES, GLOBAL_BATCH, 0, 1, 0)
-    assert list(order) == list(order)
+def test_a_sampler_can_be_iterated_twice():
+    sampler = TrainSampler(IMAGES, GLOBAL_BATCH, 0, 1, 0)
+    assert list(sampler) == list(sampler)
 
 
 def test_the_largest_seed_works():
@@ -89,16 +91,16 @@ def test_the_largest_seed_works():
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7, 12])
 @pytest.mark.parametrize("count", [1, 5, 10, 11])
 def test_an_evaluation_sees_every_image_exactly_once(world_size, count):
-    seen = [draw.image_index for rank in range(world_size) for draw in EvalSampler(count, rank, world_size)]
+    seen = [sample.image_index for rank in range(world_size) for sample in EvalSampler(count, rank, world_size)]
     assert sorted(seen) == list(range(count))
 
 
 @pytest.mark.parametrize(("rank", "expected"), [(0, 2), (1, 2), (2, 1), (3, 0)])
-def test_an_evaluation_order_knows_how_many_images_its_process_has(rank, expected):
+def test_an_eval_sampler_has_the_length_of_its_part(rank, expected):
     count = 5 if rank < 3 else 3
-    order = EvalSampler(count, rank, 3 if rank < 3 else 4)
-    assert len(order) == len(list(order)) == expected
+    sampler = EvalSampler(count, rank, 3 if rank < 3 else 4)
+    assert len(sampler) == len(list(sampler)) == expected
 
 
 def test_an_evaluation_is_in_the_order_of_the_set():
-    assert [draw.image_index for draw in EvalSampler(4, 0, 1)] == [0, 1, 2, 3]
+    assert [sample.image_index for sample in EvalSampler(4, 0, 1)] == [0, 1, 2, 3]

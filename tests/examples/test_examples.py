@@ -1,4 +1,4 @@
-"""The programs under examples/ do what they say."""
+"""The programs in examples/ train what their docstrings describe."""
 
 import subprocess
 import sys
@@ -42,7 +42,7 @@ def test_the_detector_finds_its_shapes(detector):
     assert sum(hits) >= 6
 
 
-def test_boxes_enclose_masks_and_both_lie_where_the_image_is_bright():
+def test_boxes_enclose_masks_and_both_are_where_the_image_is_bright():
     for image, target in zip(*detection.shapes(), strict=True):
         mask = target["masks"][0].bool()
         left, top, right, bottom = target["boxes"][0].int().tolist()
@@ -59,19 +59,19 @@ def test_the_segmenter_covers_its_discs(segmenter):
 
 
 @pytest.mark.parametrize("size", [(64, 64), (100, 76), (50, 33)])
-def test_the_segmenter_takes_any_size(segmenter, size):
+def test_the_segmenter_accepts_any_size(segmenter, size):
     assert segmenter[0](torch.rand(1, 3, *size)).shape == (1, 2, *size)
 
 
 @pytest.mark.parametrize("trained", ["detector", "segmenter"])
-def test_every_parameter_of_the_backbone_has_learned(trained, request):
+def test_every_parameter_of_the_backbone_has_a_gradient(trained, request):
     model = request.getfixturevalue(trained)[0]
     backbone = model.backbone.backbone if trained == "detector" else model.backbone
     assert [name for name, parameter in backbone.named_parameters() if parameter.grad is None] == []
 
 
 @pytest.mark.parametrize("file", PROGRAMS, ids=lambda file: file.name)
-def test_a_program_is_short_and_runs_as_it_says(file):
+def test_a_program_is_short_and_runs_as_documented(file):
     assert len(file.read_text().splitlines()) <= 60
     done = subprocess.run([sys.executable, str(file), "2"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from swin_lab import SwinTransformer
+from swin_lab import SwinConfig, SwinTransformer
 
 
 def tiny(**changes):
     torch.manual_seed(0)
     base = {"img_size": 64, "embed_dim": 16, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8), "window_size": 4}
-    model = SwinTransformer(**base | {"num_classes": 5} | changes).eval()
-    for block in (block for stage in model.stages for block in stage.blocks):  # V2 starts with blocks that change nothing
+    model = SwinTransformer(SwinConfig(**base | {"num_classes": 5} | changes)).eval()
+    for block in (block for stage in model.stages for block in stage.blocks):  # a new block of V2 is an identity
         torch.nn.init.ones_(block.norm1.weight)
         torch.nn.init.ones_(block.norm2.weight)
     return model
@@ -25,7 +25,7 @@ def images(*shape, seed=0):
 
 @both_versions
 @pytest.mark.parametrize("size", [(250, 190), (32, 32), (500, 333), (37, 61), (1, 1), (4, 300)])
-def test_every_map_is_as_large_as_its_stride_says_rounded_up(size, version):
+def test_every_map_is_the_image_divided_by_its_stride_rounded_up(size, version):
     maps = tiny(version=version, window_size=7).features(images(1, 3, *size))
     height, width = -(-size[0] // 4), -(-size[1] // 4)
     for x in maps:
@@ -43,7 +43,7 @@ def test_pixels_missing_in_the_last_row_and_column_of_patches_count_as_zeros(ver
 
 
 @both_versions
-def test_a_size_seen_before_leaves_no_trace_on_the_next(version):
+def test_an_image_size_does_not_affect_the_logits_of_the_next(version):
     model = tiny(version=version)
     sizes = [(64, 64), (50, 78), (32, 96), (17, 23)]
     first = [model(images(1, 3, *size)) for size in sizes]
@@ -52,7 +52,7 @@ def test_a_size_seen_before_leaves_no_trace_on_the_next(version):
 
 
 @both_versions
-def test_a_trained_size_does_not_bind_the_gradient_at_another(version):
+def test_gradients_are_finite_at_one_size_after_another(version):
     model = tiny(version=version)
     for size in [(64, 64), (40, 72)]:
         model.zero_grad()
@@ -62,7 +62,7 @@ def test_a_trained_size_does_not_bind_the_gradient_at_another(version):
 
 @both_versions
 def test_img_size_only_shrinks_windows(version):
-    """Both are made for maps of at least a window per stage, so that they have the same parameters."""
+    """Both sizes give maps of at least one window per stage, so that both networks have the same parameters."""
     small, large = tiny(version=version, img_size=128), tiny(version=version, img_size=512)
     large.load_state_dict(small.state_dict(), strict=True)
     image = images(1, 3, 96, 64)
@@ -88,7 +88,7 @@ def test_height_and_width_of_img_size_shrink_windows_each_on_its_own():
     assert model(images(1, 3, 32, 128)).shape == (1, 5)
 
 
-def test_an_img_size_that_is_no_multiple_of_the_patch_counts_its_last_patch():
+def test_an_img_size_that_is_not_a_multiple_of_the_patch_counts_its_last_patch():
     assert tiny(img_size=33, window_size=20).stages[0].blocks[0].attn.window == (9, 9)
 
 

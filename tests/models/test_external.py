@@ -21,7 +21,7 @@ from swin_lab.models.external.images import crop_fraction
 
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch, tmp_path):
-    """The hub's client would try five times to find a network."""
+    """Prevents the five attempts of the hub's client to find a network."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
@@ -111,7 +111,7 @@ def test_the_preprocessing_has_the_size_and_channels_of_the_network(network):
 
 
 def random_image(width, height):
-    """A smooth image, in which a displacement by one pixel is visible."""
+    """Returns a smooth image, in which a displacement by one pixel is visible."""
     noise = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -119,22 +119,22 @@ def random_image(width, height):
 @pytest.mark.parametrize("size", [(500, 375), (231, 400), (97, 64)])
 @pytest.mark.parametrize("name", ["test_resnet", "convnext_atto", "swin_tiny_patch4_window7_224", "vit_base_patch16_clip_384"])
 def test_preprocessing_of_timm_equals_its_own_transform(name, size):
-    """Within 1e-6; the last model stretches images (crop_mode=squash)."""
+    """The tolerance is 1e-6; the last model stretches images (crop_mode=squash)."""
     with torch.device("meta"):
         model = TimmModel(name, 2)
-    theirs = create_transform(**resolve_model_data_config(model.model), is_training=False)
+    expected = create_transform(**resolve_model_data_config(model.model), is_training=False)
     image = random_image(*size)
-    torch.testing.assert_close(eval_transform(model.preprocessing)(image), theirs(image), atol=1e-6, rtol=0)
+    torch.testing.assert_close(eval_transform(model.preprocessing)(image), expected(image), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(500, 375), (231, 400), (97, 64)])
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "swin_t", "efficientnet_b1"])
 def test_preprocessing_of_torchvision_equals_its_own_transform(name, size):
-    theirs = models.get_model_weights(name).DEFAULT.transforms()
+    expected = models.get_model_weights(name).DEFAULT.transforms()
     image = random_image(*size)
     with torch.device("meta"):
-        ours = TorchvisionModel(name, 2)
-    torch.testing.assert_close(eval_transform(ours.preprocessing)(image), theirs(image), atol=1e-6, rtol=0)
+        actual = TorchvisionModel(name, 2)
+    torch.testing.assert_close(eval_transform(actual.preprocessing)(image), expected(image), atol=1e-6, rtol=0)
 
 
 def test_the_resized_side_of_every_model_of_torchvision_is_exact():
@@ -147,12 +147,12 @@ def test_the_resized_side_of_every_model_of_torchvision_is_exact():
 @pytest.mark.parametrize("size", [(500, 375), (97, 64)])
 @pytest.mark.parametrize("processor", [CONVNEXT, VIT, BIT], ids=["ConvNeXT", "ViT", "BiT"])
 def test_preprocessing_of_transformers_equals_its_image_processor(processor, size, tmp_path):
-    """Within 1.5 grey levels: transformers resizes tensors, and we resize PIL images."""
+    """The tolerance is 1.5 grey levels: transformers resizes tensors, and swin_lab resizes PIL images."""
     model = TransformersModel(saved_config(tmp_path, **processor), 2)
     image = random_image(*size)
-    theirs = transformers.AutoImageProcessor.from_pretrained(tmp_path)(image, return_tensors="pt")["pixel_values"][0]
-    ours = eval_transform(model.preprocessing)(image)
-    levels = (ours - theirs) * torch.tensor(model.preprocessing.std)[:, None, None] * 255
+    expected = transformers.AutoImageProcessor.from_pretrained(tmp_path)(image, return_tensors="pt")["pixel_values"][0]
+    actual = eval_transform(model.preprocessing)(image)
+    levels = (actual - expected) * torch.tensor(model.preprocessing.std)[:, None, None] * 255
     assert levels.abs().max() <= 1.5
 
 
@@ -232,7 +232,7 @@ def test_weights_with_missing_tensors_are_rejected(tmp_path):
 def test_pretrained_weights_of_another_size_are_rejected(tmp_path):
     config = transformers.AutoConfig.from_pretrained(saved_config(tmp_path, "vit", **VIT))
     transformers.AutoModelForImageClassification.from_config(config).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=r"position_embeddings .*leave model\.img_size out"):
+    with pytest.raises(UserError, match=r"position_embeddings .*remove model\.img_size"):
         TransformersModel(str(tmp_path), 5, img_size=64, pretrained=True)
     with pytest.raises(UserError, match=r"vit_b_32 are for \[224, 224\] only"):
         TorchvisionModel("vit_b_32", 5, img_size=64, pretrained=True)
@@ -264,13 +264,13 @@ def test_a_model_without_published_weights_cannot_be_pretrained():
     [
         (lambda: TimmModel("convnext_tny", 5), "did you mean convnext_tiny?"),
         (lambda: TimmModel("test_resnet.nowhere", 5), "no such weights of test_resnet"),
-        (lambda: TimmModel("hf-hub:owner/model", 5), "is no model of timm"),
+        (lambda: TimmModel("hf-hub:owner/model", 5), "is not a model of timm"),
         (lambda: TimmModel("vgg11", 5, drop_path_rate=0.1), "model.drop_path_rate=0.1 is not supported by vgg11"),
         (lambda: TorchvisionModel("swin_tt", 5), "did you mean swin_t?"),
         (lambda: TorchvisionModel("vit_b_32", 5, img_size=50), "model.img_size=[50, 50] is not supported by vit_b_32"),
         (lambda: TorchvisionModel("vit_b_32", 5, img_size=(64, 32)), "model.img_size=[64, 32] must be square"),
         (lambda: TorchvisionModel("maxvit_t", 5, img_size=100), "model.img_size=[100, 100] is not supported by maxvit_t"),
-        (lambda: TransformersModel("/no/such/folder", 5), "is no folder"),
+        (lambda: TransformersModel("/no/such/folder", 5), "is not a folder"),
     ],
 )
 def test_a_wrong_argument_is_rejected(build, message):
@@ -284,8 +284,8 @@ def test_a_folder_without_a_configuration_is_rejected(tmp_path):
         TransformersModel(str(tmp_path), 5)
 
 
-def test_a_model_of_transformers_that_is_no_classifier_is_rejected(tmp_path):
-    with pytest.raises(UserError, match="is no image classifier"):
+def test_a_model_of_transformers_that_is_not_a_classifier_is_rejected(tmp_path):
+    with pytest.raises(UserError, match="is not an image classifier"):
         TransformersModel(saved_config(tmp_path, "bert"), 5)
 
 
@@ -332,7 +332,7 @@ def test_other_libraries_define_no_layers_and_no_stages():
     assert not hasattr(TimmModel, "freeze_stages")
 
 
-def test_they_are_no_variants_of_swin():
+def test_they_are_not_variants_of_swin():
     assert not {"timm", "torchvision", "transformers"} & set(list_models())
     with pytest.raises(UserError):
         create_model("timm")

@@ -1,4 +1,4 @@
-"""What every SwinTransformer promises, on a network of a few thousand weights."""
+"""Properties of every SwinTransformer, tested on a network of a few thousand weights."""
 
 import copy
 import io
@@ -6,7 +6,7 @@ import io
 import pytest
 import torch
 
-from swin_lab import SwinTransformer
+from swin_lab import SwinConfig, SwinTransformer
 
 TINY = {
     "img_size": 64,
@@ -21,14 +21,14 @@ TINY = {
 
 @pytest.fixture(params=[1, 2], ids=["V1", "V2"], autouse=True)
 def version(request, monkeypatch):
-    """Every promise is one of both versions."""
+    """Runs every test with both versions."""
     monkeypatch.setitem(TINY, "version", request.param)
 
 
 def tiny(**changes):
-    """With norms that let every part show: those of V2 start at zero."""
+    """Returns a network in which every part affects the logits; the initial norms of V2 are zero."""
     torch.manual_seed(0)
-    model = SwinTransformer(**TINY | changes)
+    model = SwinTransformer(SwinConfig(**TINY | changes))
     for block in (block for stage in model.stages for block in stage.blocks):
         torch.nn.init.ones_(block.norm1.weight)
         torch.nn.init.ones_(block.norm2.weight)
@@ -59,7 +59,7 @@ def test_features_are_channels_first_maps_at_strides_4_8_16_and_32():
     assert [tuple(x.shape) for x in maps] == [(2, 16, 16, 24), (2, 32, 8, 12), (2, 64, 4, 6), (2, 128, 2, 3)]
 
 
-def test_features_lie_channels_first_in_memory():
+def test_features_are_contiguous_in_memory():
     assert all(x.is_contiguous() for x in tiny().features(images(1, 3, 64, 64)))
 
 
@@ -88,14 +88,14 @@ def test_images_may_have_other_than_three_channels(in_channels):
     assert tiny(in_channels=in_channels)(images(2, in_channels, 32, 32)).shape == (2, 5)
 
 
-def test_queries_keys_and_values_can_go_without_bias():
+def test_queries_keys_and_values_can_have_no_bias():
     model = tiny(qkv_bias=False)
     assert not [name for name in model.state_dict() if name.endswith("qkv.bias")]
     assert model(images(1, 3, 50, 42)).isfinite().all()
 
 
 @pytest.mark.parametrize("ratio", [2.0, 3.5])
-def test_the_mlp_is_as_wide_as_its_ratio_says(ratio):
+def test_the_hidden_channels_of_the_mlp_follow_its_ratio(ratio):
     widths = [block.mlp.fc1.out_features for stage in tiny(mlp_ratio=ratio).stages for block in stage.blocks[:1]]
     assert widths == [int(ratio * channels) for channels in (16, 32, 64, 128)]
 
@@ -107,7 +107,7 @@ def test_an_image_gets_the_same_logits_alone_and_in_a_batch():
     torch.testing.assert_close(model(batch), alone, atol=1e-6, rtol=0)
 
 
-def test_images_of_a_batch_do_not_see_each_other():
+def test_images_of_a_batch_do_not_affect_each_other():
     model = tiny().eval()
     batch = images(2, 3, 64, 64)
     other = torch.stack([batch[0], images(3, 64, 64, seed=1)])
@@ -141,11 +141,11 @@ def test_activation_checkpointing_changes_neither_logits_nor_gradients_even_with
         torch.testing.assert_close(recomputed_gradients[name], grad, atol=1e-6, rtol=1e-5)
 
 
-def test_activation_checkpointing_runs_each_block_twice_instead_of_keeping_its_activations():
+def test_activation_checkpointing_runs_each_block_twice_instead_of_storing_its_activations():
     assert (train_once(False)[2], train_once(True)[2]) == (8, 16)
 
 
-def test_a_state_dict_holds_parameters_only():
+def test_a_state_dict_contains_parameters_only():
     model = tiny()
     assert set(model.state_dict()) == {name for name, _ in model.named_parameters()}
 
@@ -162,7 +162,7 @@ def test_a_saved_state_dict_gives_the_same_logits_in_another_model():
     torch.save(model.state_dict(), file)
     file.seek(0)
     torch.manual_seed(1)
-    other = SwinTransformer(**TINY).eval()
+    other = SwinTransformer(SwinConfig(**TINY)).eval()
     assert not torch.equal(other(image), model(image))
     other.load_state_dict(torch.load(file, weights_only=True), strict=True)
     assert torch.equal(other(image), model(image))

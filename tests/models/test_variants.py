@@ -1,6 +1,5 @@
-"""The published variants in numbers: parameters, maps, windows and the table of variants itself."""
+"""The numbers of the published variants: parameters, maps, windows and the files in conf/model."""
 
-import inspect
 from dataclasses import dataclass
 from functools import cache
 
@@ -8,7 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from swin_lab import SwinTransformer, create_model, list_models
+from swin_lab import SwinConfig, create_model, list_models
 from swin_lab.models import model_config
 from swin_lab.paths import CONF
 from swin_lab.training.optim import parameter_groups
@@ -21,9 +20,9 @@ class Published:
     parameters: int
     tensors: int
     side: int
-    """Of the image, in pixels."""
+    """Height and width of the image in pixels."""
     last_map: tuple[int, int]
-    """Side and channels."""
+    """Side in tokens, and channels."""
     without_head: int | None = None
     with_22k_head: int | None = None
 
@@ -52,7 +51,7 @@ PUBLISHED = {
     "swinv2_large_window12to16_192to256": Published(196_739_932, 425, 256, (8, 1536), 195_202_932),
     "swinv2_large_window12to24_192to384": Published(196_739_932, 425, 384, (12, 1536), 195_202_932),
 }
-"""Read out of the official code, timm and torchvision; swin_lab/models has none of these numbers."""
+"""The values were read from the official code, timm and torchvision; swin_lab/models contains none of them."""
 
 
 @cache
@@ -94,7 +93,7 @@ def test_maps_halve_and_channels_double_from_stage_to_stage(name):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_there_are_a_thousand_logits_without_asking(name):
+def test_there_are_a_thousand_logits_by_default(name):
     side = PUBLISHED[name].side
     with torch.device("meta"):
         model = create_model(name)
@@ -125,9 +124,9 @@ def test_every_block_has_the_window_of_its_stage(name, sides):
 
 
 @pytest.mark.parametrize("name", list_models("swinv2*"))
-def test_v2_keeps_the_coordinates_of_the_windows_it_was_trained_with(name):
-    shape = built(name).shape
-    assert shape.trained_windows == (((12, 12),) * 3 + ((6, 6),) if "12to" in name else shape.windows)
+def test_v2_scales_its_bias_to_the_windows_it_was_trained_with(name):
+    config = model_config(name)
+    assert config.pretrained_windows == (((12, 12),) * 3 + ((6, 6),) if "12to" in name else config.windows)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -140,7 +139,7 @@ def test_every_second_block_shifts_by_half_a_window(name):
 def test_heads_have_32_channels_but_in_c24_where_they_have_24():
     for name in PUBLISHED:
         config = model_config(name)
-        per_head = {config["embed_dim"] * 2**i / heads for i, heads in enumerate(config["num_heads"])}
+        per_head = {channels / heads for channels, heads in zip(config.channels, config.num_heads, strict=True)}
         assert per_head == {24 if "c24" in name else 32}
 
 
@@ -168,7 +167,7 @@ def test_as_many_tensors_decay_as_in_the_official_code(name, decayed):
     [("tiny", 0.2), ("small", 0.3), ("base", 0.5), ("large", 0.2)],
 )
 def test_drop_path_is_that_of_the_paper(name, rate):
-    assert model_config(f"swin_{name}_patch4_window7_224")["drop_path_rate"] == rate
+    assert model_config(f"swin_{name}_patch4_window7_224").drop_path_rate == rate
 
 
 def test_every_listed_swin_is_in_the_table_of_published_numbers():
@@ -176,27 +175,10 @@ def test_every_listed_swin_is_in_the_table_of_published_numbers():
     assert set(list_models()) == {*PUBLISHED, *own}
 
 
-def swin_files():
-    """Every file of the table of variants that describes a SwinTransformer."""
-    files = sorted((CONF / "model").glob("*.yaml"))
-    return [
-        file for file in files if file.stem == "_swin" or {"_swin", "_swinv2"} & set(OmegaConf.load(file).get("defaults") or [])
-    ]
-
-
-def constructor_defaults():
-    return {name: p.default for name, p in inspect.signature(SwinTransformer).parameters.items()}
-
-
-def test_the_base_file_has_the_defaults_of_the_constructor_except_the_number_of_classes():
+def test_the_base_file_has_the_defaults_of_the_configuration_except_the_number_of_classes():
     base = OmegaConf.to_container(OmegaConf.load(CONF / "model" / "_swin.yaml"))
     assert base.pop("_target_") == "swin_lab.models.SwinTransformer"
     assert base.pop("num_classes") is None
-    expected = {name: list(v) if isinstance(v, tuple) else v for name, v in constructor_defaults().items()}
+    expected = SwinConfig().as_dict()
     del expected["num_classes"]
     assert base == expected
-
-
-@pytest.mark.parametrize("file", swin_files(), ids=lambda file: file.stem)
-def test_a_file_of_the_table_has_no_key_that_the_constructor_lacks(file):
-    assert set(OmegaConf.load(file)) - {"defaults", "_target_"} <= set(constructor_defaults())

@@ -1,11 +1,11 @@
-"""What Swin V2 does otherwise (arXiv 2111.09883): cosine attention, continuous position bias, norms at the end of branches."""
+"""What differs in Swin V2 (arXiv 2111.09883): cosine attention, continuous position bias, norms at the end of branches."""
 
 import math
 
 import pytest
 import torch
 
-from swin_lab import SwinTransformer
+from swin_lab import SwinConfig, SwinTransformer
 from swin_lab.errors import UserError
 from swin_lab.models.attention import CosineWindowAttention
 from swin_lab.ops.geometry import log_spaced_offsets, relative_position_index
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 def tiny(**changes):
     torch.manual_seed(0)
-    return SwinTransformer(**TINY | changes)
+    return SwinTransformer(SwinConfig(**TINY | changes))
 
 
 def images(*shape, seed=0):
@@ -42,20 +42,20 @@ def attention(window=(4, 4), trained=None, **changes):
     return made
 
 
-def test_a_new_block_changes_nothing():
+def test_a_new_block_is_an_identity():
     model = tiny(depths=(1, 1))
     x_BHWC = model.embed(images(1, 3, 64, 64))
     assert torch.equal(model.stages[0].blocks[0](x_BHWC), x_BHWC)
 
 
-def test_norms_of_blocks_start_at_zero_and_the_others_at_one():
+def test_norms_of_blocks_are_initialised_with_zero_and_the_others_with_one():
     weights = {name: tensor for name, tensor in tiny().named_parameters() if "norm" in name and name.endswith("weight")}
     zero = {name for name, tensor in weights.items() if not tensor.any()}
     assert zero == {name for name in weights if ".blocks." in name}
     assert all((weights[name] == 1).all() for name in set(weights) - zero)
 
 
-def test_a_branch_ends_in_its_norm():
+def test_a_branch_ends_with_its_norm():
     block = tiny().stages[0].blocks[0]
     torch.nn.init.normal_(block.norm1.weight)
     torch.nn.init.normal_(block.norm2.weight)
@@ -64,7 +64,7 @@ def test_a_branch_ends_in_its_norm():
     torch.testing.assert_close(block(x_BHWC), after + block.norm2(block.mlp(after)), atol=1e-6, rtol=0)
 
 
-def test_merging_reduces_first_and_norms_then():
+def test_merging_applies_the_linear_layer_before_the_norm():
     merge = tiny().stages[1].merge
     x_BHWC = images(1, 4, 6, 16)
     corners = [x_BHWC[:, i::2, j::2] for j in (0, 1) for i in (0, 1)]
@@ -73,7 +73,7 @@ def test_merging_reduces_first_and_norms_then():
 
 
 def test_one_window_attends_by_cosines():
-    """Equation 2 written out for a map of one window."""
+    """This is equation 2 written out for a map of one window."""
     layer = attention()
     torch.nn.init.normal_(layer.q_bias)
     torch.nn.init.normal_(layer.v_bias)
@@ -117,7 +117,7 @@ def test_offsets_are_log_spaced_and_scaled_to_the_window_of_the_training(window,
     torch.testing.assert_close(offsets, torch.tensor(expected), atol=1e-6, rtol=0)
 
 
-def test_the_farthest_offset_is_log2_of_9_over_3_and_lies_beyond_it_in_larger_windows_than_trained():
+def test_the_farthest_offset_is_log2_of_9_over_3_and_larger_in_windows_larger_than_trained():
     assert log_spaced_offsets((12, 12), (12, 12), CPU).max().item() == pytest.approx(math.log2(9) / 3)
     assert log_spaced_offsets((16, 16), (12, 12), CPU).max().item() == pytest.approx(math.log2(1 + 8 * 15 / 11) / 3)
 
@@ -130,29 +130,29 @@ def test_the_bias_table_is_sixteen_times_the_sigmoid_of_the_mlp_of_the_offsets()
     assert layer.bias_table().shape == (5 * 9, 2)
 
 
-def test_windows_of_the_training_do_not_change_parameters():
-    ours = tiny(window_size=16, img_size=128, pretrained_window_sizes=[8, 4])
-    assert ours.shape.trained_windows == ((8, 8), (4, 4))
-    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in tiny().state_dict().items()}
+def test_pretrained_windows_do_not_change_parameters():
+    network = tiny(window_size=16, img_size=128, pretrained_window_sizes=[8, 4])
+    assert network.config.pretrained_windows == ((8, 8), (4, 4))
+    assert {k: v.shape for k, v in network.state_dict().items()} == {k: v.shape for k, v in tiny().state_dict().items()}
 
 
 @pytest.mark.parametrize("zero", [0, [0, 0]])
 def test_zero_means_the_window_itself_after_shrinking(zero):
-    assert tiny(window_size=16, pretrained_window_sizes=zero).shape.trained_windows == ((16, 16), (8, 8))
+    assert tiny(window_size=16, pretrained_window_sizes=zero).config.pretrained_windows == ((16, 16), (8, 8))
 
 
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
         ({"version": 3}, "version=3"),
-        ({"version": True}, "version=True"),
+        ({"version": True}, "version=true"),
         ({"version": 1, "pretrained_window_sizes": 4}, "is for version=2"),
         ({"pretrained_window_sizes": [4]}, "1 entries for 2 stages"),
         ({"pretrained_window_sizes": [4, -1]}, "-1"),
         ({"pretrained_window_sizes": "4"}, "pretrained_window_sizes"),
     ],
 )
-def test_numbers_that_cannot_be_are_refused(arguments, part):
+def test_invalid_versions_and_pretrained_windows_are_refused(arguments, part):
     with pytest.raises(UserError, match=part):
         tiny(**arguments)
 

@@ -1,4 +1,4 @@
-"""Who sees whom: windows, shifted windows, the seam of the cyclic shift and padding."""
+"""Which tokens attend to which: windows, shifted windows, the border of the cyclic shift, and padding."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ WINDOW = 4
 
 
 def block(shifted):
-    """In double precision and with large biases, so that whatever a token reaches changes."""
+    """Returns a block in double precision and with large biases, so that a token changes every output that it reaches."""
     torch.manual_seed(0)
     attention = WindowAttention(8, 2, (WINDOW, WINDOW), shifted, True, "auto")
     made = SwinBlock(attention, dim=8, mlp_ratio=2.0, drop_path=0.0)
@@ -25,7 +25,7 @@ def tokens(*size, seed=1):
 
 
 def reached_by(network, size, touched):
-    """Positions, (H, W), whose output changes with the input at `touched` (row, column)."""
+    """Returns a mask (H, W) of the positions whose output changes with the input at `touched` (row, column)."""
     x = tokens(*size)
     other = x.clone()
     other[:, *touched] = tokens(seed=2)
@@ -51,7 +51,7 @@ def test_after_the_shift_a_token_reaches_across_the_border_of_the_old_windows(si
 
 
 def border(side, end):
-    """What the first (end 0) or last (end -1) of the windows shifted by 2 has of the map."""
+    """Returns the rows or columns of the first (end 0) or last (end -1) window when windows are shifted by 2."""
     return slice(0, 2) if end == 0 else slice(side - ((side - 2) % WINDOW or WINDOW), side)
 
 

@@ -24,7 +24,7 @@ def image():
 
 
 def heard(model, image, monkeypatch):
-    """Shapes of the queries of every attention, in order: (B, windows, heads, tokens, channels per head)."""
+    """Returns the query shapes of every attention in order: (B, windows, heads, tokens, channels per head)."""
     shapes = []
 
     def listen(q, k, v, bias, scale):
@@ -52,7 +52,7 @@ def test_after_embedding_the_map_is_8x8x64(model, image):
     assert model.embed(image).shape == (1, 8, 8, 64)
 
 
-def test_the_map_is_cut_into_four_windows_of_16_tokens(model, image):
+def test_the_map_is_split_into_four_windows_of_16_tokens(model, image):
     assert geometry.partition(model.embed(image), (4, 4)).shape == (1, 4, 16, 64)
 
 
@@ -82,7 +82,7 @@ def test_the_shift_adds_no_window(model, image, monkeypatch):
     assert first == second
 
 
-def test_merging_puts_four_neighbours_side_by_side_as_4x4x256_and_reduces_them_to_4x4x128(model, image):
+def test_merging_concatenates_four_neighbours_to_4x4x256_and_reduces_them_to_4x4x128(model, image):
     stage_one = model.stages[0](model.embed(image))
     assert stage_one.shape == (1, 8, 8, 64)
     side_by_side = geometry.merge_neighbours(stage_one)

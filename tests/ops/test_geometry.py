@@ -175,11 +175,11 @@ def test_each_axis_is_fitted_independently():
     assert fit_window((5, 5), (7, 3), (3, 1)) == ((5, 3), (0, 1))
 
 
-def test_constants_are_made_once_per_window_and_device():
+def test_constants_are_computed_once_per_window_and_device():
     assert relative_position_index((3, 8), CPU) is relative_position_index((3, 8), CPU)
 
 
-def test_a_constant_that_inference_mode_made_can_be_used_by_autograd():
+def test_a_constant_computed_in_inference_mode_can_be_used_by_autograd():
     with torch.inference_mode():
         mask = shift_mask((22, 33), (11, 11), (5, 5), CPU)
     assert not mask.is_inference()

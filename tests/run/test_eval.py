@@ -1,4 +1,4 @@
-"""eval.py on what train.py left."""
+"""eval.py on checkpoints of train.py."""
 
 import json
 import shutil
@@ -19,12 +19,12 @@ def results_of(run: Path) -> list[dict]:
     return [json.loads(file.read_text()) for file in sorted(run.glob("eval_*/results.json"))]
 
 
-def test_the_number_equals_the_one_that_training_printed_to_the_last_digit(command: Command, trained: Path) -> None:
+def test_eval_gives_exactly_the_metrics_of_training(command: Command, trained: Path) -> None:
     assert command("eval", f"checkpoint={trained}").code == 0
     assert results_of(trained)[0]["metrics"] == json.loads((trained / "results.json").read_text())["metrics"]
 
 
-def test_a_checkpoint_file_alone_suffices(command: Command, trained: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_file_can_be_evaluated_without_its_run_directory(command: Command, trained: Path, tmp_path: Path) -> None:
     expected = json.loads((trained / "results.json").read_text())["metrics"]
     shutil.copy(trained / "checkpoints" / "best.ckpt", tmp_path / "alone.ckpt")
     shutil.rmtree(tmp_path / "runs")
@@ -41,17 +41,17 @@ def test_accuracy_does_not_depend_on_the_batch(command: Command, trained: Path) 
 
 
 def test_it_prints_classes_and_confusions_and_draws_the_matrix(command: Command, trained: Path) -> None:
-    said = command("eval", f"checkpoint={trained}").out
-    assert "Accuracy per class" in said
-    assert "pattern 0" in said
-    assert "30 of 30" in said
+    printed = command("eval", f"checkpoint={trained}").out
+    assert "Accuracy per class" in printed
+    assert "pattern 0" in printed
+    assert "30 of 30" in printed
     (image,) = trained.glob("eval_*/confusion.png")
     with Image.open(image) as image:
         assert image.width > 300
     assert len(results_of(trained)[0]["per_class"]) == 6
 
 
-def test_evaluating_twice_overwrites_nothing(command: Command, trained: Path) -> None:
+def test_a_second_evaluation_overwrites_nothing(command: Command, trained: Path) -> None:
     before = (trained / "results.json").read_bytes()
     for _ in range(2):
         command("eval", f"checkpoint={trained}")
@@ -72,12 +72,12 @@ def test_data_of_other_classes_is_refused(command: Command, trained: Path) -> No
     assert not results_of(trained)
 
 
-def test_a_model_of_the_user_s_own_trains_and_is_evaluated_if_trusted(command: Command, tmp_path: Path) -> None:
+def test_a_custom_model_trains_and_is_evaluated_if_trusted(command: Command, tmp_path: Path) -> None:
     (tmp_path / "mine" / "model").mkdir(parents=True)
     text = "_target_: timm.create_model\nmodel_name: test_vit\nimg_size: 32\nnum_classes: null\n"
     (tmp_path / "mine" / "model" / "vit.yaml").write_text(text)
-    typed = [entry for entry in TINY if not entry.startswith("model")]
-    outcome = command("train", "--config-dir", str(tmp_path / "mine"), *typed, "model=vit")
+    overrides = [entry for entry in TINY if not entry.startswith("model")]
+    outcome = command("train", "--config-dir", str(tmp_path / "mine"), *overrides, "model=vit")
     assert outcome.code == 0, outcome.err
     assert "trust=true" in command("eval", f"checkpoint={only_run(tmp_path)}").err
     assert command("eval", f"checkpoint={only_run(tmp_path)}", "trust=true").code == 0

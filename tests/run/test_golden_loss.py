@@ -1,6 +1,6 @@
-"""The losses of 20 updates, as they were when they were last right: guards everything between an image and an update.
+"""The losses of 20 updates equal stored values: a change anywhere between image and update shows here.
 
-`pytest tests/run/test_golden_loss.py --update-golden` writes the file anew, for a change that is meant to change numbers.
+`pytest tests/run/test_golden_loss.py --update-golden` rewrites the file after an intended change of numbers.
 """
 
 import csv
@@ -12,8 +12,10 @@ from conftest import ROOT, TINY, Command, only_run
 GOLDEN = ROOT / "tests" / "golden" / "loss_20_steps.txt"
 
 
-def test_the_losses_of_20_updates_are_the_golden_ones(command: Command, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """Within 1e-4 of each other: processors and releases of torch sum in different orders."""
+def test_the_losses_of_20_updates_equal_the_golden_file(
+    command: Command, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """The tolerance is 1e-4, because processors and releases of torch sum in different orders."""
     fixed = ["seed=42", "augment=none", "trainer.max_epochs=5", "trainer.log_every_n_steps=1", "model.drop_path_rate=0.2"]
     assert command("train", *TINY, *fixed).code == 0
     with (only_run(tmp_path) / "metrics.csv").open() as file:

@@ -1,4 +1,4 @@
-"""What needs an NVIDIA GPU: `pytest -m gpu`."""
+"""Tests that need an NVIDIA GPU: `pytest -m gpu`."""
 
 import json
 from pathlib import Path
@@ -13,12 +13,14 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
 ]
-ON_GPU = [typed for typed in TINY if typed != "trainer.accelerator=cpu"]
+ON_GPU = [override for override in TINY if override != "trainer.accelerator=cpu"]
 
 
-def test_a_run_takes_the_gpu_in_bf16_by_itself_and_its_evaluation_agrees(command: Command, tmp_path: Path) -> None:
-    said = command("train", *ON_GPU).out
-    assert "1 x cuda, precision bf16-mixed" in said
+def test_a_run_uses_the_gpu_in_bf16_by_default_and_its_evaluation_has_the_same_metrics(
+    command: Command, tmp_path: Path
+) -> None:
+    printed = command("train", *ON_GPU).out
+    assert "1 x cuda, precision bf16-mixed" in printed
     run = only_run(tmp_path)
     assert command("eval", f"checkpoint={run}").code == 0
     (evaluated,) = run.glob("eval_*/results.json")
@@ -32,7 +34,7 @@ def test_a_gpu_checkpoint_evaluates_on_the_cpu(command: Command, tmp_path: Path)
 
 @pytest.mark.parametrize("shift", [(0, 0), (2, 2)])
 def test_sdpa_equals_the_reference_on_the_gpu_in_values_and_gradients(shift: tuple[int, int]) -> None:
-    """fp32, within 1e-4."""
+    """Outputs and gradients in fp32 differ by 1e-4 at most."""
     results = []
     for backend in ("reference", "sdpa"):
         torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Evaluations that ImageNet users make: subsets of the classes, ReaL labels, mirror images, and a look before training."""
+"""Evaluations on ImageNet: subsets of the classes, ReaL labels, mirrored images, and the evaluation before training."""
 
 import json
 import re
@@ -10,10 +10,12 @@ from conftest import TINY, Command, only_run
 from PIL import Image
 from timm.data.imagenet_info import ImageNetInfo
 
-from swin_lab import SwinTransformer, load_model, save_weights
+from swin_lab import SwinConfig, SwinTransformer, load_model, save_weights
 from swin_lab.data import Folder
-from swin_lab.data.real import real_labels
-from swin_lab.data.transforms import Preprocessing
+from swin_lab.data.decoding import decode
+from swin_lab.data.transforms import eval_transform
+from swin_lab.tasks.reassessed import reassessed_labels
+from swin_lab.training import DataDescription
 
 IDS = list(ImageNetInfo("imagenet-1k").label_names())
 SHAPE = {"img_size": 32, "embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2), "window_size": 4}
@@ -23,14 +25,14 @@ CHOSEN = [3, 250, 999, 17]
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    model = SwinTransformer(**SHAPE, num_classes=1000)
+    model = SwinTransformer(SwinConfig(**SHAPE, num_classes=1000))
     torch.nn.init.normal_(model.head.weight)
     return save_weights(model, tmp_path / "thousand.pth", "official")
 
 
 @pytest.fixture
 def subset(tmp_path: Path) -> Path:
-    """Four classes of the thousand, as ImageNet-A lies on a disk: no train/, no val/."""
+    """Writes four classes of ImageNet-1k without train/ and val/, as ImageNet-A is published."""
     generator = torch.Generator().manual_seed(0)
     for c in CHOSEN:
         (tmp_path / "subset" / IDS[c]).mkdir(parents=True)
@@ -48,18 +50,18 @@ def evaluated(command: Command, *arguments: str) -> dict:
 
 
 def logits_of(weights: Path, folder: Path, flip: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    """(12, 4) logits of the subset's classes and the labels, by the network alone."""
+    """Computes logits (12, 4) of the subset's classes with the network alone; returns them and the labels."""
     model = load_model(weights).eval()
     source = Folder(str(folder), val_only=True)
-    prepare = Preprocessing.from_dict(model.card["preprocessing"]).for_evaluation()
-    images = torch.stack([prepare(source.val.image(i)) for i in range(12)])
+    prepare = eval_transform(model.preprocessing)
+    images = torch.stack([prepare(decode(source.val.encoded(i))) for i in range(12)])
     with torch.no_grad():
         logits = model(images)
         logits = (logits + model(images.flip(-1))) / 2 if flip else logits
     return logits[:, [IDS.index(name) for name in source.class_names]], torch.as_tensor(source.val.labels)
 
 
-def test_a_subset_of_the_classes_is_scored_among_these_alone(command: Command, weights: Path, subset: Path) -> None:
+def test_a_subset_of_the_classes_is_evaluated_with_their_logits_only(command: Command, weights: Path, subset: Path) -> None:
     result = evaluated(command, f"checkpoint={weights}", "data=folder", f"data.root={subset}", "data.val_only=true")
     logits, labels = logits_of(weights, subset)
     assert result["images"] == 12
@@ -81,41 +83,44 @@ def test_a_subset_of_a_run_s_classes_is_found_by_name(command: Command, tmp_path
     assert result["data"]["classes"] == 4
 
 
-def test_mirror_images_are_averaged_in(command: Command, weights: Path, subset: Path) -> None:
+def test_logits_of_mirrored_images_are_averaged(command: Command, weights: Path, subset: Path) -> None:
     data = ["data=folder", f"data.root={subset}", "data.val_only=true"]
-    result = evaluated(command, f"checkpoint={weights}", *data, "flip=true")
+    result = evaluated(command, f"checkpoint={weights}", *data, "task.flip=true")
     logits, labels = logits_of(weights, subset, flip=True)
     assert result["metrics"]["val/loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
-    assert result["preprocessing"]["flip"] is True
+    assert result["task_settings"] == {"flip": True}
 
 
 def test_real_labels_of_a_subset_are_refused(command: Command, weights: Path, subset: Path) -> None:
-    outcome = command("eval", f"checkpoint={weights}", "data=folder", f"data.root={subset}", "data.val_only=true", "real=true")
+    outcome = command(
+        "eval", f"checkpoint={weights}", "data=folder", f"data.root={subset}", "data.val_only=true", "task.real_labels=true"
+    )
     assert outcome.code == 2
-    assert "real=true is for the 1000 classes of ImageNet-1k; the data has 4" in outcome.err
+    assert "task.real_labels=true needs the 1000 classes of ImageNet-1k; the data has 4" in outcome.err
 
 
-def test_real_top_1_counts_any_right_class_and_leaves_unlabelled_images_out(
+def test_real_top_1_counts_any_valid_class_and_leaves_unlabelled_images_out(
     command: Command, weights: Path, tmp_path: Path
 ) -> None:
-    """A thousand folders with one image each, named as the validation set names them."""
-    tree = tmp_path / "val"
+    """The data has a thousand folders of one image each, with the file names of the validation set."""
+    val = tmp_path / "val"
     generator = torch.Generator().manual_seed(3)
     for c, name in enumerate(IDS):
-        (tree / name).mkdir(parents=True)
+        (val / name).mkdir(parents=True)
         pixels = torch.randint(0, 256, (8, 8, 3), generator=generator, dtype=torch.uint8)
-        Image.fromarray(pixels.numpy()).save(tree / name / f"ILSVRC2012_val_{50 * c + 1:08d}.JPEG")
+        Image.fromarray(pixels.numpy()).save(val / name / f"ILSVRC2012_val_{50 * c + 1:08d}.JPEG")
     result = evaluated(
-        command, f"checkpoint={weights}", "data=folder", f"data.root={tmp_path}", "data.val_only=true", "real=true"
+        command, f"checkpoint={weights}", "data=folder", f"data.root={tmp_path}", "data.val_only=true", "task.real_labels=true"
     )
     model = load_model(weights).eval()
     source = Folder(str(tmp_path), val_only=True)
-    prepare = Preprocessing.from_dict(model.card["preprocessing"]).for_evaluation()
+    prepare = eval_transform(model.preprocessing)
     with torch.no_grad():
-        best = model(torch.stack([prepare(source.val.image(i)) for i in range(1000)])).topk(5).indices
-    answers = real_labels(source.val, 1000)
-    counted = (answers >= 0).any(dim=1)
-    pairs = list(zip(best, answers, strict=True))
+        best = model(torch.stack([prepare(decode(source.val.encoded(i))) for i in range(1000)])).topk(5).indices
+    description = DataDescription(class_names=tuple(IDS), num_val_images=1000, val_image_name=source.val.name)
+    valid_labels = reassessed_labels(description)
+    counted = (valid_labels >= 0).any(dim=1)
+    pairs = list(zip(best, valid_labels, strict=True))
     right = [[bool(set(row[:k].tolist()) & set(known.tolist())) for row, known in pairs] for k in (1, 5)]
     assert 800 < counted.sum() < 1000
     for name, hits in zip(("val/real_acc1", "val/real_acc5"), right, strict=True):
@@ -124,35 +129,37 @@ def test_real_top_1_counts_any_right_class_and_leaves_unlabelled_images_out(
     assert result["metrics"]["val/real_acc5"] != result["metrics"]["val/acc5"]
 
 
-def test_weights_that_know_the_classes_are_evaluated_before_they_learn(command: Command, tmp_path: Path) -> None:
+def test_weights_of_the_same_classes_are_evaluated_before_training(command: Command, tmp_path: Path) -> None:
     command("train", *TINY, "name=first", "trainer.max_epochs=3")
     first = only_run(tmp_path)
     outcome = command("train", *TINY, f"weights={first}", "name=second", "trainer.max_epochs=1")
-    told = re.search(r"at start   top-1 ([\d.]+)%", outcome.out)
+    logged = re.search(r"initial    top-1 ([\d.]+)%", outcome.out)
     expected = json.loads((first / "results.json").read_text())["metrics"]["val/acc1"]
-    assert told is not None
-    assert float(told[1]) == pytest.approx(expected * 100, abs=0.005)
+    assert logged is not None
+    assert float(logged[1]) == pytest.approx(expected * 100, abs=0.005)
     second = next((tmp_path / "runs" / "second").glob("*/results.json"))
-    assert json.loads(second.read_text())["metrics_at_start"]["val/acc1"] == expected
+    assert json.loads(second.read_text())["initial_metrics"]["val/acc1"] == expected
 
 
-def test_weights_that_look_random_are_warned_of(command: Command, tmp_path: Path) -> None:
+def test_weights_with_an_accuracy_near_chance_give_a_warning(command: Command, tmp_path: Path) -> None:
     torch.manual_seed(1)
-    save_weights(SwinTransformer(**SHAPE | {"depths": (1, 2)}, num_classes=6), tmp_path / "random.pth", "official")
-    said = command("train", *TINY, "weights=random.pth", "trainer.max_epochs=1").out
-    assert "near chance (16.67%)" in said
+    save_weights(SwinTransformer(SwinConfig(**SHAPE | {"depths": (1, 2)}, num_classes=6)), tmp_path / "random.pth", "official")
+    printed = command("train", *TINY, "weights=random.pth", "trainer.max_epochs=1").out
+    assert "near chance (16.67%)" in printed
 
 
-def test_a_set_that_is_only_evaluated_cannot_be_trained_on(command: Command, subset: Path) -> None:
+def test_data_for_evaluation_only_cannot_be_trained_on(command: Command, subset: Path) -> None:
     own = [argument for argument in TINY if not argument.startswith("data")]
     data = ["data=folder", f"data.root={subset}", "data.val_only=true", "data.mean=[0.5,0.5,0.5]", "data.std=[0.2,0.2,0.2]"]
     outcome = command("train", *own, *data)
-    assert (outcome.code, "leaves nothing to train on" in outcome.err) == (2, True)
+    assert (outcome.code, "leaves no training images" in outcome.err) == (2, True)
 
 
-@pytest.mark.parametrize("more", [["transfer.check=false"], ["data.num_classes=4"]], ids=["switched off", "a new head"])
-def test_no_look_before_training_where_it_says_nothing(command: Command, tmp_path: Path, more: list[str]) -> None:
+@pytest.mark.parametrize("more", [["transfer.evaluate_first=false"], ["data.num_classes=4"]], ids=["disabled", "new head"])
+def test_without_known_classes_or_if_disabled_there_is_no_initial_evaluation(
+    command: Command, tmp_path: Path, more: list[str]
+) -> None:
     torch.manual_seed(1)
-    save_weights(SwinTransformer(**SHAPE | {"depths": (1, 2)}, num_classes=6), tmp_path / "random.pth", "official")
+    save_weights(SwinTransformer(SwinConfig(**SHAPE | {"depths": (1, 2)}, num_classes=6)), tmp_path / "random.pth", "official")
     outcome = command("train", *TINY, "weights=random.pth", "trainer.max_epochs=1", *more)
-    assert (outcome.code, "at start" in outcome.out) == (0, False)
+    assert (outcome.code, "initial  " in outcome.out) == (0, False)

@@ -1,4 +1,4 @@
-"""A thousand tiny classes as folders, zip files, parquet files and shards: one recipe, the same batches, the same weights."""
+"""A thousand classes in folders, zip files, parquet files and shards give the same batches and the same trained weights."""
 
 import json
 import tarfile
@@ -18,8 +18,11 @@ from PIL import Image
 from timm.data.imagenet_info import ImageNetInfo
 
 from swin_lab.data import ImageData
-from swin_lab.run import build
+from swin_lab.data.decoding import decode
+from swin_lab.data.transforms import eval_transform, train_transform
+from swin_lab.run.components import build_augmentation, build_data, build_preprocessing, build_task
 from swin_lab.run.compose import composed
+from swin_lab.run.model import build_model
 
 IDS = list(ImageNetInfo("imagenet-1k").label_names())
 SPLITS = ("train", "val")
@@ -36,12 +39,12 @@ REDUCED = [
     "trainer.accelerator=cpu",
     "data.num_workers=0",
 ]
-"""The recipe on a small network: 1,000 images in batches of 256 are 3 updates."""
+"""The recipe with a small network: 1,000 images in batches of 256 give 3 updates."""
 
 
 @pytest.fixture(scope="module")
 def images() -> dict[str, list[bytes]]:
-    """One JPEG per class and split."""
+    """Returns one JPEG per class for each split."""
     return {split: [jpeg(seed * 1000 + c) for c in range(1000)] for seed, split in enumerate(SPLITS)}
 
 
@@ -53,18 +56,18 @@ def jpeg(seed: int) -> bytes:
 
 
 def named(split: str, contents: list[bytes]) -> Iterator[tuple[int, str, bytes]]:
-    """(class index, path, file)."""
+    """Yields (class index, path, file)."""
     return ((c, f"{IDS[c]}/{IDS[c]}_{split}.JPEG", content) for c, content in enumerate(contents))
 
 
-def plant_folder(root: Path, images: dict[str, list[bytes]]) -> None:
+def write_folder(root: Path, images: dict[str, list[bytes]]) -> None:
     for split, contents in images.items():
         for c, path, content in named(split, contents):
             (root / split / IDS[c]).mkdir(parents=True)
             (root / split / path).write_bytes(content)
 
 
-def plant_zip(root: Path, images: dict[str, list[bytes]]) -> None:
+def write_zip(root: Path, images: dict[str, list[bytes]]) -> None:
     for split, contents in images.items():
         with ZipFile(root / f"{split}.zip", "w") as archive:
             for _, path, content in named(split, contents):
@@ -73,7 +76,7 @@ def plant_zip(root: Path, images: dict[str, list[bytes]]) -> None:
         (root / f"{split}_map.txt").write_text("".join(lines))
 
 
-def plant_parquet(root: Path, images: dict[str, list[bytes]]) -> None:
+def write_parquet(root: Path, images: dict[str, list[bytes]]) -> None:
     for split, contents in images.items():
         file = "validation" if split == "val" else split
         table = pa.table(
@@ -88,27 +91,27 @@ def plant_parquet(root: Path, images: dict[str, list[bytes]]) -> None:
         pq.write_table(table, root / f"{file}-00000-of-00001.parquet", row_group_size=100)
 
 
-def plant_shards(root: Path, images: dict[str, list[bytes]]) -> None:
+def write_shards(root: Path, images: dict[str, list[bytes]]) -> None:
     for split, contents in images.items():
         for shard in range(4):
             with tarfile.open(root / f"imagenet-{split}-{shard:06d}.tar", "w") as archive:
                 for c, _, content in list(named(split, contents))[shard * 250 : (shard + 1) * 250]:
-                    for suffix, held in (("jpg", content), ("cls", str(c).encode())):
+                    for suffix, member_bytes in (("jpg", content), ("cls", str(c).encode())):
                         member = tarfile.TarInfo(f"{c:09d}.{suffix}")
-                        member.size = len(held)
-                        archive.addfile(member, BytesIO(held))
+                        member.size = len(member_bytes)
+                        archive.addfile(member, BytesIO(member_bytes))
 
 
-PLANT = {"folder": plant_folder, "zip": plant_zip, "parquet": plant_parquet, "shards": plant_shards}
+WRITERS = {"folder": write_folder, "zip": write_zip, "parquet": write_parquet, "shards": write_shards}
 
 
 @pytest.fixture(scope="module")
 def roots(images: dict[str, list[bytes]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    made = {}
-    for layout, plant in PLANT.items():
-        made[layout] = tmp_path_factory.mktemp(layout)
-        plant(made[layout], images)
-    return made
+    folders = {}
+    for layout, write in WRITERS.items():
+        folders[layout] = tmp_path_factory.mktemp(layout)
+        write(folders[layout], images)
+    return folders
 
 
 @pytest.mark.slow
@@ -130,9 +133,9 @@ def test_the_recipe_runs_end_to_end_and_every_layout_ends_with_the_same_weights(
             assert torch.equal(weights[layout][key], tensor), (layout, key)
 
 
-@pytest.mark.parametrize("layout", PLANT)
-def test_the_layout_is_found_and_its_classes_are_the_wordnet_ids(roots: dict[str, Path], layout: str) -> None:
-    source = build.make_source(composed(["data=imagenet1k", f"data.root={roots[layout]}"])["data"])[0]
+@pytest.mark.parametrize("layout", WRITERS)
+def test_the_layout_is_detected_and_its_classes_are_the_wordnet_ids(roots: dict[str, Path], layout: str) -> None:
+    source = build_data(composed(["data=imagenet1k", f"data.root={roots[layout]}"])["data"]).source
     assert (source.layout, source.class_names) == (layout, IDS)  # type: ignore[attr-defined]
 
 
@@ -147,30 +150,31 @@ def test_another_seed_gives_other_batches(roots: dict[str, Path]) -> None:
 
 
 def test_packed_shards_train_as_well(command: Command, tmp_path: Path, roots: dict[str, Path]) -> None:
-    from swin_lab.cli import main
+    from swin_lab.commands.app import main
 
     packed = tmp_path / "packed"
     assert main(["data", "pack", str(roots["zip"]), "--out", str(packed), "--shorter-side", "8", "--workers", "1"]) == 0
-    source = build.make_source(composed(["data=shards", f"data.root={packed}"])["data"])[0]
+    source = build_data(composed(["data=shards", f"data.root={packed}"])["data"]).source
     assert source.class_names == IDS
     assert np.asarray(source.train.labels).tolist() == list(range(1000))
-    assert min(source.val.image(3).size) == 8
+    assert min(decode(source.val.encoded(3)).size) == 8
 
 
 def first_batches(root: Path, seed: int) -> list[torch.Tensor]:
-    """Images and labels of two augmented batches."""
+    """Returns images and labels of two augmented batches."""
     config = composed([*REDUCED, "data=imagenet1k", f"data.root={root}"])
-    source, loading = build.make_source(config["data"])
-    prepared = build.make_preprocessing(config["model"], loading, source, config["preset"])
-    augment = build.make_augment(config["augment"], prepared.mean)
+    found = build_data(config["data"])
+    model = build_model(config["model"], build_task(config["task"], found.description))
+    prepared = build_preprocessing(model, found, found.loader, config["preset"])
+    augment = build_augmentation(config["augment"], prepared)
     data = ImageData(
-        source,
-        prepared.for_training(augment.image, augment.tensor),
-        prepared.for_evaluation(),
+        found.source,
+        train_transform(prepared, augment.image_transforms, augment.tensor_transforms),
+        eval_transform(prepared),
         global_batch=64,
         device_batch=64,
         seed=seed,
-        loading=loading,
+        loading=found.loader,
     )
     data.trainer = SimpleNamespace(global_rank=0, world_size=1, num_devices=1, training=True)  # type: ignore[assignment]
     loader = iter(data.train_dataloader())

@@ -1,4 +1,4 @@
-"""Where metrics go: files always, W&B when asked, and never a question at the terminal."""
+"""Loggers: local files in every run, W&B on request, and never a prompt at the terminal."""
 
 import builtins
 import getpass
@@ -10,26 +10,26 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from swin_lab.errors import UserError
-from swin_lab.run.loggers import close, flat, make_loggers, wandb_logger
+from swin_lab.run.loggers import build_loggers, close, flat, wandb_logger
 
 with_wandb = pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed")
 
 
 @pytest.fixture
-def stranger(tmp_path, monkeypatch):
-    """A user without a W&B account; a question at the terminal is a failure."""
+def no_account(tmp_path, monkeypatch):
+    """Simulates a user without a W&B account, and fails at any prompt; returns a run directory."""
     for name in [name for name in os.environ if name.startswith("WANDB_")] + ["NETRC"]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("WANDB_SILENT", "true")
     (tmp_path / "home").mkdir()
 
-    def asked(*_args, **_kwargs):
-        pytest.fail("asked a question at the terminal")
+    def prompt(*_args, **_kwargs):
+        pytest.fail("a prompt appeared at the terminal")
 
-    monkeypatch.setattr(builtins, "input", asked)
-    monkeypatch.setattr(getpass, "getpass", asked)
-    monkeypatch.setattr(sys.stdin, "readline", asked, raising=False)
+    monkeypatch.setattr(builtins, "input", prompt)
+    monkeypatch.setattr(getpass, "getpass", prompt)
+    monkeypatch.setattr(sys.stdin, "readline", prompt, raising=False)
     run_dir = tmp_path / "runs" / "digits" / "now"
     run_dir.mkdir(parents=True)
     return run_dir
@@ -44,101 +44,109 @@ def test_an_empty_group_stays_visible():
     assert flat({"logger": {}, "a": {"b": {}}}) == {"logger": {}, "a.b": {}}
 
 
-def test_tensorboard_and_csv_files_lie_in_the_run_directory(tmp_path):
-    loggers = make_loggers({}, tmp_path, "digits")
+def test_tensorboard_and_csv_files_are_in_the_run_directory(tmp_path):
+    loggers = build_loggers({}, tmp_path, "digits")
     assert [type(logger) for logger in loggers] == [TensorBoardLogger, CSVLogger]
     assert {str(logger.log_dir).rstrip("/") for logger in loggers} == {str(tmp_path)}
 
 
-def test_no_logger_group_is_the_two_local_ones(tmp_path):
-    assert len(make_loggers(None, tmp_path, "digits")) == 2
+def test_without_a_logger_group_there_are_the_two_local_loggers(tmp_path):
+    assert len(build_loggers(None, tmp_path, "digits")) == 2
 
 
 def test_a_logger_of_the_group_comes_third(tmp_path):
     node = {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": str(tmp_path / "more")}
-    assert make_loggers({"more": node}, tmp_path, "digits")[2].save_dir == str(tmp_path / "more")
+    assert build_loggers({"more": node}, tmp_path, "digits")[2].save_dir == str(tmp_path / "more")
 
 
-def test_a_misspelt_key_of_a_logger_brings_the_nearest(tmp_path):
+def test_a_misspelt_key_of_a_logger_is_refused_with_the_nearest_one(tmp_path):
     node = {"_target_": "swin_lab.run.loggers.wandb_logger", "projekt": "x"}
     with pytest.raises(UserError, match=r"unknown key logger\.wandb\.projekt; did you mean project\?"):
-        make_loggers({"wandb": node}, tmp_path, "digits")
+        build_loggers({"wandb": node}, tmp_path, "digits")
 
 
 @pytest.mark.parametrize("target", ["nowhere.Logger", "lightning.pytorch.loggers.CSVLoger"])
 def test_a_logger_that_does_not_exist_is_refused(tmp_path, target):
     with pytest.raises(UserError, match=target):
-        make_loggers({"x": {"_target_": target}}, tmp_path, "digits")
+        build_loggers({"x": {"_target_": target}}, tmp_path, "digits")
 
 
-@pytest.mark.parametrize("mode", ["on", "disabled", None, True])
-def test_an_unknown_mode_is_refused(tmp_path, mode):
-    with pytest.raises(UserError, match=rf"logger\.wandb\.mode={mode} is unknown; choose auto, online or offline"):
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        ("on", "on is unknown; did you mean online"),
+        ("disabled", "disabled is unknown; choose one of auto, offline, online"),
+        (None, "null must be one of auto, online, offline"),
+        (True, "true must be one of auto, online, offline"),
+    ],
+)
+def test_an_unknown_mode_is_refused(tmp_path, mode, message):
+    with pytest.raises(UserError, match=rf"logger\.wandb\.mode={message}"):
         wandb_logger("swin_lab", tmp_path, "digits", mode=mode)
 
 
 @with_wandb
-def test_without_a_key_wandb_is_offline(stranger):
-    assert wandb_logger("swin_lab", stranger, "digits")._offline
+def test_without_a_key_wandb_is_offline(no_account):
+    assert wandb_logger("swin_lab", no_account, "digits")._offline
 
 
 @with_wandb
-def test_with_a_key_in_the_environment_wandb_is_online(stranger, monkeypatch):
+def test_with_a_key_in_the_environment_wandb_is_online(no_account, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    assert not wandb_logger("swin_lab", stranger, "digits")._offline
+    assert not wandb_logger("swin_lab", no_account, "digits")._offline
 
 
 @with_wandb
-def test_with_a_key_that_wandb_login_has_stored_wandb_is_online(stranger, tmp_path):
+def test_with_a_key_that_wandb_login_has_stored_wandb_is_online(no_account, tmp_path):
     netrc = tmp_path / "home" / ".netrc"
     netrc.write_text(f"machine api.wandb.ai\n  login user\n  password {'0' * 40}\n")
     netrc.chmod(0o600)
-    assert not wandb_logger("swin_lab", stranger, "digits")._offline
+    assert not wandb_logger("swin_lab", no_account, "digits")._offline
 
 
 @with_wandb
-def test_a_netrc_that_cannot_be_read_is_no_key(stranger, tmp_path):
-    (tmp_path / "home" / ".netrc").write_text("this is no netrc\n")
-    assert wandb_logger("swin_lab", stranger, "digits")._offline
+def test_a_netrc_that_cannot_be_read_is_ignored(no_account, tmp_path):
+    (tmp_path / "home" / ".netrc").write_text("not a netrc file\n")
+    assert wandb_logger("swin_lab", no_account, "digits")._offline
 
 
 @with_wandb
-def test_a_key_of_another_server_is_no_key(stranger, tmp_path, monkeypatch):
+def test_a_key_of_another_server_is_ignored(no_account, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org/path")
     netrc = tmp_path / "home" / ".netrc"
     netrc.write_text(f"machine api.wandb.ai\n  login user\n  password {'0' * 40}\n")
     netrc.chmod(0o600)
-    assert wandb_logger("swin_lab", stranger, "digits")._offline
+    assert wandb_logger("swin_lab", no_account, "digits")._offline
 
 
 @with_wandb
-@pytest.mark.parametrize("way", ["mode", "environment"])
-def test_offline_wins_over_a_key(stranger, monkeypatch, way):
+@pytest.mark.parametrize("setting", ["mode", "environment"])
+def test_offline_takes_precedence_over_a_key(no_account, monkeypatch, setting):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    if way == "environment":
+    if setting == "environment":
         monkeypatch.setenv("WANDB_MODE", "offline")
-    assert wandb_logger("swin_lab", stranger, "digits", mode="offline" if way == "mode" else "auto")._offline
+    assert wandb_logger("swin_lab", no_account, "digits", mode="offline" if setting == "mode" else "auto")._offline
 
 
 @with_wandb
-def test_checkpoints_are_not_uploaded(stranger):
-    assert wandb_logger("swin_lab", stranger, "digits")._log_model is False
+def test_checkpoints_are_not_uploaded(no_account):
+    assert wandb_logger("swin_lab", no_account, "digits")._log_model is False
 
 
 @with_wandb
-def test_the_logger_of_the_group_is_given_the_run(stranger):
+def test_the_logger_of_the_group_is_given_the_run(no_account):
     node = {"_target_": "swin_lab.run.loggers.wandb_logger", "project": "swin_lab", "mode": "offline"}
-    logger = make_loggers({"wandb": node}, stranger, "digits")[2]
-    assert logger.save_dir == str(stranger)
+    logger = build_loggers({"wandb": node}, no_account, "digits")[2]
+    assert logger.save_dir == str(no_account)
     assert logger._name == "digits/now"
 
 
 @with_wandb
 @pytest.mark.slow
-def test_an_offline_run_leaves_its_files_in_the_run_directory_and_asks_nothing(stranger):
-    logger = wandb_logger("swin_lab", stranger, "digits", tags=["a"])
+def test_an_offline_run_writes_its_files_to_the_run_directory_without_a_prompt(no_account):
+    logger = wandb_logger("swin_lab", no_account, "digits", tags=["a"])
     logger.log_hyperparams({"lr": 1e-3})
     logger.log_metrics({"val/acc1": 0.5}, step=1)
     close([logger])
-    (run,) = (stranger / "wandb").glob("offline-run-*")
+    (run,) = (no_account / "wandb").glob("offline-run-*")
     assert [file for file in run.glob("*.wandb") if file.stat().st_size > 0]

@@ -1,4 +1,4 @@
-"""The published evaluations, tensor for tensor, on real images; and what a run says of the one it used."""
+"""Published preprocessing equals torchvision's, tensor for tensor, and runs log which one they used."""
 
 import json
 from pathlib import Path
@@ -9,11 +9,12 @@ from conftest import ROOT, TINY, Command, only_run
 from PIL import Image
 from torchvision import transforms
 
-from swin_lab.data import Preprocessing
-from swin_lab.data.images import open_rgb
+from swin_lab.data.decoding import decode
+from swin_lab.data.transforms import eval_transform
 from swin_lab.errors import UserError
-from swin_lab.models import create_model
-from swin_lab.weights.preprocessing import IMAGENET_MEAN, IMAGENET_STD, PRESETS, preset
+from swin_lab.models import model_config
+from swin_lab.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from swin_lab.weights.preprocessing import PRESETS, preset_preprocessing
 
 SAMPLE = ROOT.parent / "shared" / "data" / "imagenet-sample" / "val"
 BICUBIC = transforms.InterpolationMode.BICUBIC
@@ -34,56 +35,54 @@ EXPECTED = {
     ("torchvision", "swinv2_base_window8_256"): (272, 256),
     ("huggingface", "swin_tiny_patch4_window7_224"): ((224, 224), 224),
 }
-"""Preset and variant -> what torchvision's Resize is given, and the crop."""
+"""(preset, variant) -> arguments of torchvision's Resize and CenterCrop."""
 
 
-def ours(name: str, variant: str):
-    with torch.device("meta"):
-        config = create_model(variant).config
-    size = (config["img_size"], config["img_size"])
-    fitted = preset(name, config)
-    return Preprocessing.checked(img_size=size, channels=3, mean=IMAGENET_MEAN, std=IMAGENET_STD, **fitted).for_evaluation()
+def native_transform(name: str, variant: str):
+    config = model_config(variant)
+    values = preset_preprocessing(name, config)
+    return eval_transform(Preprocessing(img_size=config.image_size, channels=3, mean=IMAGENET_MEAN, std=IMAGENET_STD, **values))
 
 
-def theirs(resize: int | tuple[int, int], crop: int):
+def torchvision_transform(resize: int | tuple[int, int], crop: int):
     normalise = transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)
-    fit = [transforms.Resize(resize, BICUBIC), transforms.CenterCrop(crop)]
-    return transforms.Compose([*fit, transforms.ToTensor(), normalise])
+    resize_and_crop = [transforms.Resize(resize, BICUBIC), transforms.CenterCrop(crop)]
+    return transforms.Compose([*resize_and_crop, transforms.ToTensor(), normalise])
 
 
-def photographs() -> list[Path]:
+def sample_files() -> list[Path]:
     files = sorted(SAMPLE.rglob("*.JPEG"))
     if not files:
-        pytest.skip(f"there is no {SAMPLE}")
+        pytest.skip(f"{SAMPLE} does not exist")
     return files
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["swin_tiny_patch4_window7_224", "swin_base_patch4_window12_384"])
-def test_the_official_preset_gives_torchvisions_tensor_for_each_real_image(variant: str) -> None:
-    """PIL Resize(256, bicubic) + CenterCrop(224) + normalise; at 384 the stretched image. Equal to the last bit."""
-    mine, reference = ours("official", variant), theirs(*EXPECTED["official", variant])
-    files = photographs()
+def test_the_official_preset_equals_torchvision_for_each_real_image(variant: str) -> None:
+    """Equals PIL Resize(256, bicubic), CenterCrop(224) and Normalize bit for bit; at 384 pixels, the image is stretched."""
+    native, reference = native_transform("official", variant), torchvision_transform(*EXPECTED["official", variant])
+    files = sample_files()
     assert len(files) == 500
     for file in files:
         with Image.open(file) as image:
             expected = reference(image.convert("RGB"))
-        assert torch.equal(mine(open_rgb(file)), expected), file
+        assert torch.equal(native(decode(file.read_bytes())), expected), file
 
 
 @pytest.mark.parametrize(("name", "variant"), EXPECTED)
-def test_every_preset_gives_torchvisions_tensor_at_its_sizes(name: str, variant: str) -> None:
-    mine, reference = ours(name, variant), theirs(*EXPECTED[name, variant])
+def test_every_preset_equals_torchvision_at_its_sizes(name: str, variant: str) -> None:
+    native, reference = native_transform(name, variant), torchvision_transform(*EXPECTED[name, variant])
     generator = torch.Generator().manual_seed(0)
     for size in ((500, 375), (333, 500), (68, 100), (301, 1203), (256, 256)):
         pixels = torch.randint(0, 256, (size[1], size[0], 3), generator=generator, dtype=torch.uint8)
         image = Image.fromarray(pixels.numpy())
-        assert torch.equal(mine(image), reference(image)), size
+        assert torch.equal(native(image), reference(image)), size
 
 
-def test_an_unknown_preset_brings_the_nearest() -> None:
+def test_an_unknown_preset_is_refused_with_the_nearest_one() -> None:
     with pytest.raises(UserError, match="preset=oficial is unknown; did you mean official"):
-        preset("oficial", {"img_size": 224})
+        preset_preprocessing("oficial", model_config("swin_tiny_patch4_window7_224"))
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -93,26 +92,26 @@ def test_a_run_logs_its_preset_with_its_metrics(command: Command, tmp_path: Path
     result = json.loads((only_run(tmp_path) / "results.json").read_text())
     assert result["preprocessing"]["preset"] == name
     assert f"preset     {name} (" in outcome.out
-    assert result["preprocessing"]["in_words"] in outcome.out.split("top-1", 2)[-1].replace("\n", "")
+    assert result["preprocessing"]["description"] in outcome.out.split("top-1", 2)[-1].replace("\n", "")
 
 
-def test_an_evaluation_takes_another_preset_and_says_so(command: Command, tmp_path: Path) -> None:
+def test_an_evaluation_uses_and_logs_another_preset(command: Command, tmp_path: Path) -> None:
     command("train", *TINY, "trainer.max_epochs=1", "preset=official")
     run = only_run(tmp_path)
-    said = command("eval", f"checkpoint={run}", "preset=timm", "out=other").out
-    assert "timm (shorter side 35, centre crop 32x32, bicubic)" in said
+    printed = command("eval", f"checkpoint={run}", "preset=timm", "out=other").out
+    assert "timm (shorter side 35, centre crop 32x32, bicubic)" in printed
     result = json.loads((tmp_path / "other" / "results.json").read_text())
     assert result["preprocessing"]["preset"] == "timm"
     assert result["preprocessing"]["crop_pct"] == 0.9
 
 
-def test_a_wrong_preset_is_told_before_any_image_is_read(command: Command) -> None:
+def test_a_wrong_preset_is_refused_before_any_image_is_read(command: Command) -> None:
     outcome = command("train", *TINY, "preset=oficial")
     assert (outcome.code, "did you mean official" in outcome.err) == (2, True)
     assert not Path("runs").exists()
 
 
-def test_without_a_preset_a_run_is_prepared_as_its_data_says(command: Command, tmp_path: Path) -> None:
-    command("train", *TINY, "trainer.max_epochs=1", "data.resize_mode=squash")
+def test_without_a_preset_the_keys_of_data_apply(command: Command, tmp_path: Path) -> None:
+    command("train", *TINY, "trainer.max_epochs=1", "data.resize_mode=stretch")
     result = json.loads((only_run(tmp_path) / "results.json").read_text())
-    assert result["preprocessing"]["in_words"] == "own (stretched to 32x32, bicubic)"
+    assert result["preprocessing"]["description"] == "own (stretched to 32x32, bicubic)"

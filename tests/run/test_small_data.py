@@ -1,4 +1,4 @@
-"""The recipes for data of one's own and for CIFAR, on small networks and made-up images."""
+"""The recipes for custom data and for CIFAR, with small networks and generated images."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from conftest import Command, only_run
 from PIL import Image
 
-from swin_lab import SwinTransformer, save_weights
+from swin_lab import SwinConfig, SwinTransformer, save_weights
 
 SMALL = ["model.embed_dim=8", "model.depths=[1,1]", "model.num_heads=[1,2]", "trainer.accelerator=cpu", "data.num_workers=0"]
 
@@ -18,7 +18,7 @@ SMALL = ["model.embed_dim=8", "model.depths=[1,1]", "model.num_heads=[1,2]", "tr
 def images(tmp_path: Path) -> Path:
     generator = np.random.default_rng(0)
     for split, count in (("train", 24), ("val", 6)):
-        for name in ("kind_a", "kind_b", "kind_c"):  # none of the 21,841
+        for name in ("kind_a", "kind_b", "kind_c"):  # These are not classes of ImageNet-22k.
             (tmp_path / "images" / split / name).mkdir(parents=True)
             for i in range(count):
                 noise = generator.integers(0, 256, (40, 48, 3), dtype=np.uint8)
@@ -28,22 +28,22 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def weights_22k(tmp_path: Path) -> Path:
-    """The body of a small network with the head of ImageNet-22k."""
+    """Saves a small network with a head of ImageNet-22k."""
     torch.manual_seed(0)
-    model = SwinTransformer(img_size=64, embed_dim=8, depths=(1, 1), num_heads=(1, 2), num_classes=21_841)
+    model = SwinTransformer(SwinConfig(img_size=64, embed_dim=8, depths=(1, 1), num_heads=(1, 2), num_classes=21_841))
     return save_weights(model, tmp_path / "small_22k.pth", "official")
 
 
 def test_any_folder_is_fine_tuned_from_22k_weights_with_a_new_head(
     command: Command, tmp_path: Path, images: Path, weights_22k: Path
 ) -> None:
-    typed = ["experiment=finetune_small", f"data.root={images}", f"weights={weights_22k}", *SMALL, "model.img_size=64"]
-    outcome = command("train", *typed, "trainer.max_epochs=2", "global_batch=24", "optimizer.reference_batch=24")
+    overrides = ["experiment=finetune_small", f"data.root={images}", f"weights={weights_22k}", *SMALL, "model.img_size=64"]
+    outcome = command("train", *overrides, "trainer.max_epochs=2", "global_batch=24", "optimizer.reference_batch=24")
     assert outcome.code == 0, outcome.err
     assert "new (3 classes): the file has 21841 classes, the model 3" in outcome.out
     result = json.loads((only_run(tmp_path) / "results.json").read_text())
     assert (result["updates"], result["images"], result["preprocessing"]["preset"]) == (6, 18, "official")
-    assert result["metrics_at_start"] is None  # a new head knows nothing
+    assert result["initial_metrics"] is None  # A new head is not evaluated before training.
 
 
 def test_the_small_recipe_does_not_start_without_weights(command: Command, images: Path) -> None:
@@ -52,17 +52,17 @@ def test_the_small_recipe_does_not_start_without_weights(command: Command, image
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_the_cifar_recipe_runs_on_other_images_of_its_size(command: Command, tmp_path: Path, name: str) -> None:
-    typed = [f"experiment={name}", "data=synthetic", "data.train_images=128", "data.val_images=20", *SMALL]
-    outcome = command("train", *typed, "model.window_size=4", "global_batch=32", "trainer.max_epochs=2")
+def test_the_cifar_recipe_trains_on_other_images_of_its_size(command: Command, tmp_path: Path, name: str) -> None:
+    overrides = [f"experiment={name}", "data=synthetic", "data.train_images=128", "data.val_images=20", *SMALL]
+    outcome = command("train", *overrides, "model.window_size=4", "global_batch=32", "trainer.max_epochs=2")
     assert outcome.code == 0, outcome.err
     metrics = json.loads((only_run(tmp_path) / "results.json").read_text())["metrics"]
     assert {"val/acc1", "val_ema/acc1"} <= set(metrics)
 
 
-def test_the_best_checkpoint_of_an_averaging_run_is_the_best_by_its_average(command: Command, tmp_path: Path) -> None:
-    typed = ["experiment=cifar10", "data=synthetic", "data.train_images=128", "data.val_images=20", *SMALL]
-    command("train", *typed, "model.window_size=4", "global_batch=32", "trainer.max_epochs=4")
+def test_with_an_ema_the_best_checkpoint_has_the_best_ema_metrics(command: Command, tmp_path: Path) -> None:
+    overrides = ["experiment=cifar10", "data=synthetic", "data.train_images=128", "data.val_images=20", *SMALL]
+    command("train", *overrides, "model.window_size=4", "global_batch=32", "trainer.max_epochs=4")
     run = only_run(tmp_path)
     lines = [line.split(",") for line in (run / "metrics.csv").read_text().splitlines()]
     column = lines[0].index("val_ema/acc1")
@@ -76,7 +76,7 @@ def test_the_best_checkpoint_of_an_averaging_run_is_the_best_by_its_average(comm
     assert averaged["val/loss"] == pytest.approx(result["metrics"]["val_ema/loss"], rel=1e-6)
 
 
-def test_an_average_follows_weights_of_low_precision(command: Command) -> None:
-    typed = ["experiment=cifar10", "data=synthetic", "data.train_images=64", "data.val_images=20", *SMALL, "mixing=none"]
-    outcome = command("train", *typed, "global_batch=32", "trainer.max_epochs=1", "precision=bf16-true")
+def test_an_ema_follows_weights_of_low_precision(command: Command) -> None:
+    overrides = ["experiment=cifar10", "data=synthetic", "data.train_images=64", "data.val_images=20", *SMALL, "mixing=none"]
+    outcome = command("train", *overrides, "global_batch=32", "trainer.max_epochs=1", "precision=bf16-true")
     assert outcome.code == 0, outcome.err

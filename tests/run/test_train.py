@@ -1,4 +1,4 @@
-"""train.py from the command line to the files it leaves."""
+"""train.py from the command line to the files that it writes."""
 
 import csv
 import json
@@ -13,11 +13,11 @@ from omegaconf import OmegaConf
 SWEPT = [entry for entry in TINY if not entry.startswith("optimizer.lr")]
 
 
-def test_a_run_leaves_the_promised_files(command: Command, tmp_path: Path) -> None:
+def test_a_run_writes_the_documented_files(command: Command, tmp_path: Path) -> None:
     assert command("train", *TINY).code == 0
     run = only_run(tmp_path / "runs" / "tiny")
     names = {file.relative_to(run).as_posix() for file in run.rglob("*") if file.is_file()}
-    promised = {
+    documented = {
         "config.yaml",
         "overrides.txt",
         "checkpoints/last.ckpt",
@@ -26,7 +26,7 @@ def test_a_run_leaves_the_promised_files(command: Command, tmp_path: Path) -> No
         "results.json",
         "run.log",
     }
-    assert promised <= names
+    assert documented <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
     assert not [name for name in names if re.search(r"[= ]", name)]
 
@@ -37,16 +37,16 @@ def test_nothing_is_written_outside_the_run_directory(command: Command, tmp_path
 
 
 def test_the_last_table_names_metrics_directory_dashboard_and_evaluation(command: Command, tmp_path: Path) -> None:
-    said = command("train", *TINY).out
+    printed = command("train", *TINY).out
     run = only_run(tmp_path).relative_to(tmp_path)
-    assert "top-1" in said
-    assert "top-5" in said
-    assert f"python eval.py checkpoint={run}" in said
-    assert "tensorboard --logdir runs" in said
-    assert "images/s" in said
+    assert "top-1" in printed
+    assert "top-5" in printed
+    assert f"eval.py checkpoint={run}" in printed
+    assert "tensorboard --logdir runs" in printed
+    assert "images/s" in printed
 
 
-def test_results_carry_identity_data_speed_and_overrides(command: Command, tmp_path: Path) -> None:
+def test_results_contain_identity_data_speed_and_overrides(command: Command, tmp_path: Path) -> None:
     command("train", *TINY)
     result = json.loads((only_run(tmp_path) / "results.json").read_text())
     assert result["overrides"] == TINY
@@ -70,10 +70,10 @@ def test_checkpoints_load_without_code_and_describe_themselves(command: Command,
     command("train", *TINY)
     for name in ("best", "last"):
         content = torch.load(only_run(tmp_path) / "checkpoints" / f"{name}.ckpt", weights_only=True)
-        card = content["swin_lab"]
-        assert card["model"]["num_classes"] == 6
-        assert card["class_names"][0] == "pattern 0"
-        assert card["preprocessing"]["img_size"] == [32, 32]
+        metadata = content["swin_lab"]
+        assert metadata["model"]["num_classes"] == 6
+        assert metadata["class_names"][0] == "pattern 0"
+        assert metadata["preprocessing"]["img_size"] == [32, 32]
 
 
 def test_metrics_csv_has_a_column_for_every_metric(command: Command, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_metrics_csv_has_a_column_for_every_metric(command: Command, tmp_path: P
     assert wanted <= {name for row in rows for name, value in row.items() if value}
 
 
-def test_the_same_seed_gives_the_same_numbers_to_the_last_bit(command: Command, tmp_path: Path) -> None:
+def test_the_same_seed_gives_bit_identical_results(command: Command, tmp_path: Path) -> None:
     for name in ("first", "second"):
         command("train", *TINY, f"name={name}", "seed=3")
     first, second = (
@@ -109,11 +109,11 @@ def test_another_seed_gives_other_numbers(command: Command, tmp_path: Path) -> N
 
 
 def test_accumulation_gives_the_same_training_as_one_large_batch(command: Command, tmp_path: Path) -> None:
-    """Same images per update; only the order of summation differs: losses within 1e-4."""
-    steady = [*TINY, "model.drop_path_rate=0.0", "augment=none"]
-    command("train", *steady, "name=whole")
-    said = command("train", *steady, "name=parts", "max_device_batch=5").out
-    assert "16 = 1 device x 4 images x 4 accumulated" in said
+    """Every update has the same images and only the order of summation differs: losses differ by 1e-4 at most."""
+    deterministic = [*TINY, "model.drop_path_rate=0.0", "augment=none"]
+    command("train", *deterministic, "name=whole")
+    printed = command("train", *deterministic, "name=parts", "max_device_batch=5").out
+    assert "16 = 1 device x 4 images x 4 accumulated" in printed
     whole, parts = (
         json.loads((only_run(tmp_path / "runs" / name) / "results.json").read_text()) for name in ("whole", "parts")
     )
@@ -121,14 +121,14 @@ def test_accumulation_gives_the_same_training_as_one_large_batch(command: Comman
     assert abs(whole["metrics"]["val/loss"] - parts["metrics"]["val/loss"]) < 1e-4
 
 
-def test_two_runs_of_the_same_second_have_a_directory_each(command: Command, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("swin_lab.run.fit.timed", lambda folder: folder / "now")
+def test_two_runs_of_the_same_second_have_different_directories(command: Command, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("swin_lab.run.fit.timestamped", lambda folder: folder / "now")
     for _ in range(2):
         assert command("train", *TINY, "trainer.max_epochs=1").code == 0
     assert sorted(folder.name for folder in (tmp_path / "runs" / "tiny").iterdir()) == ["now", "now_2"]
 
 
-def test_top_5_is_left_out_with_five_classes_or_fewer(command: Command, tmp_path: Path) -> None:
+def test_with_five_classes_or_fewer_there_is_no_top_5(command: Command, tmp_path: Path) -> None:
     command("train", *TINY, "data.num_classes=5")
     assert set(json.loads((only_run(tmp_path) / "results.json").read_text())["metrics"]) == {"val/loss", "val/acc1"}
 
@@ -140,29 +140,29 @@ def test_a_run_that_ends_before_its_first_evaluation_is_evaluated_at_its_end(com
     assert command("eval", f"checkpoint={only_run(tmp_path)}").code == 0
 
 
-def test_a_terminal_gets_a_progress_bar(command: Command) -> None:
+def test_a_terminal_shows_a_progress_bar(command: Command) -> None:
     rich.reconfigure(force_terminal=True)
     try:
-        said = command("train", *TINY).out
+        printed = command("train", *TINY).out
     finally:
         rich.reconfigure(force_terminal=None)
-    assert "Epoch 1/1" in said
-    assert "Validation" in said
-    assert "epoch   2/2" in said
+    assert "Epoch 1/1" in printed
+    assert "Validation" in printed
+    assert "epoch   2/2" in printed
 
 
-def test_plain_lines_without_a_terminal_one_per_epoch(command: Command) -> None:
-    said = command("train", *TINY).out
-    assert len(re.findall(r"^epoch +\d/2  loss [\d.]+  val loss [\d.]+  top-1 [\d.]+%  [\d,]+ images/s", said, re.M)) == 2
-    assert "\x1b" not in said
+def test_without_a_terminal_each_epoch_is_one_plain_line(command: Command) -> None:
+    printed = command("train", *TINY).out
+    assert len(re.findall(r"^epoch +\d/2  loss [\d.]+  val loss [\d.]+  top-1 [\d.]+%  [\d,]+ images/s", printed, re.M)) == 2
+    assert "\x1b" not in printed
 
 
-def test_derived_numbers_are_printed_once(command: Command) -> None:
-    said = command("train", *TINY).out
-    assert said.count("16 = 1 device x 16 images") == 1
-    assert said.count("precision 32-true") == 1
-    assert said.count("attention  sdpa") == 1
-    assert said.count("learning rate 0.002121") == 1  # 3e-3 at 32, and sqrt(16/32) of it here
+def test_derived_values_are_printed_once(command: Command) -> None:
+    printed = command("train", *TINY).out
+    assert printed.count("16 = 1 device x 16 images") == 1
+    assert printed.count("precision 32-true") == 1
+    assert printed.count("attention  sdpa") == 1
+    assert printed.count("learning rate 0.002121") == 1  # 3e-3 * sqrt(16/32)
 
 
 def test_debug_limit_runs_from_start_to_end(command: Command) -> None:
@@ -173,7 +173,7 @@ def test_early_stopping_and_constant_schedule_are_choices(command: Command) -> N
     assert command("train", *TINY, "callbacks=early_stopping", "schedule=constant").code == 0
 
 
-def test_wandb_runs_offline_without_a_key_and_keeps_checkpoints_here(command: Command, tmp_path: Path, monkeypatch) -> None:
+def test_wandb_runs_offline_without_a_key(command: Command, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -187,7 +187,7 @@ def test_a_sweep_makes_one_run_per_value_and_compares_them(command: Command, tmp
     outcome = command("train", "-m", *SWEPT, "optimizer.lr=1e-3,3e-3")
     assert outcome.code == 0
     results = [json.loads(file.read_text()) for file in sorted((tmp_path / "runs").rglob("results.json"))]
-    rates = [next(typed for typed in result["overrides"] if typed.startswith("optimizer.lr")) for result in results]
+    rates = [next(override for override in result["overrides"] if override.startswith("optimizer.lr")) for result in results]
     assert rates == ["optimizer.lr=0.001", "optimizer.lr=0.003"]
     table = outcome.out[outcome.out.index("Sweep") :]
     assert "optimizer.lr=0.001" in table
@@ -199,3 +199,9 @@ def test_a_wrong_value_in_a_sweep_does_not_stop_the_other_runs(command: Command,
     assert outcome.code == 2
     assert "optimizer.lr=-1" in outcome.err
     assert len(list((tmp_path / "runs").rglob("results.json"))) == 1
+
+
+def test_a_run_that_only_max_steps_ends_makes_that_many_updates(command: Command, tmp_path: Path) -> None:
+    outcome = command("train", *TINY, "trainer.max_epochs=-1", "trainer.max_steps=6")
+    assert outcome.code == 0, outcome.err
+    assert json.loads((only_run(tmp_path) / "results.json").read_text())["updates"] == 6

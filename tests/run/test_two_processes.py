@@ -1,4 +1,4 @@
-"""Training and evaluation on two processes: the CPU stands in for two GPUs, over the same code."""
+"""Training and evaluation on two processes of the CPU, which run the same code as two GPUs."""
 
 import json
 import socket
@@ -17,30 +17,30 @@ DDP = ["trainer=ddp", "trainer.devices=2"]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An uneven 31 validation images on two processes."""
+    """Trains on two processes with an odd number of validation images (31)."""
     folder = tmp_path_factory.mktemp("ddp")
     arguments = [*TINY, *DDP, "trainer.accelerator=cpu", "data.val_images=31"]
     done = subprocess.run([sys.executable, str(ROOT / "train.py"), *arguments], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    (folder / "said.txt").write_text(done.stdout)
+    (folder / "output.txt").write_text(done.stdout)
     return folder
 
 
 def test_there_is_one_run_directory(trained: Path) -> None:
     assert len(list((trained / "runs" / "tiny").iterdir())) == 1
-    assert sorted(entry.name for entry in trained.iterdir()) == ["runs", "said.txt"]
+    assert sorted(entry.name for entry in trained.iterdir()) == ["output.txt", "runs"]
 
 
 def test_each_image_is_counted_once(trained: Path) -> None:
     assert json.loads((only_run(trained / "runs") / "results.json").read_text())["images"] == 31
 
 
-def test_the_global_batch_is_shared_and_said_once(trained: Path) -> None:
-    assert (trained / "said.txt").read_text().count("16 = 2 devices x 8 images") == 1
+def test_the_split_of_the_global_batch_is_printed_once(trained: Path) -> None:
+    assert (trained / "output.txt").read_text().count("16 = 2 devices x 8 images") == 1
 
 
-def test_two_processes_train_as_one_does(trained: Path, command: Command, tmp_path: Path) -> None:
-    """Same images per update, no drop path: losses after 8 updates within 1e-4."""
+def test_two_processes_train_like_one(trained: Path, command: Command, tmp_path: Path) -> None:
+    """Every update has the same images, and drop path is off: losses after 8 updates differ by 1e-4 at most."""
     steady = [*TINY, "data.val_images=31", "model.drop_path_rate=0.0", "augment=none"]
     command("train", *steady, "name=one")
     done = subprocess.run(
@@ -58,13 +58,13 @@ def test_two_processes_train_as_one_does(trained: Path, command: Command, tmp_pa
 def test_evaluation_on_two_processes_equals_one(trained: Path, process: Command) -> None:
     run = only_run(trained / "runs")
     outcome = process("eval", f"checkpoint={run}", *DDP, "trainer.accelerator=cpu", f"out={trained}/two")
-    assert outcome.code == 0, outcome.said
+    assert outcome.code == 0, outcome.printed
     result = json.loads((trained / "two" / "results.json").read_text())
     assert result["images"] == 31
     assert result["metrics"]["val/acc1"] == json.loads((run / "results.json").read_text())["metrics"]["val/acc1"]
 
 
-def test_a_broken_image_in_one_process_ends_both_with_one_message(process: Command, tmp_path: Path) -> None:
+def test_an_unreadable_image_in_one_process_ends_both_with_one_message(process: Command, tmp_path: Path) -> None:
     for label in ("blue", "red"):
         for split in ("train", "val"):
             (tmp_path / "set" / split / label).mkdir(parents=True)
@@ -72,9 +72,9 @@ def test_a_broken_image_in_one_process_ends_both_with_one_message(process: Comma
                 Image.new("RGB", (32, 32), label).save(tmp_path / "set" / split / label / f"{i}.jpg")
     broken = tmp_path / "set" / "train" / "red" / "3.jpg"
     broken.write_bytes(broken.read_bytes()[:200])
-    typed = [entry for entry in TINY if not entry.startswith("data")]
-    outcome = process("train", *typed, *DDP, "data=folder", f"data.root={tmp_path / 'set'}", "data.num_workers=0")
-    assert outcome.code == 2, outcome.said
+    overrides = [entry for entry in TINY if not entry.startswith("data")]
+    outcome = process("train", *overrides, *DDP, "data=folder", f"data.root={tmp_path / 'set'}", "data.num_workers=0")
+    assert outcome.code == 2, outcome.printed
     assert outcome.err.count(str(broken)) == 1
     assert "Traceback" not in outcome.err
 
@@ -94,24 +94,24 @@ def test_torchrun_starts_the_same_run(tmp_path: Path) -> None:
 def test_a_sweep_on_two_processes_makes_one_run_per_value(process: Command, tmp_path: Path) -> None:
     arguments = [*TINY[:-1], *DDP, "trainer.accelerator=cpu", "trainer.max_epochs=1", "seed=1,2"]
     outcome = process("train", "-m", *arguments)
-    assert outcome.code == 0, outcome.said
+    assert outcome.code == 0, outcome.printed
     assert len(list((tmp_path / "runs").rglob("results.json"))) == 2
     assert "seed=1" in outcome.out[outcome.out.index("Sweep") :]
 
 
-def test_averages_and_the_look_before_training_are_those_of_one_process(
+def test_the_ema_and_the_initial_evaluation_are_those_of_one_process(
     trained: Path, process: Command, command: Command, tmp_path: Path
 ) -> None:
-    """Mixing differs between processes; the average, the evaluations and the image counts do not."""
+    """Mixing differs between processes; the EMA, the evaluations and the image counts do not."""
     first = only_run(trained / "runs")
-    typed = [*TINY, "data.val_images=31", f"weights={first}", "ema=warm", "mixing=imagenet", "trainer.max_epochs=1"]
-    outcome = process("train", *typed, *DDP)
-    assert outcome.code == 0, outcome.said
+    overrides = [*TINY, "data.val_images=31", f"weights={first}", "ema=warm", "mixing=imagenet", "trainer.max_epochs=1"]
+    outcome = process("train", *overrides, *DDP)
+    assert outcome.code == 0, outcome.printed
     run = only_run(tmp_path)
     result = json.loads((run / "results.json").read_text())
     before = json.loads((first / "results.json").read_text())["metrics"]
-    assert result["metrics_at_start"]["val/acc1"] == before["val/acc1"]
-    assert outcome.out.count("at start   top-1") == 1
+    assert result["initial_metrics"]["val/acc1"] == before["val/acc1"]
+    assert outcome.out.count("initial    top-1") == 1
     assert command("eval", f"checkpoint={run}", "transfer.ema=true", "trainer.devices=1", "out=one").code == 0
     alone = json.loads((tmp_path / "one" / "results.json").read_text())
     assert (alone["images"], alone["metrics"]["val/acc1"]) == (31, result["metrics"]["val_ema/acc1"])

@@ -7,18 +7,18 @@ import pytest
 import torch
 from conftest import TINY, Command, only_run
 
-from swin_lab import SwinTransformer, load_model, save_weights
+from swin_lab import SwinConfig, SwinTransformer, load_model, save_weights
 
 NETWORK = {"img_size": 32, "embed_dim": 8, "depths": (1, 2), "num_heads": (1, 2), "window_size": 4, "num_classes": 6}
-"""The model of conftest's TINY."""
+"""The model of TINY in conftest.py."""
 SYNTHETIC = ["data=synthetic", "data.num_classes=6", "data.train_images=64", "data.val_images=30"]
 
 
 @pytest.fixture
 def official(tmp_path: Path) -> SwinTransformer:
-    """A file of the official layout without a word on its classes, and the network in it."""
+    """Writes a file of the official layout, which contains no class names; returns the network in it."""
     torch.manual_seed(1)
-    model = SwinTransformer(**NETWORK).eval()
+    model = SwinTransformer(SwinConfig(**NETWORK)).eval()
     save_weights(model, tmp_path / "official.pth", "official")
     return model
 
@@ -27,7 +27,7 @@ def first_weights(run: Path) -> dict[str, torch.Tensor]:
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
-def test_training_starts_from_the_weights_of_a_foreign_file(
+def test_training_starts_from_the_weights_of_an_official_file(
     command: Command, official: SwinTransformer, tmp_path: Path
 ) -> None:
     outcome = command("train", *TINY, "weights=official.pth", "trainer.max_epochs=1", "optimizer.lr=0")
@@ -37,15 +37,15 @@ def test_training_starts_from_the_weights_of_a_foreign_file(
         assert torch.equal(trained[f"network.{key}"], tensor), key
 
 
-def test_training_prints_what_was_loaded(command: Command, official: SwinTransformer) -> None:
-    said = command("train", *TINY, "weights=official.pth", "trainer.max_epochs=1").said
-    assert f"loaded     {len(official.state_dict())} of {len(official.state_dict())} tensors" in said
-    assert "head       kept (6 classes)" in said
+def test_training_prints_the_report_of_the_loaded_weights(command: Command, official: SwinTransformer) -> None:
+    printed = command("train", *TINY, "weights=official.pth", "trainer.max_epochs=1").printed
+    assert f"loaded     {len(official.state_dict())} of {len(official.state_dict())} tensors" in printed
+    assert "head       kept (6 classes)" in printed
 
 
 def test_a_new_head_for_new_classes_keeps_the_rest(command: Command, official: SwinTransformer, tmp_path: Path) -> None:
     outcome = command("train", *TINY, "data.num_classes=4", "weights=official.pth", "trainer.max_epochs=1", "optimizer.lr=0")
-    assert "head       new (4 classes): the file has 6 classes, the model 4" in outcome.said
+    assert "head       new (4 classes): the file has 6 classes, the model 4" in outcome.printed
     trained = first_weights(only_run(tmp_path))
     assert trained["network.head.weight"].shape == (4, 16)
     assert torch.equal(trained["network.norm.weight"], official.norm.weight)
@@ -56,63 +56,61 @@ def test_larger_windows_resize_the_tables(command: Command, official: SwinTransf
         "train", *TINY, "weights=official.pth", "model.img_size=64", "model.window_size=8", "trainer.max_epochs=1"
     )
     assert outcome.code == 0, outcome.err
-    assert "3 tables 7x7 -> 15x15 (bicubic)" in outcome.said
+    assert "3 tables 7x7 -> 15x15 (bicubic)" in outcome.printed
 
 
-def test_the_model_s_v2_windows_come_from_the_weights_and_travel_in_the_checkpoint(command: Command, tmp_path: Path) -> None:
-    save_weights(SwinTransformer(version=2, **NETWORK), tmp_path / "v2.safetensors", "timm")
-    typed = [*TINY, "model.version=2", "model.img_size=64", "model.window_size=8", "trainer.max_epochs=1"]
-    assert command("train", *typed, "weights=v2.safetensors").code == 0
-    assert load_model(only_run(tmp_path)).shape.trained_windows == ((4, 4), (4, 4))
+def test_pretrained_windows_of_v2_come_from_the_weights_and_are_in_the_checkpoint(command: Command, tmp_path: Path) -> None:
+    save_weights(SwinTransformer(SwinConfig(version=2, **NETWORK)), tmp_path / "v2.safetensors", "timm")
+    overrides = [*TINY, "model.version=2", "model.img_size=64", "model.window_size=8", "trainer.max_epochs=1"]
+    assert command("train", *overrides, "weights=v2.safetensors").code == 0
+    assert load_model(only_run(tmp_path)).config.pretrained_windows == ((4, 4), (4, 4))
 
 
 def test_weights_of_another_network_are_refused_before_data_is_read(command: Command, official: SwinTransformer) -> None:
-    typed = [entry for entry in TINY if not entry.startswith("data")]
-    outcome = command("train", *typed, "weights=official.pth", "model.depths=[2,2]", "data=folder", "data.root=nowhere")
+    overrides = [entry for entry in TINY if not entry.startswith("data")]
+    outcome = command("train", *overrides, "weights=official.pth", "model.depths=[2,2]", "data=folder", "data.root=nowhere")
     assert outcome.code == 2
     assert "depths is [1, 2] in the file and [2, 2] in the model" in outcome.err
     assert not Path("runs").exists()
 
 
-def test_weights_for_a_model_of_the_user_s_own_are_refused(command: Command, official: SwinTransformer, tmp_path: Path) -> None:
+def test_weights_for_a_custom_model_are_refused(command: Command, official: SwinTransformer, tmp_path: Path) -> None:
     (tmp_path / "mine" / "model").mkdir(parents=True)
     text = "_target_: timm.create_model\nmodel_name: test_vit\nimg_size: 32\nnum_classes: null\n"
     (tmp_path / "mine" / "model" / "vit.yaml").write_text(text)
-    typed = [entry for entry in TINY if not entry.startswith("model")]
-    outcome = command("train", "--config-dir", str(tmp_path / "mine"), *typed, "model=vit", "weights=official.pth")
+    overrides = [entry for entry in TINY if not entry.startswith("model")]
+    outcome = command("train", "--config-dir", str(tmp_path / "mine"), *overrides, "model=vit", "weights=official.pth")
     assert outcome.code == 2
     assert "timm.create_model" in outcome.err
 
 
 @pytest.mark.parametrize(
-    ("typed", "part"),
+    ("override", "part"),
     [
         ("transfer.haed=keep", "did you mean transfer.head?"),
         ("transfer.head=kep", "did you mean keep?"),
-        ("transfer.tables=cubic", "did you mean bicubic?"),
-        ("weights=none.pth", "no such file"),
-        ("transfer.ema=true", "moving average"),
+        ("transfer.bias_interpolation=cubic", "did you mean bicubic?"),
+        ("weights=none.pth", "does not exist"),
+        ("transfer.ema=true", "EMA weights"),
     ],
 )
-def test_wrong_transfers_are_refused(command: Command, official: SwinTransformer, typed: str, part: str) -> None:
-    outcome = command("train", *TINY, "weights=official.pth", typed)
+def test_wrong_transfers_are_refused(command: Command, official: SwinTransformer, override: str, part: str) -> None:
+    outcome = command("train", *TINY, "weights=official.pth", override)
     assert outcome.code == 2
     assert part in outcome.err
 
 
-def test_a_foreign_file_is_evaluated_on_the_data_that_is_given(
-    command: Command, official: SwinTransformer, tmp_path: Path
-) -> None:
+def test_an_official_file_is_evaluated_on_the_given_data(command: Command, official: SwinTransformer, tmp_path: Path) -> None:
     outcome = command("eval", "checkpoint=official.pth", *SYNTHETIC, "out=here")
     assert outcome.code == 0, outcome.err
-    assert "head       kept (6 classes)" in outcome.said
+    assert "head       kept (6 classes)" in outcome.printed
     assert json.loads((tmp_path / "here" / "results.json").read_text())["images"] == 30
 
 
-def test_a_foreign_file_without_data_says_what_to_give(command: Command, official: SwinTransformer) -> None:
+def test_an_official_file_without_data_is_refused(command: Command, official: SwinTransformer) -> None:
     outcome = command("eval", "checkpoint=official.pth")
     assert outcome.code == 2
-    assert "does not say on which data" in outcome.err
+    assert "does not name its data" in outcome.err
 
 
 def test_random_heads_are_not_evaluated(command: Command, official: SwinTransformer, tmp_path: Path) -> None:

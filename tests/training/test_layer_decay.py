@@ -1,15 +1,16 @@
-"""Learning rates per layer: what layer a parameter is in, the rate of every layer, and what it does to a step (FACTS c5)."""
+"""Learning rates per layer: the layer of a parameter, the rate of every layer, and its effect on a step (FACTS c5)."""
 
 import lightning
 import pytest
 import torch
+from engines import adamw, classification_engine
 from lightning import Callback
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from swin_lab import SwinTransformer, create_model
+from swin_lab import SwinConfig, SwinTransformer, create_model
 from swin_lab.errors import UserError
-from swin_lab.training import AdamW, Classifier, Cosine, Span
+from swin_lab.training import Cosine, RunLength
 from swin_lab.weights.layouts import layout_to_write
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # Lightning's advice on workers
@@ -20,7 +21,7 @@ CLASSES = 5
 
 
 def recipe(**changes):
-    return AdamW(**{"lr": 1e-2, "reference_batch": 512, "lr_scaling": "none", "weight_decay": 0.05} | changes)
+    return adamw(**{"reference_batch": 512, "weight_decay": 0.05} | changes)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def networks():
 
 
 def layer_by_the_official_rule(name, depths):
-    """get_swin_layer of the official optimizer.py, for names of the official code."""
+    """Returns the layer by get_swin_layer of the official optimizer.py, for names of the official code."""
     parts = name.split(".")
     if parts[0] == "patch_embed":
         return 0
@@ -43,9 +44,9 @@ def layer_by_the_official_rule(name, depths):
 @pytest.mark.parametrize("variant", [name for name, _ in LAYERS])
 def test_every_parameter_is_in_the_layer_of_the_official_code(networks, variant):
     network = networks[variant]
-    layout, last = layout_to_write("official", network.config["version"]), len(network.stages) - 1
+    layout, last = layout_to_write("official", network.config.version), len(network.stages) - 1
     for name, _ in network.named_parameters():
-        assert network.layer_of(name) == layer_by_the_official_rule(layout.to_theirs(name, last), network.shape.depths), name
+        assert network.layer_of(name) == layer_by_the_official_rule(layout.to_library(name, last), network.config.depths), name
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,7 @@ def test_every_parameter_is_in_the_layer_of_the_official_code(networks, variant)
         ("embed.norm.bias", 0),
         ("stages.0.blocks.0.attn.qkv.weight", 1),
         ("stages.0.blocks.1.mlp.fc2.bias", 2),
-        ("stages.1.merge.reduction.weight", 2),  # that of the block before it
+        ("stages.1.merge.reduction.weight", 2),  # the layer of the preceding block
         ("stages.1.blocks.0.norm1.weight", 3),
         ("stages.2.merge.norm.weight", 4),
         ("stages.2.blocks.5.attn.relative_position_bias_table", 10),
@@ -79,7 +80,7 @@ def test_every_layer_has_a_decayed_and_an_undecayed_group(networks, variant, lay
 
 
 @pytest.mark.parametrize(("variant", "layers"), LAYERS)
-def test_groups_per_layer_hold_every_parameter_once(networks, variant, layers):
+def test_groups_per_layer_contain_every_parameter_once(networks, variant, layers):
     groups = recipe(layer_decay=0.9).groups(networks[variant], 512)
     names = [name for group in groups for name in group["names"]]
     assert sorted(names) == sorted(name for name, _ in networks[variant].named_parameters())
@@ -87,7 +88,7 @@ def test_groups_per_layer_hold_every_parameter_once(networks, variant, layers):
 
 
 @pytest.mark.parametrize("variant", [name for name, _ in LAYERS])
-def test_rates_per_layer_do_not_change_what_decays(networks, variant):
+def test_learning_rates_per_layer_do_not_change_which_parameters_decay(networks, variant):
     def decayed(**options):
         groups = recipe(**options).groups(networks[variant], 512)
         return {name for group in groups if group["weight_decay"] for name in group["names"]}
@@ -99,30 +100,30 @@ def test_rates_per_layer_do_not_change_what_decays(networks, variant):
     ("variant", "decay", "scale"),
     [(BASE, 0.8, 0.00377789), (BASE, 0.9, 0.0717898), (BASE, 0.75, 0.000752543), (TINY, 0.9, 0.254187)],
 )
-def test_the_patch_embedding_learns_at_the_published_part_of_the_rate(networks, variant, decay, scale):
-    """FACTS c5, of six digits."""
+def test_the_patch_embedding_has_the_published_fraction_of_the_learning_rate(networks, variant, decay, scale):
+    """FACTS c5 gives the factors with six digits."""
     rates = [group["lr"] for group in recipe(layer_decay=decay).groups(networks[variant], 512)]
     assert rates[0] / 1e-2 == rates[1] / 1e-2 == pytest.approx(scale, rel=2e-6)
 
 
-def test_every_layer_learns_at_the_same_part_of_the_rate_of_the_next_one(networks):
+def test_the_ratio_of_learning_rates_of_consecutive_layers_is_constant(networks):
     rates = [group["lr"] for group in recipe(layer_decay=0.8).groups(networks[TINY], 512)][::2]
     assert rates == pytest.approx([1e-2 * 0.8 ** (13 - layer) for layer in range(14)], rel=1e-12)
 
 
-def test_rates_per_layer_follow_the_global_batch(networks):
-    """FACTS c3: 1.25e-3 per 512 at a batch of 2,048."""
+def test_learning_rates_per_layer_scale_with_the_global_batch(networks):
+    """FACTS c3: a learning rate of 1.25e-3 per 512 images, at a batch of 2,048."""
     groups = recipe(lr=1.25e-3, lr_scaling="linear", layer_decay=0.9).groups(networks[TINY], 2048)
     assert groups[-1]["lr"] == pytest.approx(5e-3, rel=1e-12)
     assert groups[0]["lr"] == pytest.approx(5e-3 * 0.254187, rel=2e-6)
 
 
-def test_without_layer_decay_there_are_two_groups_of_one_rate(networks):
+def test_without_layer_decay_there_are_two_groups_with_the_same_learning_rate(networks):
     groups = recipe().groups(networks[TINY], 512)
     assert [group["lr"] for group in groups] == [1e-2, 1e-2]
 
 
-def test_a_layer_decay_of_one_is_one_rate(networks):
+def test_a_layer_decay_of_one_gives_one_learning_rate(networks):
     assert {group["lr"] for group in recipe(layer_decay=1.0).groups(networks[TINY], 512)} == {1e-2}
 
 
@@ -132,7 +133,7 @@ TOP = sum(DEPTHS) + 1
 
 
 class Rates(Callback):
-    """Before every update: the rate that each parameter has in the optimizer; and the weights after it."""
+    """Records the learning rate of each parameter before every update, and the weights after it."""
 
     def __init__(self):
         self.rates, self.weights = [], []
@@ -145,13 +146,13 @@ class Rates(Callback):
         self.weights.append({name: p.detach().clone() for name, p in pl_module.network.named_parameters()})
 
 
-SCHEDULE = Cosine(warmup_epochs=1, warmup_start=0.5, final=0.1)
+SCHEDULE = Cosine(warmup_epochs=1, warmup_lr_ratio=0.5, min_lr_ratio=0.1)
 
 
 def run(network, **changes):
     torch.manual_seed(0)
     images, seen = torch.randn(16, 3, 32, 32), Rates()
-    module = Classifier(network, CLASSES, {}, optimizer=recipe(**changes), schedule=SCHEDULE, global_batch=4)
+    module = classification_engine(network, CLASSES, optimizer=recipe(**changes), schedule=SCHEDULE, global_batch=4)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = lightning.Trainer(max_epochs=3, accelerator="cpu", num_sanity_val_steps=0, callbacks=[seen], **quiet)
     trainer.fit(module, DataLoader(TensorDataset(images, torch.arange(16) % CLASSES), batch_size=4))
@@ -160,36 +161,36 @@ def run(network, **changes):
 
 @pytest.fixture(scope="module")
 def trained():
-    """Twelve updates without weight decay: the rates, the weights, those at the start, the trainer."""
+    """Trains for twelve updates without weight decay; returns recorded rates and weights, initial weights, trainer."""
     torch.manual_seed(0)
-    network = SwinTransformer(**SMALL, num_classes=CLASSES)
+    network = SwinTransformer(SwinConfig(**SMALL, num_classes=CLASSES))
     start = {name: p.detach().clone() for name, p in network.named_parameters()}
     seen, trainer = run(network, layer_decay=0.5, weight_decay=0.0)
     return seen, start, trainer
 
 
 def layer(name):
-    """In the small network: embedding 0, a block 1, the merging with it, two blocks 2 and 3, norm and head 4."""
-    ways = {"embed": 0, "stages.0.blocks.0": 1, "stages.1.merge": 1, "stages.1.blocks.0": 2, "stages.1.blocks.1": 3}
-    return next((number for way, number in ways.items() if name.startswith(f"{way}.")), 4)
+    """Returns the layer in the small network: embedding 0, first block and merging 1, two blocks 2 and 3, norm and head 4."""
+    prefixes = {"embed": 0, "stages.0.blocks.0": 1, "stages.1.merge": 1, "stages.1.blocks.0": 2, "stages.1.blocks.1": 3}
+    return next((number for prefix, number in prefixes.items() if name.startswith(f"{prefix}.")), 4)
 
 
-def test_in_training_the_rate_of_a_parameter_is_that_of_its_layer_times_the_schedule(trained):
+def test_the_learning_rate_of_a_parameter_is_that_of_its_layer_times_the_schedule(trained):
     seen, start, _ = trained
     assert len(seen.rates) == 12
     for update, rates in enumerate(seen.rates):
-        factor = SCHEDULE.factor(update, Span(4, 12))
+        factor = SCHEDULE.factor(update, RunLength(4, 12))
         expected = {name: 1e-2 * 0.5 ** (TOP - layer(name)) * factor for name in start}
         assert rates == pytest.approx(expected, rel=1e-9)
 
 
-def test_the_logged_rate_is_that_of_the_head(trained):
+def test_the_logged_learning_rate_is_that_of_the_head(trained):
     seen, _, trainer = trained
     assert float(trainer.callback_metrics["train/lr"]) == pytest.approx(seen.rates[-1]["head.weight"], rel=1e-6)
 
 
-def test_the_first_step_of_a_layer_is_its_rate(trained):
-    """That of AdamW is the rate times the gradient's sign, where the gradient is far above eps; 1e-3: float32 of order one."""
+def test_the_first_step_of_a_layer_has_the_size_of_its_learning_rate(trained):
+    """The first step of AdamW is the rate times the sign of a gradient far above eps; 1e-3: float32 of order one."""
     seen, start, _ = trained
     for number in range(TOP + 1):
         steps = [
@@ -211,15 +212,15 @@ class Plain(nn.Module):
 
 
 def test_a_network_that_does_not_number_its_layers_is_refused_by_name():
-    with pytest.raises(UserError, match=r"optimizer\.layer_decay: a Plain does not number its layers; set it to null"):
+    with pytest.raises(UserError, match=r"optimizer\.layer_decay=0.9: a Plain has no method layer_of\(name\)"):
         run(Plain(), layer_decay=0.9)
 
 
-def test_without_layer_decay_such_a_network_learns():
+def test_without_layer_decay_such_a_network_trains():
     assert len(run(Plain())[0].rates) == 12
 
 
 @pytest.mark.parametrize("wrong", [0, -0.5, 1.1, float("nan"), "slow", True], ids=str)
-def test_a_layer_decay_that_is_no_part_is_refused_by_name(wrong):
-    with pytest.raises(UserError, match=rf"optimizer\.layer_decay={wrong}"):
+def test_a_layer_decay_outside_0_to_1_is_refused_by_name(wrong):
+    with pytest.raises(UserError, match=rf"optimizer\.layer_decay={str(wrong).lower()}"):
         recipe(layer_decay=wrong)

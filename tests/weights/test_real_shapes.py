@@ -1,12 +1,12 @@
-"""Tiny and base as published, V1 and V2, against timm, torchvision and transformers, both ways: logits within 1e-5 (fp32)."""
+"""Tiny and base, V1 and V2, read from and written for timm, torchvision and transformers: logits within 1e-5 (fp32)."""
 
 import pytest
 import torch
-from parts import furthest, images, randomise, same_tensors
+from parts import images, max_difference, randomise, same_tensors
 
 from swin_lab import create_model
 from swin_lab.weights import load
-from swin_lab.weights.peers import LIBRARIES, build_peer
+from swin_lab.weights.reference_models import LIBRARIES, build_reference_model
 
 pytestmark = pytest.mark.slow
 
@@ -29,12 +29,12 @@ def model(name):
 
 
 @pytest.mark.parametrize("layout", LIBRARIES)
-def test_ours_in_the_peer_and_the_peer_s_file_in_ours(name, model, layout, tmp_path):
-    image = images(1, 3, *model.shape.img_size)
-    peer = build_peer(model, layout).eval()  # strict: every tensor of the peer is filled
-    assert furthest(model, peer, image) <= 1e-5
-    torch.save(peer.state_dict(), tmp_path / "peer.pth")
-    back, report = load(tmp_path / "peer.pth", name=name)
+def test_native_weights_give_the_reference_model_s_logits_and_are_read_back(name, model, layout, tmp_path):
+    image = images(1, 3, *model.config.image_size)
+    reference = build_reference_model(model, layout).eval()  # strict: every tensor of the reference is filled
+    assert max_difference(model, reference, image) <= 1e-5
+    torch.save(reference.state_dict(), tmp_path / "reference.pth")
+    back, report = load(tmp_path / "reference.pth", name=name)
     assert same_tensors(back.state_dict(), model.state_dict())
     assert report.checkpoint.layout.name == layout
 
@@ -43,4 +43,4 @@ def test_ours_in_the_peer_and_the_peer_s_file_in_ours(name, model, layout, tmp_p
 @pytest.mark.parametrize("variant", ["swinv2_tiny_window16_256", "swinv2_base_window12to16_192to256"])
 def test_shrunk_windows_and_windows_of_an_earlier_training(variant, layout):
     model = randomise(create_model(variant, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 8], embed_dim=32))
-    assert furthest(model, build_peer(model, layout), images(1, 3, 256, 256)) <= 1e-5
+    assert max_difference(model, build_reference_model(model, layout), images(1, 3, 256, 256)) <= 1e-5

@@ -1,106 +1,114 @@
-"""A tree of folders, one per class, as ImageNet and torchvision's ImageFolder have it."""
+"""One folder of images per class, as for ImageNet and torchvision's ImageFolder."""
 
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from swin_lab.data.images import NO_IMAGES, ImageSet, open_rgb, split_by_class
-from swin_lab.data.names import Names
+from swin_lab.data.images import NO_IMAGES, ImageSet
+from swin_lab.data.names import FileNames
+from swin_lab.data.splitting import ValFraction, split_by_class
 from swin_lab.errors import UserError
+from swin_lab.validation import NonNegativeInt
 
 VALIDATION_NAMES = ("val", "valid", "validation", "test")
 PREPARE = "for ImageNet's validation images: swin-lab data prepare-val {folder} --labels LOC_val_solution.csv"
 
 
 class Folder:
-    """`root/train/CLASS/*.jpg` with `root/val/CLASS/*.jpg` beside it, or one tree `root/CLASS/*.jpg` that is split here.
+    """Reads `root/train/CLASS/*.jpg` and `root/val/CLASS/*.jpg`, or one set of class folders `root/CLASS/*.jpg` that is split.
 
-    Class names are the folder names of the training tree, sorted; hidden folders are ignored.
+    Class names are the names of the training folders, sorted; hidden folders are ignored.
 
     Args:
-        root: the tree.
-        val_fraction: part of every class that is held out where there is no validation folder.
-        split_seed: which ones.
-        val_only: whether there is only something to evaluate: the validation folder, or the whole tree where there is none.
+        root: the folder of `train` and `val`, or of the classes.
+        val_fraction: fraction of every class in the validation set, if there is no `train` folder.
+        split_seed: seed of the split.
+        val_only: whether only validation images are read, for an evaluation: the validation folder, or all class folders if
+            there is no validation folder.
 
     Raises:
-        UserError: a folder is missing, holds no classes or no images, or the two trees have different classes.
+        UserError: a folder is missing, contains no classes or no images, or training and validation have different classes.
     """
 
-    def __init__(self, root: str, val_fraction: float = 0.1, split_seed: int = 0, val_only: bool = False) -> None:
+    def __init__(
+        self, root: str, val_fraction: ValFraction = 0.1, split_seed: NonNegativeInt = 0, val_only: bool = False
+    ) -> None:
         top = existing_folder(root)
         self.train: ImageSet = NO_IMAGES
         if val_only:
-            tree = _validation_folder(top) or top
-            self.class_names = _class_names(tree)
-            self.val: ImageSet = _scan(tree, self.class_names)
+            folder = _validation_folder(top) or top
+            self.class_names = _class_names(folder)
+            self.val: ImageSet = _scan(folder, self.class_names)
         elif (top / "train").is_dir():
             self.class_names = _class_names(top / "train")
             self.train = _scan(top / "train", self.class_names)
-            self.val = self._validation_tree(top)
+            self.val = self._validation_images(top)
         elif set(_class_names(top)) <= set(VALIDATION_NAMES):
             raise UserError(
-                f"{top} has no train/ beside its validation folder; give its train/, or data.val_only=true to evaluate only"
+                f"{top} has a validation folder but no train/; add train/, or give data.val_only=true to evaluate only"
             )
         else:
             self.class_names = _class_names(top)
             images = _scan(top, self.class_names)
             train, val = split_by_class(images.labels, val_fraction, split_seed)
-            self.train, self.val = images.part(train), images.part(val)
+            self.train, self.val = images.select(train), images.select(val)
 
-    def _validation_tree(self, top: Path) -> "FileImages":
+    def _validation_images(self, top: Path) -> "FileImages":
         found = _validation_folder(top)
         if found is None:
-            raise UserError(f"{top} has train/ and no val/; add val/, or give data.root={top / 'train'} to split that tree")
+            raise UserError(
+                f"{top} has train/ but no val/; add val/, or give data.root={top / 'train'} to split the training images"
+            )
         names = _class_names(found)
         unknown, absent = sorted(set(names) - set(self.class_names)), sorted(set(self.class_names) - set(names))
         if unknown:
             raise UserError(
-                f"{found} has classes that train/ has not: {_listed(unknown)}.\n"
-                f"Name them as in train/, or take them away: mv {found / unknown[0]} ELSEWHERE"
+                f"{found} contains classes that train/ does not contain: {_enumerated(unknown)}.\n"
+                f"Rename them as in train/, or move them away: mv {found / unknown[0]} ELSEWHERE"
             )
         if absent:
             raise UserError(
-                f"{found} lacks classes that train/ has: {_listed(absent)}.\n"
+                f"{found} lacks classes of train/: {_enumerated(absent)}.\n"
                 f"Add their images, or leave them out of training: mv {top / 'train' / absent[0]} ELSEWHERE"
             )
         return _scan(found, self.class_names)
 
 
 class FileImages:
-    """Image files and their classes.
+    """Provides image files and their classes.
 
     Args:
-        tree: the folder that all of them are in.
-        files: their paths in it.
-        labels: class indices.
+        folder: the folder that contains all of them.
+        files: (N,) their paths relative to `folder`.
+        labels: (N,) class indices.
     """
 
-    def __init__(self, tree: Path, files: Names, labels: np.ndarray) -> None:
-        self.tree = tree
+    def __init__(self, folder: Path, files: FileNames, labels: np.ndarray) -> None:
+        self.folder = folder
         self.files = files
         self.labels = labels
 
-    def part(self, indices: np.ndarray) -> "FileImages":
-        """Those at the given places."""
-        return FileImages(self.tree, self.files.part(indices), self.labels[indices])
+    def select(self, indices: np.ndarray) -> "FileImages":
+        """Returns the images at the given indices."""
+        return FileImages(self.folder, self.files.select(indices), self.labels[indices])
 
-    def image(self, index: int) -> Image.Image:
-        return open_rgb(self.tree / self.files[index])
+    def encoded(self, index: int) -> bytes:
+        """Reads a file."""
+        return (self.folder / self.files[index]).read_bytes()
 
     def name(self, index: int) -> str:
-        return str(self.tree / self.files[index])
+        """Returns the path of an image."""
+        return str(self.folder / self.files[index])
 
 
 def existing_folder(root: str) -> Path:
-    """As an absolute path; raises UserError if there is no such folder."""
+    """Returns the absolute path of `data.root`; raises UserError if it does not exist."""
     top = Path(root).expanduser().absolute()
     if not top.is_dir():
-        raise UserError(f"data.root={root}: there is no folder {top}")
+        raise UserError(f"data.root={root}: the folder {top} does not exist")
     return top
 
 
@@ -108,39 +116,40 @@ def _validation_folder(top: Path) -> Path | None:
     return next((top / name for name in VALIDATION_NAMES if (top / name).is_dir()), None)
 
 
-def _class_names(tree: Path) -> list[str]:
-    with os.scandir(tree) as entries:
+def _class_names(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
         kinds = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
     names = sorted(name for name, is_folder in kinds if is_folder)
     if not names:
         files = sum(_has_image_suffix(name) for name, _ in kinds)
         raise UserError(
-            f"{tree} has {files} images and no class folders; put each class's images into a folder of its name;\n"
-            + PREPARE.format(folder=tree)
+            f"{folder} contains {files} images but no class folders; put the images of each class into a folder;\n"
+            + PREPARE.format(folder=folder)
         )
     return names
 
 
-def _scan(tree: Path, class_names: Sequence[str]) -> FileImages:
+def _scan(folder: Path, class_names: Sequence[str]) -> FileImages:
+    """Finds the images of all class folders, in sorted order."""
     counts: list[int] = []
 
-    def walked() -> Iterator[str]:
+    def paths() -> Iterator[str]:
         for name in class_names:
-            of_class = sorted(_images_under(tree / name, name))
-            if not of_class:
+            paths_of_class = sorted(_images_under(folder / name, name))
+            if not paths_of_class:
                 raise UserError(
-                    f"class folder {tree / name} holds no images ({' '.join(IMG_EXTENSIONS)}); "
-                    f"add some or remove it: rmdir {tree / name}"
+                    f"class folder {folder / name} contains no images ({' '.join(IMG_EXTENSIONS)}); "
+                    f"add some or remove it: rmdir {folder / name}"
                 )
-            counts.append(len(of_class))
-            yield from of_class
+            counts.append(len(paths_of_class))
+            yield from paths_of_class
 
-    files = Names(walked())
-    return FileImages(tree, files, np.repeat(np.arange(len(counts)), counts))
+    files = FileNames(paths())
+    return FileImages(folder, files, np.repeat(np.arange(len(counts)), counts))
 
 
 def _images_under(folder: Path, path: str) -> Iterator[str]:
-    """Paths of image files, each behind `path`; hidden files and folders are left out."""
+    """Returns the paths of image files, each prefixed with `path`; hidden files and folders are left out."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
@@ -155,5 +164,5 @@ def _has_image_suffix(name: str) -> bool:
     return name.lower().endswith(IMG_EXTENSIONS)
 
 
-def _listed(names: Sequence[str]) -> str:
+def _enumerated(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

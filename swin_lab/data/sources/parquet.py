@@ -1,4 +1,4 @@
-"""Image parquet files as Hugging Face exports them: a struct column {bytes, path} and a column of class indices."""
+"""Parquet files of images as Hugging Face exports them: a struct column {bytes, path} and a column of class indices."""
 
 import json
 import logging
@@ -7,37 +7,38 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
-from swin_lab.data.images import NO_IMAGES, ImageSet, split_by_class
+from swin_lab.data.images import NO_IMAGES, ImageSet
 from swin_lab.data.sources.folder import existing_folder
-from swin_lab.data.sources.row_groups import RowGroupImages, open_value
+from swin_lab.data.sources.row_groups import RowGroupImages, image_bytes
+from swin_lab.data.splitting import ValFraction, split_by_class
 from swin_lab.errors import UserError
+from swin_lab.validation import NonNegativeInt
 
 log = logging.getLogger("swin_lab.data")
 
 VALIDATION_PATTERNS = ("val*.parquet", "test*.parquet")
 HUB = "hf://datasets/"
-"""In front of OWNER/NAME where the files are a data set of the Hugging Face hub."""
+"""Prefix of OWNER/NAME for a data set of the Hugging Face hub."""
 MAX_IN_MEMORY = 2 * 2**30
-"""Bytes of files that are held in memory unless told otherwise."""
+"""Files of at most this many bytes are read into memory, unless `data.in_memory` is given."""
 
 
 class Parquet:
-    """`root/train*.parquet` with `root/val*.parquet` or `root/test*.parquet` beside it, or only files that are split here.
+    """Reads `root/train*.parquet` and `root/val*.parquet` or `root/test*.parquet`, or `root/*.parquet` that are split.
 
-    Up to 2 GiB, files are held in memory as they are stored, compressed images included; larger ones are read row group by
-    row group.
+    Up to 2 GiB, the files are read into memory with the images encoded; larger files are read row group by row group.
 
     Args:
-        root: the folder, or one with a folder `data` that holds the files; hf://datasets/OWNER/NAME for a data set of the
-            Hugging Face hub, which is fetched once into its cache.
-        image_column: column of images; found in the files' metadata or by its type if None.
-        label_column: column of class indices; found likewise if None.
-        val_fraction: part of every class that is held out where there are no validation files.
-        split_seed: which ones.
-        in_memory: whether the files are held in memory; None decides by their size.
-        val_only: whether there is only something to evaluate: the validation files, or all where there are none.
+        root: the folder of the files, or the folder that contains their folder `data`; hf://datasets/OWNER/NAME for a data set
+            of the Hugging Face hub, which is downloaded once into its cache.
+        image_column: column of images; if None, found by the files' metadata or by its type.
+        label_column: column of class indices; if None, found by the files' metadata or by its type.
+        val_fraction: fraction of every class in the validation set, if there are no validation files.
+        split_seed: seed of the split.
+        in_memory: whether the files are read into memory; if None, their size decides.
+        val_only: whether only validation images are read, for an evaluation: the validation files, or all files if there are no
+            validation files.
 
     Raises:
         UserError: files or columns are missing, a file is damaged, or the hub cannot be reached.
@@ -48,8 +49,8 @@ class Parquet:
         root: str,
         image_column: str | None = None,
         label_column: str | None = None,
-        val_fraction: float = 0.1,
-        split_seed: int = 0,
+        val_fraction: ValFraction = 0.1,
+        split_seed: NonNegativeInt = 0,
         in_memory: bool | None = None,
         val_only: bool = False,
     ) -> None:
@@ -67,21 +68,21 @@ class Parquet:
         if val_files and not val_only:
             self.val = read(val_files, columns)
         elif not val_only:
-            part, held_out = split_by_class(first.labels, val_fraction, split_seed)
-            self.train, self.val = first.part(part), first.part(held_out)
+            train, val = split_by_class(first.labels, val_fraction, split_seed)
+            self.train, self.val = first.select(train), first.select(val)
         labels = np.concatenate([np.asarray(self.train.labels), np.asarray(self.val.labels)])
         if labels.max() >= len(self.class_names) or labels.min() < 0:
             raise UserError(f"{top}: column {columns[1]!r} has labels outside the {len(self.class_names)} classes")
 
 
 class ParquetImages:
-    """Rows of an Arrow table, each an encoded image.
+    """Rows of an Arrow table in memory, each an encoded image.
 
     Args:
-        images: the images of all files, one after the other.
-        labels: their classes.
-        rows: which of `images` belong to this set.
-        files: where they are from, as (first row, file), for messages.
+        images: the image column of all files, concatenated.
+        labels: (N,) class indices.
+        rows: (N,) rows of `images` that belong to this set.
+        files: the first row of each file and the file, for messages.
     """
 
     def __init__(self, images: pa.ChunkedArray, labels: np.ndarray, rows: np.ndarray, files: list[tuple[int, Path]]) -> None:
@@ -90,21 +91,24 @@ class ParquetImages:
         self.rows = rows
         self.files = files
 
-    def part(self, indices: np.ndarray) -> "ParquetImages":
+    def select(self, indices: np.ndarray) -> "ParquetImages":
+        """Returns the images at the given indices."""
         return ParquetImages(self.images, self.labels[indices], self.rows[indices], self.files)
 
-    def image(self, index: int) -> Image.Image:
-        return open_value(self.images[int(self.rows[index])].as_py())
+    def encoded(self, index: int) -> bytes:
+        """Returns the bytes of an image."""
+        return image_bytes(self.images[int(self.rows[index])].as_py())
 
     def name(self, index: int) -> str:
+        """Returns the file of an image and its row in the file."""
         row = int(self.rows[index])
         first, file = next((first, file) for first, file in reversed(self.files) if first <= row)
         return f"{file} row {row - first}"
 
 
 def _find_files(root: str) -> tuple[Path, list[Path], list[Path]]:
-    """The folder, the training files and the validation files in it."""
-    top = _fetched(root) if root.startswith(HUB) else existing_folder(root)
+    """Returns the folder of the files, the training files and the validation files."""
+    top = _downloaded(root) if root.startswith(HUB) else existing_folder(root)
     if not any(top.glob("*.parquet")) and any(top.glob("data/*.parquet")):
         top = top / "data"
     val_files = next((found for pattern in VALIDATION_PATTERNS if (found := sorted(top.glob(pattern)))), [])
@@ -112,26 +116,27 @@ def _find_files(root: str) -> tuple[Path, list[Path], list[Path]]:
     if not train_files and not val_files:
         train_files = sorted(top.glob("*.parquet"))
         if not train_files:
-            raise UserError(f"{top} holds no *.parquet files; give the folder with train-*.parquet as data.root")
+            raise UserError(f"{top} contains no *.parquet files; give the folder with train-*.parquet as data.root")
     return top, train_files, val_files
 
 
-def _fetched(root: str) -> Path:
-    """The folder of the hub's cache that holds the parquet files of a data set."""
+def _downloaded(root: str) -> Path:
+    """Downloads the parquet files of a data set, and returns their folder in the hub's cache."""
     from huggingface_hub import snapshot_download
 
     name = root.removeprefix(HUB)
     try:
         return Path(snapshot_download(name, repo_type="dataset", allow_patterns="*.parquet"))
-    except Exception as error:  # the hub's own, and those of whichever library it speaks HTTP with
+    except Exception as error:  # errors of the hub's client and of its HTTP library
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"data.root={root} cannot be fetched: {reason}\n"
+            f"data.root={root} cannot be downloaded: {reason}\n"
             "Gated data sets (ImageNet) need an accepted licence and a token: hf auth login; or give a folder of parquet files"
         ) from error
 
 
 def _read_lazily(files: list[Path], columns: tuple[str, str]) -> RowGroupImages:
+    """Opens files that remain on the disk."""
     _check_columns(files, columns)
     images = RowGroupImages(files, columns)
     if images.images_per_group > 1:
@@ -147,11 +152,11 @@ def _check_columns(files: list[Path], columns: tuple[str, str]) -> None:
     for file in files:
         absent = [column for column in columns if column not in _schema(file).names]
         if absent:
-            raise UserError(f"{file} has no column {absent[0]!r}, which the first file has")
+            raise UserError(f"{file} has no column {absent[0]!r}, unlike the first file")
 
 
 def _columns(file: Path, image_column: str | None, label_column: str | None) -> tuple[str, str]:
-    """Names of the image and the label column."""
+    """Returns the names of the image column and the label column."""
     schema = _schema(file)
     features = _features(schema)
     images = [name for name, feature in features.items() if feature.get("_type") == "Image"]
@@ -168,6 +173,7 @@ def _columns(file: Path, image_column: str | None, label_column: str | None) -> 
 
 
 def _read(files: list[Path], columns: tuple[str, str]) -> ParquetImages:
+    """Reads files into memory."""
     _check_columns(files, columns)
     tables, starts, rows = [], [], 0
     for file in files:
@@ -198,6 +204,6 @@ def _schema(file: Path) -> pa.Schema:
 
 
 def _features(schema: pa.Schema) -> dict[str, dict]:
-    """What the exporter wrote about the columns; empty if it wrote nothing."""
+    """Returns the column descriptions that Hugging Face's exporter writes; empty if there are none."""
     written = (schema.metadata or {}).get(b"huggingface")
     return json.loads(written)["info"]["features"] if written else {}

@@ -1,4 +1,4 @@
-"""Parquet files too large for memory: an image is read together with the few that are stored beside it."""
+"""Parquet files that are too large for memory: an image is read together with its row group."""
 
 import os
 from functools import lru_cache
@@ -7,22 +7,20 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
-from swin_lab.data.images import open_rgb
 from swin_lab.errors import UserError
 
 
 class RowGroupImages:
     """Rows of parquet files on disk, each an encoded image.
 
-    A parquet file can only be read by whole row groups; the last one is kept. A shuffled run therefore reads each group once
-    for every image in it: `swin-lab data pack` writes them again as JPEGs that can be read alone.
+    A parquet file can only be read by whole row groups, of which the last is cached. Shuffled training therefore reads each
+    group once for every image in it; `swin-lab data pack` writes shards from which images are read one by one.
 
     Args:
-        files: the files, one after the other.
-        columns: names of the image and the label column.
-        rows: which rows, counted over all files, belong to this set; None for all.
+        files: the files; rows are counted over all of them.
+        columns: names of the image column and the label column.
+        rows: (N,) rows that belong to this set; if None, all rows.
     """
 
     def __init__(self, files: list[Path], columns: tuple[str, str], rows: np.ndarray | None = None) -> None:
@@ -41,23 +39,25 @@ class RowGroupImages:
             raise UserError(f"{files[0]} has no rows")
         self.labels = self._read_labels()[self.rows]
 
-    def part(self, indices: np.ndarray) -> "RowGroupImages":
-        """Those at the given places."""
+    def select(self, indices: np.ndarray) -> "RowGroupImages":
+        """Returns the images at the given indices."""
         return RowGroupImages(self.files, self.columns, self.rows[indices])
 
     @property
     def images_per_group(self) -> float:
-        """On average."""
+        """Returns the average number of images in a row group."""
         return float(self.first_rows[-1]) / len(self.file_of_group)
 
-    def image(self, index: int) -> Image.Image:
+    def encoded(self, index: int) -> bytes:
+        """Reads the row group of an image, and returns the bytes of the image."""
         row = int(self.rows[index])
         group = int(np.searchsorted(self.first_rows, row, side="right")) - 1
         file = self.files[int(self.file_of_group[group])]
         column = _group(file, int(self.group_in_file[group]), self.columns[0], os.getpid())
-        return open_value(column[row - int(self.first_rows[group])].as_py())
+        return image_bytes(column[row - int(self.first_rows[group])].as_py())
 
     def name(self, index: int) -> str:
+        """Returns the file of an image and its row in the file."""
         row = int(self.rows[index])
         group = int(np.searchsorted(self.first_rows, row, side="right")) - 1
         number = int(self.file_of_group[group])
@@ -77,16 +77,16 @@ class RowGroupImages:
         return labels.to_numpy().astype(np.int64)
 
 
-def open_value(value: object) -> Image.Image:
-    """The image of a cell: a struct {bytes, path}, or bytes."""
+def image_bytes(value: object) -> bytes:
+    """Returns the encoded image of a cell, which is a struct {bytes, path} or bytes; raises OSError if there are no bytes."""
     encoded = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(encoded, bytes):
-        raise OSError("the row holds no image bytes")
-    return open_rgb(encoded)
+        raise OSError("the row contains no image bytes")
+    return encoded
 
 
 @lru_cache(maxsize=2)
 def _group(file: Path, group: int, column: str, process: int) -> pa.ChunkedArray:
-    """A row group's images; for each process anew, because Arrow's open files must not cross a fork."""
+    """Reads the images of a row group; `process` keeps the cached files of a parent out of a forked process."""
     with pq.ParquetFile(file) as opened:
         return opened.read_row_group(group, columns=[column])[column]

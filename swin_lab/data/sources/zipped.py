@@ -1,4 +1,4 @@
-"""ImageNet in two zip files with a map file each, as the official code reads it: no unpacking, any image at any time."""
+"""Two zip files with a map file each, as the official code reads ImageNet: images are read by index, without unpacking."""
 
 import zlib
 from pathlib import Path
@@ -7,27 +7,26 @@ from struct import unpack
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
-from PIL import Image
 
-from swin_lab.data.images import NO_IMAGES, ImageSet, open_rgb
-from swin_lab.data.names import Names, check_same_classes, classes_by_folder
+from swin_lab.data.images import NO_IMAGES, ImageSet
+from swin_lab.data.names import FileNames, check_same_classes, classes_by_folder
 from swin_lab.data.sources.folder import existing_folder
 from swin_lab.data.sources.listed import read_list
 from swin_lab.errors import UserError
 
 LOCAL_HEADER = 30
-"""Bytes before a member's name (.ZIP file format specification, 4.3.7)."""
+"""Bytes of a member's header before its name (.ZIP file format specification, 4.3.7)."""
 
 
 class Zipped:
-    """`root/train.zip` with `root/train_map.txt`, and the same for `val`; a line of a map is `path-in-the-zip TAB class index`.
+    """Reads `root/train.zip` and `root/train_map.txt`, and the same for `val`; a line of a map is `member TAB class index`.
 
     Args:
-        root: the folder.
-        val_only: whether there is only something to evaluate.
+        root: the folder of the files.
+        val_only: whether only `val` is read, for an evaluation.
 
     Raises:
-        UserError: a file is missing or damaged, or a map names an image that its zip has not.
+        UserError: a file is missing or damaged, or a map names an image that its zip does not contain.
     """
 
     def __init__(self, root: str, val_only: bool = False) -> None:
@@ -43,41 +42,44 @@ class Zipped:
 
 
 class ZipImages:
-    """Members of a zip file; where each lies in it is known from its directory, read once.
+    """Members of a zip file, located by its directory, which is read once.
 
     Args:
-        file: the zip.
-        members: their names.
-        labels: class indices.
-        where: (N, 3) of int64: where the member's header starts, its compressed size, how it is compressed.
+        file: the zip file.
+        members: (N,) names of the members.
+        labels: (N,) class indices.
+        extents: (N, 3) of int64: first byte of the member's header, its compressed size, and its compression method.
     """
 
-    def __init__(self, file: Path, members: Names, labels: np.ndarray, where: np.ndarray) -> None:
+    def __init__(self, file: Path, members: FileNames, labels: np.ndarray, extents: np.ndarray) -> None:
         self.file = file
         self.members = members
         self.labels = labels
-        self.where = where
+        self.extents = extents
 
-    def image(self, index: int) -> Image.Image:
-        start, size, method = self.where[index].tolist()
-        with self.file.open("rb") as file:  # opened for each image: processes share no position in it
+    def encoded(self, index: int) -> bytes:
+        """Reads a member and decompresses it."""
+        start, size, method = self.extents[index].tolist()
+        with self.file.open("rb") as file:  # Processes would share the position of an open file.
             file.seek(start)
             header = file.read(LOCAL_HEADER)
             if len(header) < LOCAL_HEADER or header[:4] != b"PK\x03\x04":
-                raise OSError("the zip holds no member where its directory says")
+                raise OSError("the zip file contains no member where its directory says")
             name_length, extra_length = unpack("<HH", header[26:30])
             file.seek(name_length + extra_length, 1)
             stored = file.read(size)
         try:
-            return open_rgb(stored if method == ZIP_STORED else zlib.decompress(stored, wbits=-zlib.MAX_WBITS))
+            return stored if method == ZIP_STORED else zlib.decompress(stored, wbits=-zlib.MAX_WBITS)
         except zlib.error as error:
             raise OSError(str(error)) from error
 
     def name(self, index: int) -> str:
+        """Returns the zip file and the name of the member."""
         return f"{self.file}@/{self.members[index]}"
 
 
 def _open(top: Path, split: str) -> ZipImages:
+    """Reads the map and the zip directory of a split."""
     file = top / f"{split}.zip"
     if not file.is_file():
         raise UserError(f"{top} has no {file.name}; it needs train.zip, train_map.txt, val.zip and val_map.txt")
@@ -85,13 +87,13 @@ def _open(top: Path, split: str) -> ZipImages:
     try:
         with ZipFile(file) as archive:
             found = {info.filename: info for info in archive.infolist()}
-    except (BadZipFile, OSError, NotImplementedError, ValueError, StructError) as error:  # what a damaged directory raises
+    except (BadZipFile, OSError, NotImplementedError, ValueError, StructError) as error:  # The zip directory is damaged.
         raise UserError(f"{file} cannot be read as a zip file: {error}") from error
-    where = np.empty((len(members), 3), dtype=np.int64)
+    extents = np.empty((len(members), 3), dtype=np.int64)
     for i in range(len(members)):
         info = found.get(members[i])
         if info is None or info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
-            problem = "is not in" if info is None else "is compressed in a way that cannot be read in"
+            problem = "is not in" if info is None else "has an unsupported compression in"
             raise UserError(f"{members[i]}, line {i + 1} of {split}_map.txt, {problem} {file}")
-        where[i] = info.header_offset, info.compress_size, info.compress_type
-    return ZipImages(file, members, labels, where)
+        extents[i] = info.header_offset, info.compress_size, info.compress_type
+    return ZipImages(file, members, labels, extents)

@@ -1,4 +1,4 @@
-"""Image sizes and preprocessing of other libraries, in the terms of this project."""
+"""Image sizes and preprocessing of other libraries, in the form of swin_lab."""
 
 import logging
 from collections.abc import Sequence

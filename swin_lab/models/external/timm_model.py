@@ -1,7 +1,7 @@
 """Image classifiers of timm."""
 
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import timm
 from timm.data.config import resolve_model_data_config
@@ -16,7 +16,7 @@ from swin_lab.models.external.images import (
     warn_that_it_cannot_be_expressed,
 )
 from swin_lab.preprocessing import Preprocessing
-from swin_lab.validation import Fraction, PositiveInt
+from swin_lab.validation import Expected, Fraction, PositiveInt
 
 
 class TimmModel(nn.Module):
@@ -28,7 +28,7 @@ class TimmModel(nn.Module):
         img_size: size of the images in pixels. If None, that of the published weights.
         in_channels: channels of the images, 1 or 3.
         pretrained: whether to load the published weights, from timm's cache or over the network.
-        drop_path_rate: highest probability of stochastic depth. If None, timm's default.
+        drop_path_rate: highest drop path rate. If None, timm's default.
 
     Raises:
         UserError: timm has no such model or weights, the weights cannot be fetched, or the model does not support an argument.
@@ -36,7 +36,7 @@ class TimmModel(nn.Module):
 
     def __init__(
         self,
-        name: str,
+        name: Annotated[str, Expected("the name of a model of timm, such as convnext_tiny")],
         num_classes: PositiveInt,
         *,
         img_size: ImageSize | None = None,
@@ -47,12 +47,12 @@ class TimmModel(nn.Module):
         super().__init__()
         _check_name(name)
         published = get_pretrained_cfg(name)
-        assert published is not None, name  # every registered model has one
+        assert published is not None, name  # Every registered model has one.
         size = height_and_width(published.input_size[1:] if img_size is None else img_size)
         arguments: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_channels}
         if drop_path_rate is not None:
             arguments["drop_path_rate"] = drop_path_rate
-        if img_size is not None and published.fixed_input_size:  # the others take images of any size and no such argument
+        if img_size is not None and published.fixed_input_size:  # Other models accept any size and have no such argument.
             arguments["img_size"] = size
         self.name = name
         self.img_size = size
@@ -85,7 +85,7 @@ class TimmModel(nn.Module):
         crop_mode, crop_pct = config["crop_mode"], config["crop_pct"]
         if crop_mode == "squash" and crop_pct == 1:
             crop_pct = None
-        elif crop_mode != "center" or crop_pct > 1:  # a crop larger than the resized image has a border
+        elif crop_mode != "center" or crop_pct > 1:  # A crop larger than the resized image has a border.
             warn_that_it_cannot_be_expressed(self.name, f"has crop_mode={crop_mode} with crop_pct={crop_pct}")
             return None
         return library_preprocessing(
@@ -96,7 +96,7 @@ class TimmModel(nn.Module):
 def _check_name(name: str) -> None:
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture) or ":" in name:
-        raise UserError(f"model.name={name} is no model of timm{did_you_mean(name, timm.list_models())}")
+        raise UserError(f"model.name={name} is not a model of timm{did_you_mean(name, timm.list_models())}")
     if tag and name not in (tagged := timm.list_pretrained(f"{architecture}.*")):
         raise UserError(f"model.name={name}: timm has no such weights of {architecture}{did_you_mean(name, tagged)}")
 

@@ -1,6 +1,6 @@
 """Image classifiers of torchvision."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torchvision import models
 
 from swin_lab.errors import UserError, did_you_mean
 from swin_lab.models.external.images import ImageSize, crop_fraction, height_and_width, library_preprocessing
-from swin_lab.validation import PositiveInt
+from swin_lab.validation import Expected, PositiveInt
 
 SIZE_ARGUMENTS = {"vit_": "image_size", "maxvit_": "input_size"}
 """Beginning of the names of models that are built for one image size -> their argument for it."""
@@ -31,12 +31,17 @@ class TorchvisionModel(nn.Module):
     """
 
     def __init__(
-        self, name: str, num_classes: PositiveInt, *, img_size: ImageSize | None = None, pretrained: bool = False
+        self,
+        name: Annotated[str, Expected("the name of a model of torchvision, such as convnext_tiny")],
+        num_classes: PositiveInt,
+        *,
+        img_size: ImageSize | None = None,
+        pretrained: bool = False,
     ) -> None:
         super().__init__()
         choices = models.list_models(module=models)
         if name not in choices:
-            raise UserError(f"model.name={name} is no classifier of torchvision{did_you_mean(name, choices)}")
+            raise UserError(f"model.name={name} is not a classifier of torchvision{did_you_mean(name, choices)}")
         evaluation = models.get_model_weights(name).DEFAULT.transforms()
         published_size = height_and_width(evaluation.crop_size[0])
         size = published_size if img_size is None else height_and_width(img_size)

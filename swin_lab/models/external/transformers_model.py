@@ -1,8 +1,8 @@
-"""Image classifiers of Hugging Face transformers, which is not installed with this project."""
+"""Image classifiers of Hugging Face transformers, which is not installed with swin_lab."""
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,16 +16,16 @@ from swin_lab.models.external.images import (
     warn_that_it_cannot_be_expressed,
 )
 from swin_lab.preprocessing import Preprocessing
-from swin_lab.validation import Fraction, PositiveInt
+from swin_lab.validation import Expected, Fraction, PositiveInt
 
 DEFAULT_SIZE = 224
-"""Size of images where neither the model nor its image processor has one."""
+"""Image size in pixels if neither the model nor its image processor has one."""
 
 INTERPOLATIONS: dict[int | None, str] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """Pillow's number of a filter -> its name."""
 
 CONVNEXT_STRETCHES_FROM = 384
-"""Shorter side from which the image processor of ConvNeXT stretches images and no longer crops them."""
+"""Shorter side in pixels from which the image processor of ConvNeXT stretches images instead of cropping them."""
 
 
 class TransformersModel(nn.Module):
@@ -38,16 +38,16 @@ class TransformersModel(nn.Module):
         num_classes: number of logits.
         img_size: size of the images in pixels. If None, that of the image processor or of config.json.
         pretrained: whether to load the weights. If false, only config.json and preprocessor_config.json are read.
-        drop_path_rate: highest probability of stochastic depth. If None, that of config.json.
+        drop_path_rate: highest drop path rate. If None, that of config.json.
 
     Raises:
-        UserError: transformers is not installed, the model cannot be found or fetched or is no image classifier, or it does not
+        UserError: transformers is not installed, the model cannot be fetched or is not an image classifier, or it does not
             support an argument.
     """
 
     def __init__(
         self,
-        name: str,
+        name: Annotated[str, Expected("the name of a model of transformers, such as facebook/convnext-tiny-224")],
         num_classes: PositiveInt,
         *,
         img_size: ImageSize | None = None,
@@ -86,7 +86,7 @@ def _folder_or_id(name: str) -> str:
             raise UserError(f"model.name={name} has no config.json; give a folder that transformers has saved")
         return str(folder)
     if name.count("/") > 1 or name.startswith((".", "/", "~")):
-        raise UserError(f"model.name={name} is no folder; give a folder with config.json, or OWNER/NAME on the hub")
+        raise UserError(f"model.name={name} is not a folder; give a folder with config.json, or OWNER/NAME on the hub")
     return name
 
 
@@ -105,7 +105,7 @@ def _read_processor(name: str) -> dict[str, Any] | None:
 
     try:
         processor: dict[str, Any] = AutoImageProcessor.from_pretrained(name, trust_remote_code=False).to_dict()
-    except (OSError, ValueError):  # a model without an image processor
+    except (OSError, ValueError):  # The model has no image processor.
         return None
     return processor
 
@@ -118,7 +118,7 @@ def _create(name: str, config: Any) -> nn.Module:
         model: nn.Module = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
     except ValueError as error:
         if "Unrecognized configuration class" in str(error):
-            raise UserError(f"model.name={name}: a {config.model_type} of transformers is no image classifier") from error
+            raise UserError(f"model.name={name}: a {config.model_type} of transformers is not an image classifier") from error
         raise UserError(f"model.name={name} cannot be built: {error}") from error
     return model
 
@@ -129,7 +129,7 @@ def _load(name: str, config: Any) -> nn.Module:
 
     head = _head_keys(name, config)
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # it prints a report of the tensors that are checked below
+    logging.set_verbosity_error()  # from_pretrained prints a report of the tensors that are checked below.
     try:
         model, loading = AutoModelForImageClassification.from_pretrained(
             name, config=config, ignore_mismatched_sizes=True, output_loading_info=True, trust_remote_code=False
@@ -142,7 +142,7 @@ def _load(name: str, config: Any) -> nn.Module:
     if mismatched:
         raise UserError(
             f"model.pretrained=true: {mismatched[0]} of {name} has another shape; "
-            "leave model.img_size out, or set model.pretrained=false"
+            "remove model.img_size, or set model.pretrained=false"
         )
     missing = sorted(set(loading["missing_keys"]) - head)
     if missing:
@@ -184,7 +184,7 @@ def _image_size(img_size: ImageSize | None, config: Any, processor: dict[str, An
 def _preprocessing(
     name: str, processor: dict[str, Any] | None, img_size: tuple[int, int], channels: int
 ) -> Preprocessing | None:
-    """Translates the configuration of an image processor; None if there is none, or it does what we have no key for."""
+    """Converts the configuration of an image processor. If there is none or `Preprocessing` cannot express it, returns None."""
     if processor is None:
         return None
     interpolation = INTERPOLATIONS.get(processor.get("resample"))

@@ -1,0 +1,1 @@
+"""The command line `swin-lab`: one typed function per command, one file per topic."""

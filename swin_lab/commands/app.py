@@ -1,0 +1,104 @@
+"""The program `swin-lab`: its commands, and the messages for wrong input.
+
+The modules of the commands import torch and the rest of swin_lab inside their functions, so that `--help` and shell completion
+appear at once. A new command is a function in the file of its topic and a line here.
+"""
+
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from swin_lab.commands import data, init, models, recipe, run, weights
+from swin_lab.errors import UserError, did_you_mean
+
+OK, WRONG_INPUT, INTERRUPTED = 0, 2, 130
+
+RUNS, WEIGHTS, RECIPES, DATA = "Train and evaluate", "Models and weights", "Recipes", "Data sets"
+"""Panels of `swin-lab --help`."""
+
+HYDRA = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+"""Settings of commands that leave their whole command line to Hydra."""
+
+
+class _Group(TyperGroup):
+    """Prints "interrupted" after Ctrl-C in a command; Typer would only return an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("\ninterrupted", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    name="swin-lab",
+    cls=_Group,
+    help="Train, evaluate and use Swin Transformers.",
+    epilog="Each command explains itself: swin-lab COMMAND --help",
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(rich_help_panel=RUNS, context_settings=HYDRA, add_help_option=False)(run.train)
+app.command(rich_help_panel=RUNS, context_settings=HYDRA, add_help_option=False, name="eval")(run.evaluate)
+app.command(rich_help_panel=RUNS)(init.init)
+app.command(rich_help_panel=WEIGHTS)(models.models)
+app.command(rich_help_panel=WEIGHTS)(weights.inspect)
+app.command(rich_help_panel=WEIGHTS)(weights.convert)
+app.command(rich_help_panel=WEIGHTS)(weights.export)
+
+_recipe = typer.Typer(help="Compare a configuration with a published recipe.")
+_recipe.command()(recipe.diff)
+_recipe.callback()(lambda: None)  # Without it, Typer would call the only command of the group `recipe` itself.
+app.add_typer(_recipe, name="recipe", rich_help_panel=RECIPES)
+app.command(rich_help_panel=RECIPES)(recipe.lr)
+
+_data = typer.Typer(help="Check, pack and prepare data sets.")
+_data.command()(data.check)
+_data.command()(data.pack)
+_data.command()(data.prepare_val)
+app.add_typer(_data, name="data", rich_help_panel=DATA)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        arguments: the command and its arguments. If None, the command line of this process.
+
+    Returns:
+        The exit code: 0; 2 for wrong input, with a message on stderr; 130 after Ctrl-C.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(args=given or ["--help"], prog_name="swin-lab", standalone_mode=False)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return WRONG_INPUT
+    except typer.TyperException as error:  # an unknown command or option, a missing or invalid value
+        print(f"error: {_in_native_form(error)}", file=sys.stderr)
+        return WRONG_INPUT
+    return code if isinstance(code, int) else OK
+
+
+def _in_native_form(error: typer.TyperException) -> str:
+    """Returns a message of Typer in the form of swin_lab's own messages."""
+    message = error.format_message().rstrip(".").replace("Value error, ", "")
+    choice = re.search(r"'([^']*)' is not one of (.*)", message)
+    if choice:
+        choices = re.findall(r"'([^']*)'", choice[2])
+        message = f"{message[: choice.start()]}{choice[1]} is unknown{did_you_mean(choice[1], choices)}"
+    message = re.sub(r"\.? Did you mean (.*)\?$", lambda found: f"; did you mean {found[1].replace(chr(39), '')}?", message)
+    message = re.sub(r" \(Possible options: ([^)]*)\)$", r"; did you mean \1?", message)
+    message = message[:1].lower() + message[1:]
+    context = getattr(error, "ctx", None)
+    return message if "did you mean" in message or context is None else f"{message}\nSee {context.command_path} --help"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""Arguments and options that several commands share, with the completion of their values."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from swin_lab.paths import CONF
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Returns the Swin variants with this beginning. It reads file names only, as importing torch would take seconds."""
+    return sorted(file.stem for file in (CONF / "model").glob("swin*.yaml") if file.stem.startswith(incomplete))
+
+
+def complete_override(incomplete: str) -> list[str]:
+    """Completes `group=choice` from the files of the configuration."""
+    group, separator, choice = incomplete.partition("=")
+    if not separator:
+        return sorted(f"{folder.name}=" for folder in CONF.iterdir() if folder.is_dir() and folder.name.startswith(group))
+    found = (file.stem for file in (CONF / group).glob("*.yaml") if not file.stem.startswith("_"))
+    return sorted(f"{group}={name}" for name in found if name.startswith(choice))
+
+
+Source = Annotated[
+    str, typer.Argument(metavar="IN", help="A weight file of any layout, a run directory, a folder, or OWNER/NAME on the hub.")
+]
+Name = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="The variant it contains, for V2 files that do not contain their window sizes.",
+        autocompletion=complete_model,
+    ),
+]
+Ema = Annotated[bool, typer.Option("--ema", metavar="", help="Use the EMA weights, if the file contains both.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE", help="Overrides of train.py, such as experiment=NAME.", autocompletion=complete_override
+    ),
+]
+Devices = Annotated[int, typer.Option(metavar="N", min=1, help="Number of devices that share the global batch.")]
+Images = Annotated[int | None, typer.Option(metavar="N", min=1, help="Images per epoch, if the data is not available.")]
+ConfigDir = Annotated[Path | None, typer.Option(metavar="DIR", help="A directory with further configuration files.")]

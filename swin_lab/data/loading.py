@@ -1,0 +1,151 @@
+"""The dataset that decodes and transforms images, the collate function and the DataLoader."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from swin_lab.data.decoding import UNREADABLE, Decoder, decode, first_line
+from swin_lab.data.images import ImageSet
+from swin_lab.data.sampling import EvalSampler, SampleIndex, TrainSampler
+from swin_lab.data.transforms import Transform
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Contains a transformed image."""
+
+    image: Tensor
+    """(channels, H, W)."""
+    label: int
+    index: int
+    """Index of the image in its set."""
+
+
+class Batch(NamedTuple):
+    """Contains the images that a worker returns."""
+
+    images: Tensor
+    """(B, channels, H, W)."""
+    labels: Tensor
+    """(B,) class indices."""
+    indices: Tensor
+    """(B,) indices of the images in their set."""
+    unreadable: list[str]
+    """One line for each image that belongs to the batch and could not be decoded."""
+
+
+class TransformedImages(Dataset["Sample | str"]):
+    """Provides transformed images as a map-style dataset.
+
+    The randomness of a transform depends on (seed, epoch, image, copy), not on workers or processes.
+
+    Args:
+        images: encoded images.
+        transform: RGB image -> tensor.
+        seed: seed of the augmentation.
+        decode: the decoder.
+    """
+
+    def __init__(self, images: ImageSet, transform: Transform, seed: int, decode: Decoder = decode) -> None:
+        self.images = images
+        self.transform = transform
+        self.seed = seed
+        self.decode = decode
+
+    def __len__(self) -> int:
+        return len(self.images.labels)
+
+    def __getitem__(self, sample: SampleIndex) -> "Sample | str":
+        """Returns a transformed image, or one line that names an image that cannot be decoded."""
+        index = sample.image_index
+        seed = (self.seed * 1_000_003 + sample.epoch) * 1_000_003 + index + sample.copy * 7_368_787_000_003
+        with random_state(seed % 2**63):
+            try:
+                image = self.decode(self.images.encoded(index))  # A map-style dataset may use random numbers here.
+            except UNREADABLE as error:
+                return f"{self.images.name(index)}: {first_line(error)}"
+            return Sample(self.transform(image), int(self.images.labels[index]), index)
+
+
+@contextmanager
+def random_state(seed: int) -> Iterator[None]:
+    """Seeds the generators of Python, numpy and torch that transforms use.
+
+    torch's generator is restored afterwards, because drop path uses it in the main process. Restoring those of Python and
+    numpy, which nothing else uses, would take longer than the transforms.
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def collate(samples: list[Sample | str]) -> Batch:
+    """Stacks the images that could be decoded."""
+    read = [sample for sample in samples if not isinstance(sample, str)]
+    images = torch.stack([sample.image for sample in read]) if read else torch.empty(0)
+    labels = torch.tensor([sample.label for sample in read], dtype=torch.long)
+    indices = torch.tensor([sample.index for sample in read], dtype=torch.long)
+    return Batch(images, labels, indices, [sample for sample in samples if isinstance(sample, str)])
+
+
+class WaitingTime:
+    """Contains the time that the main process has waited for batches."""
+
+    seconds: float = 0.0
+
+
+class TimedLoader(DataLoader[Any]):
+    """Loads batches and measures how long the process waits for them.
+
+    Args:
+        dataset: the dataset of transformed images.
+        sampler: order of the images.
+        batch_size: images in a batch; the last one may have fewer.
+        num_workers: processes that decode and transform; 0 does both in the main process.
+        waiting: the time is added to it, except for the first batch of each epoch, before which workers start.
+    """
+
+    def __init__(
+        self,
+        dataset: TransformedImages,
+        *,
+        sampler: TrainSampler | EvalSampler,
+        batch_size: int,
+        num_workers: int,
+        waiting: WaitingTime,
+    ) -> None:
+        super().__init__(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=num_workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=num_workers > 0,
+        )
+        self.waiting = waiting
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        # The base iterator is created here and not in the generator: it uses torch's generator, as drop path does.
+        return self._timed(super().__iter__())
+
+    def _timed(self, batches: Iterator[Any]) -> Iterator[Any]:
+        yield from islice(batches, 1)
+        while True:
+            start = perf_counter()
+            batch = next(batches, None)
+            self.waiting.seconds += perf_counter() - start
+            if batch is None:
+                return
+            yield batch

@@ -1,0 +1,220 @@
+"""Any map-style torch dataset of (image, label) items, such as those of torchvision or a custom class."""
+
+import logging
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from swin_lab.data.decoding import UNREADABLE, Encoded, first_line, to_rgb
+from swin_lab.data.images import NO_IMAGES, ImageSet
+from swin_lab.data.splitting import ValFraction, split_by_class
+from swin_lab.errors import UserError
+from swin_lab.validation import NonNegativeInt
+
+log = logging.getLogger("swin_lab.data")
+
+ITEM = "an item must be (image, label) with the class index as label"
+IMAGES = (
+    "an image must be a PIL image, the bytes of an image file, a (C, H, W) or (H, W) tensor, or an (H, W, C) or (H, W) array, "
+    "of uint8 or of floats from 0 to 1, with 1 or 3 channels"
+)
+
+
+class MapDataset:
+    """Provides the training and validation images of two map-style datasets, or of one that is split.
+
+    Items are (image, label). Resizing, augmentation and normalisation are those of the run, so the datasets should return
+    images without normalisation; ToTensor() is fine. With random transforms in a dataset, set `data.cache_mib=0`.
+
+    Args:
+        train: dataset of the training images, an object with `__len__` and `__getitem__`. If None, only evaluation is possible.
+        val: dataset of the validation images; if None, a part of the training images.
+        class_names: names by class index; if None, the dataset's `classes`, or else the indices.
+        val_fraction: fraction of every class in the validation set, if `val` is None.
+        split_seed: seed of the split.
+
+    Raises:
+        UserError: a dataset is not map-style, its items are not (image, label), a label is negative or has no class name, or
+            the two datasets have different classes.
+    """
+
+    def __init__(
+        self,
+        train: Any = None,
+        val: Any = None,
+        class_names: list[str] | None = None,
+        val_fraction: ValFraction = 0.1,
+        split_seed: NonNegativeInt = 0,
+    ) -> None:
+        if train is None and val is None:
+            raise UserError("data.train and data.val are null; give at least one dataset")
+        images: DatasetImages | None = None if train is None else DatasetImages(train, "train")
+        self.train: ImageSet = images or NO_IMAGES
+        if val is not None:
+            self.val: ImageSet = DatasetImages(val, "val")
+        elif images is not None:
+            train_indices, val_indices = split_by_class(images.labels, val_fraction, split_seed)
+            self.train, self.val = images.select(train_indices), images.select(val_indices)
+        highest = max(int(np.max(part.labels)) for part in (self.train, self.val) if len(part.labels))
+        self.class_names = class_names or _classes(train, val) or [str(label) for label in range(highest + 1)]
+        if highest >= len(self.class_names):
+            raise UserError(f"data: there are {len(self.class_names)} class names, and the labels contain class {highest}")
+
+
+class DatasetImages:
+    """Images of a map-style dataset, whose labels are known without loading the images if the dataset lists them.
+
+    Args:
+        dataset: items are (image, label).
+        split: `train` or `val`, for messages.
+        labels: (N,) class indices; if None, those that the dataset lists, or else those of its items.
+        indices: (N,) items that belong to this set; if None, all items.
+    """
+
+    def __init__(self, dataset: Any, split: str, labels: np.ndarray | None = None, indices: np.ndarray | None = None) -> None:
+        self.dataset = dataset
+        self.split = split
+        self.labels = _labels(dataset, split) if labels is None else labels
+        self.indices = np.arange(len(self.labels)) if indices is None else indices
+
+    def select(self, indices: np.ndarray) -> "DatasetImages":
+        """Returns the images at the given indices."""
+        return DatasetImages(self.dataset, self.split, self.labels[indices], self.indices[indices])
+
+    def encoded(self, index: int) -> Encoded:
+        """Returns the image of an item as bytes or as (H, W, 3) of uint8."""
+        image, _ = _item(self.dataset, self.split, int(self.indices[index]))
+        return _as_encoded(image, f"data.{self.split}[{self.indices[index]}]")
+
+    def name(self, index: int) -> str:
+        """Returns the class of the dataset and the index of the item, or its path if the dataset lists `samples`."""
+        item = int(self.indices[index])
+        samples = getattr(self.dataset, "samples", None)
+        if isinstance(samples, list) and len(samples) == len(self.dataset) and isinstance(samples[item][0], str):
+            return samples[item][0]
+        return f"{type(self.dataset).__name__} {self.split}[{item}]"
+
+
+def _labels(dataset: Any, split: str) -> np.ndarray:
+    """Returns the class index of every item.
+
+    Raises:
+        UserError: the dataset is not map-style or empty, an item is not (image, label), or a label is negative.
+    """
+    iterable = isinstance(dataset, IterableDataset)
+    if iterable or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+        kind = "iterable-style" if iterable else "not a map-style dataset"
+        raise UserError(
+            f"data.{split} is {kind} ({type(dataset).__name__}); give a dataset with __len__ and __getitem__, "
+            "because images are shuffled and counted by index"
+        )
+    if len(dataset) == 0:
+        raise UserError(f"data.{split} ({type(dataset).__name__}) is empty")
+    _check_first_item(dataset, split)
+    labels = _listed_labels(dataset)
+    if labels is None:
+        log.info("note       data.%s lists no labels; its %s items are loaded once to read them", split, f"{len(dataset):,}")
+        labels = np.array([_item(dataset, split, index)[1] for index in range(len(dataset))], dtype=np.int64)
+    if labels.min() < 0:
+        index = int(labels.argmin())
+        raise UserError(f"data.{split}[{index}] has label {labels[index]}; labels must be non-negative class indices")
+    return labels
+
+
+def _check_first_item(dataset: Any, split: str) -> None:
+    try:
+        image, _ = _item(dataset, split, 0)
+    except UserError:
+        raise
+    except UNREADABLE as error:  # such an image is reported or skipped when it is loaded for a batch
+        log.warning("data.%s[0] cannot be loaded: %s", split, first_line(error))
+        return
+    _as_encoded(image, f"data.{split}[0]")
+
+
+def _listed_labels(dataset: Any) -> np.ndarray | None:
+    """Returns the labels that a dataset lists. If it lists none, or transforms them in `__getitem__`, returns None."""
+    if getattr(dataset, "target_transform", None) is not None:
+        return None
+    for name in ("targets", "labels", "samples"):
+        listed = getattr(dataset, name, None)
+        if not isinstance(listed, Sequence | np.ndarray | Tensor) or len(listed) != len(dataset):
+            continue
+        try:
+            labels = np.asarray([entry[1] for entry in listed] if name == "samples" else listed)
+        except (TypeError, IndexError, KeyError, ValueError):
+            continue
+        if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer):
+            return labels.astype(np.int64)
+    return None
+
+
+def _item(dataset: Any, split: str, index: int) -> tuple[Any, int]:
+    """Returns the image and the class index of an item."""
+    item = dataset[index]
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise UserError(f"data.{split}[{index}] is {_described(item)}; {ITEM}")
+    image, label = item
+    try:
+        return image, operator.index(label)
+    except TypeError as error:
+        raise UserError(f"data.{split}[{index}] has the label {label!r}; {ITEM}") from error
+
+
+def _as_encoded(image: Any, where: str) -> Encoded:
+    """Returns bytes unchanged, and any other image as (H, W, 3) of uint8."""
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, Image.Image):
+        return np.asarray(to_rgb(image))
+    pixels = image
+    if isinstance(image, Tensor):
+        tensor = image.detach().cpu()
+        tensor = tensor.float() if tensor.is_floating_point() else tensor  # numpy has no bfloat16
+        pixels = (tensor.movedim(0, -1) if tensor.ndim == 3 else tensor).numpy()
+    if not isinstance(pixels, np.ndarray) or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3)):
+        raise UserError(f"{where} has {_described(image)} as image; {IMAGES}")
+    height, width = pixels.shape[:2]
+    channels_last = _as_uint8(pixels, where).reshape(height, width, -1)
+    return np.ascontiguousarray(np.broadcast_to(channels_last, (height, width, 3)))
+
+
+def _as_uint8(pixels: np.ndarray, where: str) -> np.ndarray:
+    """Scales floats from 0 to 1 to uint8."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    if not np.issubdtype(pixels.dtype, np.floating):
+        raise UserError(f"{where} has an image of {pixels.dtype}; {IMAGES}")
+    if not (pixels.min() >= 0 and pixels.max() <= 1):
+        raise UserError(
+            f"{where} has values from {pixels.min():.3g} to {pixels.max():.3g}; {IMAGES}.\n"
+            "Remove the normalisation from the dataset's transforms: the run normalises."
+        )
+    scaled: np.ndarray = (pixels.astype(np.float64) * 255).round().astype(np.uint8)
+    return scaled
+
+
+def _classes(train: Any, val: Any) -> list[str] | None:
+    """Returns the class names that a dataset lists as `classes`; raises UserError if those of the two datasets differ."""
+    named = [_names(getattr(dataset, "classes", None)) for dataset in (train, val)]
+    if named[0] is not None and named[1] is not None and named[0] != named[1]:
+        raise UserError("data.train.classes and data.val.classes differ; both datasets need the same classes in the same order")
+    return named[0] or named[1]
+
+
+def _names(classes: Any) -> list[str] | None:
+    if not isinstance(classes, list | tuple) or not classes:
+        return None
+    return [", ".join(map(str, name)) if isinstance(name, tuple | list) else str(name) for name in classes]
+
+
+def _described(value: Any) -> str:
+    """Describes a value for a message, without its contents."""
+    shape = f" of shape {tuple(value.shape)}" if isinstance(value, Tensor | np.ndarray) else ""
+    length = f" of length {len(value)}" if isinstance(value, tuple | list) else ""
+    return f"a {type(value).__name__}{shape}{length}"

@@ -1,0 +1,40 @@
+"""Splits one set of images into a training and a validation set."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+from annotated_types import Gt, Lt
+
+from swin_lab.errors import UserError
+
+ValFraction = Annotated[float, Gt(0), Lt(1)]
+"""The fraction of every class that becomes the validation set."""
+
+
+def split_by_class(labels: Sequence[int] | np.ndarray, val_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Splits the images of every class in the same proportion (a stratified split).
+
+    Args:
+        labels: (N,) class indices.
+        val_fraction: fraction of the images that become the validation set.
+        seed: seed of the random choice.
+
+    Returns:
+        Training indices and validation indices, each sorted.
+
+    Raises:
+        UserError: a class has too few images for the fraction.
+    """
+    from sklearn.model_selection import train_test_split
+
+    try:
+        train, val = train_test_split(
+            np.arange(len(labels)), test_size=float(val_fraction), random_state=seed, stratify=np.asarray(labels)
+        )
+    except ValueError as error:
+        raise UserError(
+            f"{len(labels)} images cannot be split with data.val_fraction={val_fraction}: {error} "
+            "Provide a validation set next to the training set, or more images per class."
+        ) from error
+    return np.sort(train), np.sort(val)

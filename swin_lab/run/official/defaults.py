@@ -1,0 +1,83 @@
+"""Default values of the official code (config.py of github.com/microsoft/Swin-Transformer at f82860b)."""
+
+from typing import Any
+
+DEFAULTS: dict[str, Any] = {
+    "DATA.BATCH_SIZE": 128,
+    "DATA.DATASET": "imagenet",
+    "DATA.IMG_SIZE": 224,
+    "DATA.INTERPOLATION": "bicubic",
+    "MODEL.TYPE": "swin",
+    "MODEL.NAME": "swin_tiny_patch4_window7_224",
+    "MODEL.LABEL_SMOOTHING": 0.1,
+    "MODEL.DROP_PATH_RATE": 0.1,
+    "TRAIN.EPOCHS": 300,
+    "TRAIN.WARMUP_EPOCHS": 20,
+    "TRAIN.WEIGHT_DECAY": 0.05,
+    "TRAIN.BASE_LR": 5e-4,
+    "TRAIN.WARMUP_LR": 5e-7,
+    "TRAIN.MIN_LR": 5e-6,
+    "TRAIN.CLIP_GRAD": 5.0,
+    "TRAIN.ACCUMULATION_STEPS": 1,
+    "TRAIN.USE_CHECKPOINT": False,
+    "TRAIN.LR_SCHEDULER.NAME": "cosine",
+    "TRAIN.LR_SCHEDULER.DECAY_EPOCHS": 30,
+    "TRAIN.LR_SCHEDULER.DECAY_RATE": 0.1,
+    "TRAIN.LR_SCHEDULER.WARMUP_PREFIX": True,
+    "TRAIN.LR_SCHEDULER.GAMMA": 0.1,
+    "TRAIN.LR_SCHEDULER.MULTISTEPS": [],
+    "TRAIN.OPTIMIZER.NAME": "adamw",
+    "TRAIN.OPTIMIZER.EPS": 1e-8,
+    "TRAIN.OPTIMIZER.BETAS": [0.9, 0.999],
+    "TRAIN.LAYER_DECAY": 1.0,
+    "AUG.COLOR_JITTER": 0.4,
+    "AUG.AUTO_AUGMENT": "rand-m9-mstd0.5-inc1",
+    "AUG.REPROB": 0.25,
+    "AUG.REMODE": "pixel",
+    "AUG.RECOUNT": 1,
+    "AUG.MIXUP": 0.8,
+    "AUG.CUTMIX": 1.0,
+    "AUG.MIXUP_PROB": 1.0,
+    "AUG.MIXUP_SWITCH_PROB": 0.5,
+    "AUG.MIXUP_MODE": "batch",
+    "TEST.CROP": True,
+    "SEED": 0,
+}
+"""Values of keys that a file leaves out, as in config.py of the official code."""
+
+NETWORK_DEFAULTS: dict[str, Any] = {
+    "PATCH_SIZE": 4,
+    "IN_CHANS": 3,
+    "EMBED_DIM": 96,
+    "DEPTHS": [2, 2, 6, 2],
+    "NUM_HEADS": [3, 6, 12, 24],
+    "WINDOW_SIZE": 7,
+    "MLP_RATIO": 4.0,
+    "QKV_BIAS": True,
+    "PRETRAINED_WINDOW_SIZES": [0, 0, 0, 0],
+}
+"""Default values of the keys of MODEL.SWIN and MODEL.SWINV2."""
+
+IGNORED_KEYS = (
+    "MODEL.RESUME",
+    "MODEL.PRETRAINED",
+    "MODEL.NUM_CLASSES",
+    "DATA.DATA_PATH",
+    "DATA.ZIP_MODE",
+    "DATA.CACHE_MODE",
+    "DATA.PIN_MEMORY",
+    "DATA.NUM_WORKERS",
+    "TRAIN.START_EPOCH",
+    "TRAIN.AUTO_RESUME",
+    "TEST.SEQUENTIAL",
+    "TEST.SHUFFLE",
+    "AMP_ENABLE",
+    "ENABLE_AMP",
+    "OUTPUT",
+    "TAG",
+    "SAVE_FREQ",
+    "PRINT_FREQ",
+    "FUSED_LAYERNORM",
+    "FUSED_WINDOW_PROCESS",
+)
+"""Keys that affect where and how a run is computed; a recipe does not depend on them."""

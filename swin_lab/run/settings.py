@@ -1,0 +1,97 @@
+"""Types of the top level of conf/train.yaml and conf/eval.yaml; they check every key and value."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Lt
+
+from swin_lab.validation import PositiveInt, check_fields
+
+Node = dict[str, Any]
+"""The choice of a configuration group: `_target_` and its arguments, plain Python."""
+
+Nodes = dict[str, Any]
+"""Nodes by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferConfig:
+    """Contains the settings of loading weights for training, as conf/train.yaml explains them."""
+
+    head: Literal["auto", "keep", "reinit", "map22k", "by_name"] = "auto"
+    bias_interpolation: Literal["bicubic", "geometric"] = "bicubic"
+    ema: bool = False
+    strict: bool = True
+    name: str | None = None
+    required: bool = False
+    evaluate_first: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(self, "transfer.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreConfig:
+    """Contains the settings of loading weights for an evaluation, as conf/eval.yaml explains them."""
+
+    head: Literal["auto", "keep", "map22k", "by_name"] = "auto"
+    img_size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
+    window_size: Any = None  # SwinConfig checks it.
+    bias_interpolation: Literal["bicubic", "geometric"] = "bicubic"
+    ema: bool = False
+    strict: bool = True
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, "transfer.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Contains the keys of conf/train.yaml, which explains them."""
+
+    task: Node
+    model: Node
+    data: Node
+    augment: Node
+    mixing: Node
+    optimizer: Node
+    schedule: Node
+    ema: Node
+    trainer: Node
+    logger: Nodes | None
+    callbacks: Nodes | None
+    name: str
+    out: str
+    seed: Annotated[int, Ge(0), Lt(2**32)]
+    global_batch: PositiveInt
+    max_device_batch: PositiveInt | None
+    precision: str | int
+    img_size: PositiveInt | tuple[PositiveInt, PositiveInt] | None
+    preset: str | None
+    weights: str | None
+    transfer: Node
+    experiment: Any = None
+    debug: Any = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """Contains the keys of conf/eval.yaml, which explains them."""
+
+    checkpoint: str
+    trainer: Node
+    data: Node | None = None
+    task: Node
+    out: str | None
+    batch: PositiveInt | None
+    precision: str | int | None
+    preset: str | None
+    trust: bool
+    transfer: Node
+
+    def __post_init__(self) -> None:
+        check_fields(self)

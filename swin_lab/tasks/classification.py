@@ -1,0 +1,158 @@
+"""Image classification: cross-entropy, top-1 and top-5 accuracy, and results per class."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from swin_lab.errors import UserError
+from swin_lab.tasks.metrics import ClassificationMetrics
+from swin_lab.tasks.mixing import Mixer
+from swin_lab.tasks.reassessed import reassessed_labels
+from swin_lab.training import (
+    Batch,
+    DataDescription,
+    Heatmap,
+    MetricFormat,
+    Monitor,
+    Presentation,
+    ResultTable,
+    Task,
+)
+from swin_lab.validation import Fraction, check_fields
+
+MAX_ROWS = 10
+"""Number of rows of a printed table at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification(Task):
+    """Learns to assign one of the data's classes to every image.
+
+    Args:
+        data: classes and validation images.
+        label_smoothing: fraction of the target that is spread over all classes, in the training loss only.
+        mixing: how images and labels of a training batch are mixed. If None, they are not mixed.
+        flip: whether an evaluation averages the logits of an image and of its mirror image.
+        real_labels: whether an evaluation on ImageNet-1k also counts the reassessed labels (ReaL, arXiv 2006.07159).
+
+    Raises:
+        UserError: a value is invalid, or the data has fewer than two classes or no ReaL labels.
+    """
+
+    outputs_are_classes: ClassVar[bool] = True
+    monitor: ClassVar[Monitor] = Monitor("acc1", "max")
+    metric_formats: ClassVar[Mapping[str, MetricFormat]] = {
+        "acc1": MetricFormat("top-1", percent=True, in_epoch_line=True),
+        "acc5": MetricFormat("top-5", percent=True),
+        "loss": MetricFormat("loss", in_epoch_line=True),
+        "real_acc1": MetricFormat("ReaL top-1", percent=True),
+        "real_acc5": MetricFormat("ReaL top-5", percent=True),
+    }
+
+    data: DataDescription
+    label_smoothing: Fraction = 0.0
+    mixing: Mixer | None = None
+    flip: bool = False
+    real_labels: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self, "task.")
+        if self.num_classes < 2:
+            raise UserError(f"the data has {self.num_classes} class; classification needs images of two or more")
+        _ = self._reassessed_labels  # Data without ReaL labels is refused at construction.
+
+    @property
+    def num_classes(self) -> int:
+        """Returns the number of classes."""
+        return len(self.data.class_names)
+
+    @cached_property
+    def _reassessed_labels(self) -> Tensor | None:
+        return reassessed_labels(self.data) if self.real_labels else None
+
+    def model_arguments(self) -> dict[str, Any]:
+        return {"num_classes": self.num_classes}
+
+    def training_loss(self, network: nn.Module, batch: Batch, batch_seed: int) -> Tensor:
+        images, labels = batch[:2]
+        if self.mixing is None:
+            return F.cross_entropy(network(images), labels, label_smoothing=self.label_smoothing)
+        images, targets = self.mixing.mix(images, labels, self.num_classes, self.label_smoothing, batch_seed)
+        return F.cross_entropy(network(images), targets)
+
+    def evaluation_output(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Returns logits (B, num_classes) in float32."""
+        images = batch[0]
+        logits: Tensor = network(images).float()
+        return (logits + network(images.flip(-1)).float()) / 2 if self.flip else logits
+
+    def metrics(self) -> ClassificationMetrics:
+        return ClassificationMetrics(self.num_classes, self._reassessed_labels)
+
+    def judge_initial_weights(self, metrics: Mapping[str, float]) -> str | None:
+        chance = 1 / self.num_classes
+        if metrics["acc1"] >= chance + 0.1 * (1 - chance):
+            return None
+        return (
+            f"top-1 is near chance ({chance:.2%}) for weights that should know these classes: "
+            "compare the class order of data and weights, and mean, std and interpolation of the data"
+        )
+
+    def present(self, arrays: Mapping[str, np.ndarray]) -> Presentation:
+        counts = arrays.get("confusion")
+        if counts is None:
+            return Presentation()
+        names = self.data.class_names
+        per_class, confusions = accuracy_per_class(names, counts), most_frequent_confusions(names, counts, MAX_ROWS)
+        title = "Accuracy per class" if len(per_class) <= MAX_ROWS else f"The {MAX_ROWS} worst of {len(per_class)} classes"
+        rows = [[row["class"], str(row["images"]), f"{row['accuracy']:.2%}"] for row in per_class[:MAX_ROWS]]
+        tables = [ResultTable(title, ["class", "images", "accuracy"], rows)]
+        if confusions:
+            rows = [[row["truth"], row["prediction"], str(row["count"]), f"{row['fraction']:.2%}"] for row in confusions]
+            tables.append(ResultTable("Most frequent confusions", ["truth", "prediction", "images", "of the class"], rows))
+        heatmap = Heatmap("confusion.png", counts, names, "truth", "prediction")
+        return Presentation(tables, [heatmap], {"per_class": per_class, "worst_confusions": confusions})
+
+
+def accuracy_per_class(class_names: Sequence[str], counts: np.ndarray) -> list[dict[str, Any]]:
+    """Returns class, number of images and accuracy of every class that has images, worst first.
+
+    Args:
+        class_names: one name per class.
+        counts: (C, C) confusion matrix, [truth, prediction].
+    """
+    images = counts.sum(axis=1)
+    rows = [
+        {"class": name, "images": int(images[i]), "accuracy": float(counts[i, i] / images[i])}
+        for i, name in enumerate(class_names)
+        if images[i]
+    ]
+    return sorted(rows, key=lambda row: row["accuracy"])
+
+
+def most_frequent_confusions(class_names: Sequence[str], counts: np.ndarray, limit: int) -> list[dict[str, Any]]:
+    """Returns truth, prediction, count, and fraction of the class's images, of the most frequent errors.
+
+    Args:
+        class_names: one name per class.
+        counts: (C, C) confusion matrix, [truth, prediction].
+        limit: maximum number of entries.
+    """
+    errors = counts - np.diag(np.diag(counts))
+    order = np.argsort(-errors, axis=None, kind="stable")[:limit]
+    pairs = [divmod(int(position), len(class_names)) for position in order]
+    return [
+        {
+            "truth": class_names[i],
+            "prediction": class_names[j],
+            "count": int(errors[i, j]),
+            "fraction": float(errors[i, j] / counts[i].sum()),
+        }
+        for i, j in pairs
+        if errors[i, j]
+    ]

@@ -1,0 +1,127 @@
+"""The interface between the training engine and a task, and the plain data that they exchange."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+Batch = tuple[Tensor, ...]
+"""Images (B, channels, height, width), labels (B,), and indices (B,) of the images in their set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataDescription:
+    """Describes the data to a task."""
+
+    class_names: tuple[str, ...]
+    num_val_images: int = 0
+    val_image_name: Callable[[int], str] = str
+    """Returns the name of a validation image, its path if it has one."""
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """Names the metric that decides which checkpoint is the best one."""
+
+    metric: str
+    mode: Literal["min", "max"]
+
+
+@dataclass(frozen=True)
+class MetricFormat:
+    """Describes how a metric is printed."""
+
+    label: str
+    percent: bool = False
+    in_epoch_line: bool = False
+    """Whether the line that is printed after every epoch shows it."""
+
+    def text(self, value: float) -> str:
+        """Returns label and value for a line of text."""
+        return f"{self.label} {value:.2%}" if self.percent else f"{self.label} {value:.4f}"
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """Contains a table of an evaluation's results."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """Contains a matrix of counts, plotted with every row scaled to a sum of 1."""
+
+    file_name: str
+    counts: np.ndarray
+    """(N, N), [row, column]."""
+    names: Sequence[str]
+    row_label: str
+    column_label: str
+
+
+@dataclass(frozen=True)
+class Presentation:
+    """Describes how the results of an evaluation are presented, besides its metrics."""
+
+    tables: Sequence[ResultTable] = ()
+    heatmaps: Sequence[Heatmap] = ()
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """Plain Python that is added to results.json."""
+
+
+class Task(ABC):
+    """Defines the network around the model, the loss of a batch, the metrics, and the presentation of results.
+
+    A task is complete when it is constructed, contains no weights, and knows nothing of the training loop.
+    """
+
+    monitor: ClassVar[Monitor]
+    metric_formats: ClassVar[Mapping[str, MetricFormat]]
+    """Every metric by name, in the order in which metrics are printed."""
+    outputs_are_classes: ClassVar[bool] = False
+    """Whether every output of the model belongs to a class of the data, so that a head can be transferred by class names."""
+
+    @abstractmethod
+    def model_arguments(self) -> dict[str, Any]:
+        """Returns the arguments that the model gets from the task, such as `num_classes`."""
+
+    def build_network(self, model: nn.Module) -> nn.Module:
+        """Returns the network that is trained: the model itself, unless the task adds to it."""
+        return model
+
+    @abstractmethod
+    def training_loss(self, network: nn.Module, batch: Batch, batch_seed: int) -> Tensor:
+        """Returns the loss of a training batch, a scalar.
+
+        Args:
+            network: what `build_network` has returned, in training mode.
+            batch: images, labels and indices on the device; the images may be written to.
+            batch_seed: seed of all random numbers, so that the same batch of the same epoch has the same loss in every run.
+        """
+
+    @abstractmethod
+    def evaluation_output(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Returns the output of the network on an evaluation batch, for the metrics."""
+
+    @abstractmethod
+    def metrics(self) -> Metric:
+        """Returns new metrics, which add up over batches and processes.
+
+        `update(output, batch)` takes the output of `evaluation_output`. `compute()` returns a dict of tensors: `images`, the
+        number of images; a scalar for each name of `metric_formats`; and any number of arrays for `present`.
+        """
+
+    def judge_initial_weights(self, metrics: Mapping[str, float]) -> str | None:
+        """Returns a warning if the metrics of loaded weights before the first update are near chance."""
+        return None
+
+    def present(self, arrays: Mapping[str, np.ndarray]) -> Presentation:
+        """Returns how the arrays among the computed metrics are shown."""
+        return Presentation()

@@ -1,0 +1,283 @@
+"""`swin-lab lr` and `swin-lab recipe diff`: output and refused input."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from swin_lab.commands.app import main
+from swin_lab.run.compose import composed
+from swin_lab.run.loggers import flat
+from swin_lab.run.official import read_official
+from swin_lab.run.recipe import build_recipe, derived_values
+
+LARGE = """
+DATA:
+  IMG_SIZE: 224
+  BATCH_SIZE: 64
+MODEL:
+  TYPE: swin
+  NAME: swin_large_patch4_window7_224_22kto1k_finetune
+  DROP_PATH_RATE: 0.2
+  SWIN:
+    EMBED_DIM: 192
+    DEPTHS: [ 2, 2, 18, 2 ]
+    NUM_HEADS: [ 6, 12, 24, 48 ]
+    WINDOW_SIZE: 7
+TRAIN:
+  EPOCHS: 30
+  WARMUP_EPOCHS: 5
+  WEIGHT_DECAY: 1e-8
+  BASE_LR: 2e-05
+  WARMUP_LR: 2e-08
+  MIN_LR: 2e-07
+  ACCUMULATION_STEPS: 2
+"""
+"""The published fine-tuning, in keys of the official code."""
+
+V2_384 = """
+DATA: {IMG_SIZE: 384}
+MODEL:
+  TYPE: swinv2
+  NAME: swinv2_base_patch4_window12to24_192to384_22kto1k_ft
+  DROP_PATH_RATE: 0.2
+  SWINV2:
+    EMBED_DIM: 128
+    DEPTHS: [2, 2, 18, 2]
+    NUM_HEADS: [4, 8, 16, 32]
+    WINDOW_SIZE: 24
+    PRETRAINED_WINDOW_SIZES: [12, 12, 12, 6]
+TRAIN: {EPOCHS: 30, WARMUP_EPOCHS: 5, WEIGHT_DECAY: 1e-8, BASE_LR: 2e-05, WARMUP_LR: 2e-08, MIN_LR: 2e-07}
+TEST: {CROP: False}
+"""
+
+PRETRAINING = """
+DATA: {DATASET: imagenet22K, BATCH_SIZE: 512}
+MODEL:
+  TYPE: swin
+  NAME: swin_base_patch4_window7_224_22k
+  DROP_PATH_RATE: 0.2
+  SWIN: {EMBED_DIM: 128, DEPTHS: [2, 2, 18, 2], NUM_HEADS: [4, 8, 16, 32], WINDOW_SIZE: 7}
+TRAIN: {EPOCHS: 90, WARMUP_EPOCHS: 5, WEIGHT_DECAY: 0.05, BASE_LR: 1.25e-4, WARMUP_LR: 1.25e-7, MIN_LR: 1.25e-6}
+"""
+
+PAIRS = {
+    "swin_large_patch4_window7_224_22kto1k": LARGE,
+    "swinv2_base_patch4_window12to24_192to384_22kto1k_ft": V2_384,
+    "swin_base_patch4_window7_224_22k": PRETRAINING,
+}
+
+
+def official(folder: Path, text: str) -> Path:
+    file = folder / "official.yaml"
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize("experiment", PAIRS)
+def test_an_official_file_equals_the_experiment_of_its_name(
+    experiment: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = official(tmp_path, PAIRS[experiment])
+    assert main(["recipe", "diff", "--official", str(file), f"experiment={experiment}"]) == 0
+    assert f"every value, given or derived, equals that of {file}" in capsys.readouterr().out
+
+
+def test_an_official_file_becomes_overrides_that_compose(tmp_path: Path) -> None:
+    """YAML 1.1 reads 2e-05 as a string; the official code converts it to a number, and so does the reader."""
+    found = read_official(official(tmp_path, LARGE))
+    config = flat(composed(found.overrides))
+    assert found.name == "swin_large_patch4_window7_224_22kto1k_finetune"
+    assert (config["optimizer.lr"], config["optimizer.weight_decay"], config["global_batch"]) == (2e-5, 1e-8, 1024)
+    assert "model=swin_large_patch4_window7_224" in found.overrides
+    assert found.unknown == []
+
+
+def test_a_network_that_is_not_a_variant_becomes_its_hyper_parameters(tmp_path: Path) -> None:
+    text = LARGE.replace("EMBED_DIM: 192", "EMBED_DIM: 48").replace("[ 6, 12, 24, 48 ]", "[3, 6, 12, 24]")
+    config = composed(read_official(official(tmp_path, text)).overrides)["model"]
+    assert (config["embed_dim"], config["depths"], config["num_heads"]) == (48, [2, 2, 18, 2], [3, 6, 12, 24])
+
+
+@pytest.mark.parametrize(
+    ("changed", "key", "value"),
+    [
+        ("TRAIN: {LR_SCHEDULER: {WARMUP_PREFIX: False}}", "schedule.cosine_after_warmup", False),
+        ("TRAIN: {LR_SCHEDULER: {NAME: multistep, MULTISTEPS: [700], GAMMA: 0.1}}", "schedule.epochs", [700]),
+        ("TRAIN: {LR_SCHEDULER: {NAME: step, DECAY_EPOCHS: 7}}", "schedule.every_epochs", 7),
+        ("TRAIN: {LR_SCHEDULER: {NAME: linear}}", "schedule._target_", "swin_lab.training.Linear"),
+        ("TRAIN: {LAYER_DECAY: 0.8}", "optimizer.layer_decay", 0.8),
+        ("TRAIN: {CLIP_GRAD: 3.0}", "trainer.gradient_clip_val", 3.0),
+        ("AUG: {MIXUP: 0, CUTMIX: 0}\nTRAIN: {}", "mixing", {}),
+        ("AUG: {AUTO_AUGMENT: none}\nTRAIN: {}", "augment.auto_augment", None),
+        ("AUG: {MIXUP_MODE: elem}\nTRAIN: {}", "mixing.mode", "elem"),
+        ("TEST: {CROP: False}\nTRAIN: {}", "data.resize_mode", "stretch"),
+        ("DATA: {INTERPOLATION: bilinear}\nTRAIN: {}", "data.interpolation", "bilinear"),
+        ("DATA: {INTERPOLATION: bilinear}\nTRAIN: {}", "preset", None),
+        ("MODEL: {LABEL_SMOOTHING: 0.2}\nTRAIN: {}", "task.label_smoothing", 0.2),
+    ],
+)
+def test_each_official_key_becomes_its_counterpart(tmp_path: Path, changed: str, key: str, value: object) -> None:
+    assert flat(composed(read_official(official(tmp_path, changed)).overrides))[key] == value
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("MODEL: {TYPE: swin_mlp}", "MODEL.TYPE=swin_mlp is not supported; did you mean swin?"),
+        ("TRAIN: {OPTIMIZER: {NAME: sgd}}", "TRAIN.OPTIMIZER.NAME=sgd is not supported"),
+        ("TRAIN: {LR_SCHEDULER: {NAME: plateau}}", "TRAIN.LR_SCHEDULER.NAME=plateau is unknown; choose one of"),
+        ("TRAIN: {}\nDATA: {DATASET: coco}", "DATA.DATASET=coco is unknown; choose one of"),
+        ("TRAIN: {BASE_LR: abc}", "TRAIN.BASE_LR=abc must be a finite number"),
+        ("TRAIN: {BASE_LR: 0}", "TRAIN.BASE_LR=0.0 must be a positive number"),
+        ("a: 1", "none of MODEL, DATA and TRAIN"),
+        ("- 1", "none of MODEL, DATA and TRAIN"),
+        ("{", "is not a YAML file"),
+    ],
+)
+def test_files_of_other_kinds_and_unsupported_values_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+) -> None:
+    assert main(["recipe", "diff", "--official", str(official(tmp_path, text))]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_a_key_without_a_counterpart_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["recipe", "diff", "--official", str(official(tmp_path, LARGE + "  MOE:\n    SAVE_MASTER: True\n"))])
+    assert "TRAIN.MOE.SAVE_MASTER has no counterpart" in capsys.readouterr().out
+
+
+def test_the_published_recipe_has_no_differences_from_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["experiment=swin_tiny_patch4_window7_224", "data.root=/somewhere", "trainer.devices=4", "out=/elsewhere"]
+    assert main(["recipe", "diff", *arguments]) == 0
+    assert "every value, given or derived, equals that of experiment=swin_tiny_patch4_window7_224" in capsys.readouterr().out
+
+
+def test_a_difference_is_listed_with_all_that_follows_from_it(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["recipe", "diff", "experiment=swin_tiny_patch4_window7_224", "global_batch=2048", "model.drop_path_rate=0.1"])
+    rows = {line.split("  ")[0]: line.split() for line in capsys.readouterr().out.splitlines()}
+    assert rows["global_batch"][-2:] == ["1024", "2048"]
+    assert rows["learning rate"][-2:] == ["0.001", "0.002"]
+    assert rows["updates"][-2:] == ["375,300", "187,500"]
+    assert rows["drop path rate of the last block"][-2:] == ["0.2", "0.1"]
+
+
+def test_without_a_recipe_the_message_asks_for_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipe", "diff", "optimizer.lr=1"]) == 2
+    assert "experiment=NAME, or --official FILE.yaml" in capsys.readouterr().err
+
+
+def test_a_misspelt_key_gives_the_message_of_train_py(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipe", "diff", "experiment=swin_tiny_patch4_window7_224", "optimizer.lrr=1"]) == 2
+    assert "unknown key optimizer.lrr; did you mean" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", ["trainer.max_epochs=2.5", "trainer.limit_val_batches=abc", "seed=-1", "transfer.head=all"])
+def test_values_are_checked_as_in_training(tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str) -> None:
+    assert main(["lr", str(tmp_path / "rates.png"), wrong]) == 2
+    assert wrong in capsys.readouterr().err
+
+
+def test_the_learning_rate_is_plotted_and_the_groups_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = tmp_path / "rates.png"
+    assert main(["lr", str(image), "experiment=swin_large_patch4_window7_224_22kto1k", "--devices", "8"]) == 0
+    printed = capsys.readouterr().out
+    with Image.open(image) as image:
+        assert image.width > 600
+    assert "1024 = 8 devices x 64 images x 2 accumulated, 1,281,167 images per epoch" in printed
+    lines = [line.split() for line in printed.splitlines()]
+    assert ["6,255", "5.00", "4e-05"] in lines
+    assert ["18,765", "15.00", "2.6318536e-05"] in lines
+    assert any(line[:5] == ["0", "101", "196,187,136", "1e-08", "4e-05"] for line in lines)
+
+
+def test_the_groups_of_layer_decay_have_their_own_rates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["experiment=swin_tiny_patch4_window7_224", "optimizer.layer_decay=0.9"]
+    main(["lr", str(tmp_path / "rates.png"), *arguments])
+    layers = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()[:1].isdigit()][-28:]
+    assert [int(layer[0]) for layer in layers] == [i // 2 for i in range(28)]
+    assert float(layers[0][4]) == pytest.approx(1e-3 * 0.254187, rel=1e-5)
+    assert float(layers[-1][4]) == pytest.approx(1e-3, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["rates.jpg", "nowhere/rates.png"])
+def test_an_image_file_that_cannot_be_written_is_refused_before_plotting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert main(["lr", str(tmp_path / name), "experiment=swin_tiny_patch4_window7_224"]) == 2
+    assert "give a new .png file in a folder that exists" in capsys.readouterr().err
+
+
+def test_an_existing_image_file_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "rates.png").write_text("mine")
+    assert main(["lr", str(tmp_path / "rates.png"), "data=synthetic"]) == 2
+    assert (tmp_path / "rates.png").read_text() == "mine"
+
+
+def test_available_data_needs_no_number_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lr", str(tmp_path / "rates.png"), "data=synthetic", "data.train_images=320"]) == 0
+    assert "320 images per epoch" in capsys.readouterr().out
+
+
+def test_an_unknown_number_of_images_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["experiment=swin_tiny_patch4_window7_224_22k"]
+    assert main(["lr", str(tmp_path / "a.png"), *arguments]) == 2
+    assert "give --images N" in capsys.readouterr().err
+    assert main(["lr", str(tmp_path / "a.png"), *arguments, "--images", "14197122"]) == 0
+
+
+def test_callbacks_and_skipped_images_are_differences(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["recipe", "diff", "experiment=swin_tiny_patch4_window7_224", "callbacks=head_only", "data.on_error=skip"])
+    printed = capsys.readouterr().out
+    assert "callbacks.freezing" in printed
+    assert "data.on_error" in printed
+
+
+def test_recipes_of_small_data_are_compared_without_the_published_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in ("train/ant", "train/bee", "val/ant", "val/bee"):
+        (tmp_path / place).mkdir(parents=True)
+        for i in range(2):
+            Image.new("RGB", (20, 30)).save(tmp_path / place / f"{i}.png")
+    arguments = ["recipe", "diff", "experiment=finetune_small", f"data.root={tmp_path}", "global_batch=4"]
+    assert main([*arguments, "optimizer.lr=1e-3"]) == 0
+    assert "optimizer.lr" in capsys.readouterr().out
+    assert main(["recipe", "diff", "experiment=cifar10", "data=synthetic", "global_batch=4"]) == 0
+    assert main(["recipe", "diff", "experiment=finetune_small"]) == 2
+
+
+def test_a_given_number_of_images_is_not_a_difference(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["recipe", "diff", "experiment=swin_tiny_patch4_window7_224_22k", "--images", "14197122"])
+    assert "every value, given or derived, equals that of" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("limits", "updates"),
+    [
+        (["trainer.max_epochs=2"], 40),
+        (["trainer.max_epochs=2", "trainer.max_steps=7"], 7),
+        (["trainer.max_epochs=-1", "trainer.max_steps=50"], 50),
+        (["trainer.max_epochs=2", "trainer.limit_train_batches=0.5"], 20),
+        (["trainer.max_epochs=2", "trainer.limit_train_batches=3"], 6),
+        (["trainer.max_epochs=2", "trainer.limit_train_batches=3", "max_device_batch=8"], 4),
+    ],
+    ids=str,
+)
+def test_a_run_has_as_many_updates_as_lightning_performs(limits: list[str], updates: int) -> None:
+    config = composed(["data=synthetic", "data.train_images=320", "global_batch=16", *limits])
+    length = build_recipe(config).length
+    assert length is not None
+    assert length.total_steps == updates
+
+
+@pytest.mark.parametrize(
+    ("schedule", "end"),
+    [("constant", 1.0), ("cosine", 0.01), ("linear", 0.01), ("step", 0.1), ("multistep", 0.01)],
+)
+def test_the_final_learning_rate_is_that_of_the_schedule(schedule: str, end: float) -> None:
+    config = composed(["data=synthetic", f"schedule={schedule}", f"trainer.max_epochs={59 if schedule == 'step' else 100}"])
+    recipe = build_recipe(config)
+    assert derived_values(recipe)["final learning rate"] == pytest.approx(recipe.peak_lr * end, rel=1e-9)

@@ -1,0 +1,110 @@
+"""Accuracies and confusions of the classes from a confusion matrix, and their presentation."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from swin_lab.report import print_table
+from swin_lab.tasks import Classification
+from swin_lab.tasks.classification import accuracy_per_class, most_frequent_confusions
+from swin_lab.training import DataDescription
+
+COUNTS = np.array(
+    [
+        [8, 2, 0, 0],  # ant
+        [1, 3, 1, 0],  # bee
+        [0, 4, 16, 0],  # cat
+        [0, 0, 0, 0],  # dog: no images
+    ]
+)
+NAMES = ["ant", "bee", "cat", "dog"]
+
+
+def presented(names=NAMES, counts=COUNTS):
+    return Classification(data=DataDescription(class_names=tuple(names))).present({"confusion": counts})
+
+
+def printed(presentation):
+    console = Console(record=True, width=120, file=io.StringIO())
+    for table in presentation.tables:
+        print_table(table.columns, table.rows, title=table.title, console=console)
+    return console.export_text()
+
+
+def test_classes_have_images_and_accuracy_worst_first():
+    assert accuracy_per_class(NAMES, COUNTS) == [
+        {"class": "bee", "images": 5, "accuracy": 3 / 5},
+        {"class": "ant", "images": 10, "accuracy": 8 / 10},
+        {"class": "cat", "images": 20, "accuracy": 16 / 20},
+    ]
+
+
+def test_a_class_without_images_has_no_accuracy():
+    assert "dog" not in {row["class"] for row in accuracy_per_class(NAMES, COUNTS)}
+
+
+def test_confusions_are_sorted_by_frequency_and_have_their_fraction_of_the_class():
+    assert most_frequent_confusions(NAMES, COUNTS, 10) == [
+        {"truth": "cat", "prediction": "bee", "count": 4, "fraction": 4 / 20},
+        {"truth": "ant", "prediction": "bee", "count": 2, "fraction": 2 / 10},
+        {"truth": "bee", "prediction": "ant", "count": 1, "fraction": 1 / 5},
+        {"truth": "bee", "prediction": "cat", "count": 1, "fraction": 1 / 5},
+    ]
+
+
+def test_only_the_most_frequent_confusions_are_returned():
+    assert [row["truth"] for row in most_frequent_confusions(NAMES, COUNTS, 2)] == ["cat", "ant"]
+
+
+def test_without_errors_there_are_no_confusions():
+    assert most_frequent_confusions(NAMES, np.diag([1, 2, 3, 0]), 10) == []
+
+
+def test_the_record_is_plain_python_for_json():
+    record = presented().record
+    values = [value for row in record["per_class"] + record["worst_confusions"] for value in row.values()]
+    assert {type(value) for value in values} == {str, int, float}
+
+
+def test_the_counts_are_not_changed():
+    before = COUNTS.copy()
+    presented()
+    assert (before == COUNTS).all()
+
+
+def test_the_tables_show_accuracies_and_confusions_in_percent():
+    text = printed(presented())
+    assert "60.00%" in text
+    assert "Most frequent confusions" in text
+
+
+def test_the_worst_ten_of_many_classes_are_shown_with_the_number_of_all():
+    names, counts = [f"class {i:02}" for i in range(12)], np.diag(np.arange(2, 14))
+    counts[0, 1] = 1
+    table = presented(names, counts).tables[0]
+    assert table.title == "The 10 worst of 12 classes"
+    assert [row[0] for row in table.rows[:2]] == ["class 00", "class 01"]
+    assert len(table.rows) == 10
+
+
+def test_without_errors_no_table_of_confusions_is_shown():
+    assert "confusions" not in printed(presented(counts=np.diag([1, 2, 3, 0])))
+
+
+def test_without_a_confusion_matrix_nothing_is_shown():
+    presentation = Classification(data=DataDescription(class_names=("a", "b"))).present({})
+    assert (list(presentation.tables), list(presentation.heatmaps), dict(presentation.record)) == ([], [], {})
+
+
+@pytest.mark.parametrize("name", ["[other]", "[red]", "[/b]", "a[1]"])
+def test_a_class_name_in_square_brackets_is_printed_unchanged(name):
+    assert name in printed(presented([name, "x"], np.eye(2, dtype=int)))
+
+
+def test_the_confusion_matrix_becomes_a_heatmap_of_truth_by_prediction():
+    (heatmap,) = presented().heatmaps
+    assert (Path(heatmap.file_name).suffix, heatmap.row_label, heatmap.column_label) == (".png", "truth", "prediction")
+    assert heatmap.counts is COUNTS
