@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from lightning import Callback
+from torch import nn
 
 from swin_lab.data import ImageSource, LoaderConfig, channel_statistics
 from swin_lab.errors import UserError, did_you_mean
@@ -125,10 +126,7 @@ def build_preprocessing(model: Model, data: Data | None, loader: LoaderConfig, p
         return model.own_preprocessing
     settings: dict[str, Any] = {key: getattr(loader, key) for key in ("resize_mode", "crop_pct", "interpolation")}
     if preset is not None:
-        config = getattr(model.network, "config", None)
-        if not isinstance(model.network, SwinTransformer) or config is None:
-            raise UserError(f"preset={preset} is for {SWIN}; set data.resize_mode, data.crop_pct and data.interpolation")
-        settings = preset_preprocessing(preset, config)
+        settings = preset_settings(preset, model.network)
     mean, std = loader.mean, loader.std
     if mean is None or std is None:
         assert data is not None
@@ -136,6 +134,17 @@ def build_preprocessing(model: Model, data: Data | None, loader: LoaderConfig, p
         mean, std = measured[0] if mean is None else mean, measured[1] if std is None else std
     channels = int(getattr(model.network, "in_channels", None) or model.node.get("in_channels") or 3)
     return Preprocessing.for_data(img_size=model.img_size, channels=channels, mean=mean, std=std, **settings)
+
+
+def preset_settings(preset: str, network: nn.Module) -> dict[str, Any]:
+    """Returns the preprocessing values of a preset for a network.
+
+    Raises:
+        UserError: the preset is unknown, or not for this network.
+    """
+    if not isinstance(network, SwinTransformer):
+        raise UserError(f"preset={preset} is for {SWIN}; the model is a {type(network).__name__}")
+    return preset_preprocessing(preset, network.config)
 
 
 def build_callbacks(nodes: Node | None, monitor: str, mode: str) -> tuple[Callback, ...]:

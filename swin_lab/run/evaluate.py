@@ -13,16 +13,14 @@ from lightning.pytorch.callbacks import RichProgressBar
 from swin_lab.data import ImageData
 from swin_lab.data.transforms import eval_transform
 from swin_lab.errors import UserError
-from swin_lab.models import SwinTransformer
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.report import print_evaluation
 from swin_lab.run.arguments import Invocation
-from swin_lab.run.components import Data, build_data, build_task
+from swin_lab.run.components import Data, build_data, build_task, preset_settings
 from swin_lab.run.directory import is_other_process, run_directory, start_console, timestamped
 from swin_lab.run.guard import guarded
 from swin_lab.run.identity import describe_data, identity
 from swin_lab.run.instantiate import build_dataclass
-from swin_lab.run.model import SWIN
 from swin_lab.run.restore import Restored, merged, restore
 from swin_lab.run.results import metric_formats, present
 from swin_lab.run.settings import EvalConfig, RestoreConfig
@@ -30,7 +28,6 @@ from swin_lab.run.trainer import build_trainer, choose_precision
 from swin_lab.run.trust import refuse_foreign_classes
 from swin_lab.training import Engine, Task
 from swin_lab.weights import Contents, read_source
-from swin_lab.weights.preprocessing import preset_preprocessing
 
 log = logging.getLogger("swin_lab")
 
@@ -129,10 +126,7 @@ def choose_preprocessing(restored: Restored, preset: str | None) -> Preprocessin
     """
     if preset is None:
         return restored.preprocessing
-    if not isinstance(restored.network, SwinTransformer):
-        raise UserError(f"preset={preset} is for {SWIN}; the checkpoint is a {type(restored.network).__name__}")
-    changed = preset_preprocessing(preset, restored.network.config)
-    return Preprocessing.from_dict(restored.preprocessing.as_dict() | changed)
+    return Preprocessing.from_dict(restored.preprocessing.as_dict() | preset_settings(preset, restored.network))
 
 
 def record(

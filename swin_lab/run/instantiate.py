@@ -84,9 +84,7 @@ def check_keys(where: str, node: Mapping[str, Any], also: Sequence[str] = ()) ->
         node: plain Python, with or without `_target_`.
         also: further keys that are allowed.
     """
-    if not isinstance(node, Mapping):
-        raise UserError(f"{where}={node} must name a class: {{_target_: package.module.Class, argument: value}}")
-    if TARGET in node:
+    if not isinstance(node, Mapping) or TARGET in node:  # resolve() raises an error for what is no node.
         signature = Parameters.of(resolve(where, node))
         known = {*signature.names, *also}
         for key in node if not signature.takes_any else ():
