@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from swin_lab.data.transforms import image_transform
     from swin_lab.models import Backbone, SwinConfig, SwinTransformer, create_model, list_models
     from swin_lab.weights import load_model, save_weights
 
@@ -17,14 +18,21 @@ __all__ = [
     "SwinTransformer",
     "__version__",
     "create_model",
+    "image_transform",
     "list_models",
     "load_model",
     "save_weights",
 ]
 
+_MODULES = {
+    "image_transform": "swin_lab.data.transforms",
+    "load_model": "swin_lab.weights",
+    "save_weights": "swin_lab.weights",
+}
+"""Name -> module, for names that are not in swin_lab.models."""
+
 
 def __getattr__(name: str) -> object:
     if name in __all__:
-        module = "swin_lab.weights" if name in ("load_model", "save_weights") else "swin_lab.models"
-        return getattr(import_module(module), name)
+        return getattr(import_module(_MODULES.get(name, "swin_lab.models")), name)
     raise AttributeError(f"module 'swin_lab' has no attribute {name!r}")

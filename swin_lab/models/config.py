@@ -5,10 +5,20 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Le
+
 from swin_lab.errors import UserError
+from swin_lab.models.attention import BIAS_MLP_WIDTH
 from swin_lab.ops.geometry import Size
 from swin_lab.ops.window_attention import attention_backend
 from swin_lab.validation import Expected, Fraction, NonNegativeInt, PositiveFloat, PositiveInt, check_fields
+
+MAX_IMAGE_SIDE = 16_384
+"""Upper bound of the side of an image in pixels."""
+
+ImageSide = Annotated[int, Ge(1), Le(MAX_IMAGE_SIDE)]
+ImageSize = ImageSide | tuple[ImageSide, ImageSide]
+"""Side of a square, or (height, width), in pixels."""
 
 Pair = tuple[PositiveInt, PositiveInt]
 """Height and width."""
@@ -24,6 +34,29 @@ PerStageOrZero = Annotated[
 
 Windows = int | Sequence[int | Sequence[int]]
 """Type of window sizes in arguments: one number, or one entry per stage, each a number or [height, width]."""
+
+MAX_STAGES = 16
+MAX_BLOCKS = 1000
+"""Upper bound of the sum of `depths`; published networks have up to 26 blocks, and up to 54 in SwinV2-G (arXiv 2111.09883)."""
+MAX_PARAMETERS = 10 * 10**9
+"""Upper bound of the number of parameters, 40 GB in float32. The largest published Swin Transformer, SwinV2-G, has 3 * 10^9."""
+MAX_WINDOW_SIDE = 128
+"""Upper bound of a window in use: the index of its pairs of tokens has side^4 entries, which take 2 GiB at 128."""
+
+UPPER_BOUNDS = {
+    "img_size": MAX_IMAGE_SIDE,
+    "patch_size": MAX_IMAGE_SIDE,
+    "in_channels": 65_536,
+    "num_classes": 10_000_000,
+    "embed_dim": 65_536,
+    "depths": MAX_BLOCKS,
+    "num_heads": 65_536,
+    "window_size": MAX_IMAGE_SIDE,
+    "pretrained_window_sizes": MAX_IMAGE_SIDE,
+    "mlp_ratio": 64,
+}
+"""Upper bounds of fields, and of their entries, far above those of published models. They are checked before anything is
+computed, so that neither a mistyped value nor the description in a file from elsewhere allocates memory."""
 
 BODY = ("version", "patch_size", "embed_dim", "depths", "num_heads", "mlp_ratio", "qkv_bias")
 """Fields that must be equal in weights and network; the others can change when weights are transferred."""
@@ -71,7 +104,33 @@ class SwinConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        self._check_bounds()
         attention_backend(self.attention_backend)  # It raises UserError for an unknown name.
+        self._check_stages()
+        if int(self.embed_dim * self.mlp_ratio) < 1:
+            raise UserError(f"mlp_ratio={self.mlp_ratio} gives an MLP without channels; the paper uses 4.0")
+        self._check_windows()
+        if self.num_parameters > MAX_PARAMETERS:
+            raise UserError(
+                f"embed_dim={self.embed_dim} with depths={list(self.depths)} and num_classes={self.num_classes} gives "
+                f"{self.num_parameters:,} parameters; at most {MAX_PARAMETERS:,} are supported"
+            )
+
+    def _check_bounds(self) -> None:
+        for name in ("depths", "num_heads", "window_size", "pretrained_window_sizes"):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) > MAX_STAGES:
+                raise UserError(f"{name} has {len(value)} entries; at most {MAX_STAGES} stages are supported")
+        for name, bound in UPPER_BOUNDS.items():
+            value = getattr(self, name)
+            if (largest := max(_numbers(value), default=0)) > bound:
+                raise UserError(
+                    f"{name}={as_lists(value)} is too large: {largest} exceeds {bound}, the largest supported value"
+                )
+        if sum(self.depths) > MAX_BLOCKS:
+            raise UserError(f"depths={list(self.depths)} has {sum(self.depths)} blocks; at most {MAX_BLOCKS} are supported")
+
+    def _check_stages(self) -> None:
         if not self.depths or not self.num_heads:
             empty = "depths" if not self.depths else "num_heads"
             raise UserError(f"{empty}=[] has no stage; give one entry per stage, for example [2,2,6,2]")
@@ -87,9 +146,6 @@ class SwinConfig:
                     f"num_heads={list(self.num_heads)}: {heads} heads do not divide the {channels} channels of stage {i + 1} "
                     f"(embed_dim={self.embed_dim}); choose one of {divisors}"
                 )
-        if int(self.embed_dim * self.mlp_ratio) < 1:
-            raise UserError(f"mlp_ratio={self.mlp_ratio} gives an MLP without channels; the paper uses 4.0")
-        self._check_windows()
 
     def _check_windows(self) -> None:
         for name in ("window_size", "pretrained_window_sizes"):
@@ -104,6 +160,11 @@ class SwinConfig:
             raise UserError(
                 f"pretrained_window_sizes={as_lists(entries)} is for version=2; "
                 "version 1 has a separate bias table for every window size"
+            )
+        if (largest := max(map(max, self.windows))) > MAX_WINDOW_SIDE:
+            raise UserError(
+                f"window_size={as_lists(self.window_size)} gives windows of {largest} tokens along a side; "
+                f"at most {MAX_WINDOW_SIDE} are supported"
             )
 
     @cached_property
@@ -138,6 +199,22 @@ class SwinConfig:
         entries = sizes if isinstance(sizes, tuple) else (sizes,) * len(self.depths)
         return tuple(window if entry == 0 else _pair(entry) for entry, window in zip(entries, self.windows, strict=True))
 
+    @cached_property
+    def num_parameters(self) -> int:
+        """Returns the number of parameters of the network."""
+        count = self.embed_dim * (self.in_channels * self.patch_size**2 + 3)  # patch embedding and its norm
+        for i, (C, heads, (M, N)) in enumerate(zip(self.channels, self.num_heads, self.windows, strict=True)):
+            hidden = int(C * self.mlp_ratio)
+            block = 4 * C * C + 5 * C + 2 * C * hidden + hidden + C  # qkv and projection; two norms; MLP
+            if self.version == 1:
+                block += 3 * C * self.qkv_bias + (2 * M - 1) * (2 * N - 1) * heads
+            else:
+                block += 2 * C * self.qkv_bias + heads + BIAS_MLP_WIDTH * (3 + heads)  # biases; logit scale; bias MLP
+            count += self.depths[i] * block
+            if i > 0:
+                count += 2 * C * C + (4 * C if self.version == 1 else 2 * C)  # patch merging and its norm
+        return count + self.channels[-1] * (2 + self.num_classes) + self.num_classes
+
     def as_dict(self) -> dict[str, Any]:
         """Returns plain Python, from which the same configuration can be built."""
         return {key: as_lists(value) for key, value in asdict(self).items()}
@@ -150,6 +227,11 @@ FIELDS = tuple(field.name for field in fields(SwinConfig))
 def as_lists(value: Any) -> Any:
     """Returns tuples as lists, at any depth, as YAML and JSON have them."""
     return [as_lists(entry) for entry in value] if isinstance(value, tuple | list) else value
+
+
+def _numbers(value: Any) -> list[float]:
+    """Returns the numbers in a value: itself, or those in a tuple at any depth."""
+    return [number for entry in value for number in _numbers(entry)] if isinstance(value, tuple) else [value]
 
 
 def _pair(value: int | tuple[int, int]) -> Size:

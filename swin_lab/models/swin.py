@@ -72,7 +72,11 @@ class SwinTransformer(nn.Module):
         return self.config.in_channels
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
-        """Maps images (B, in_channels, height, width) to logits (B, num_classes)."""
+        """Maps images (B, in_channels, height, width) to logits (B, num_classes).
+
+        Raises:
+            UserError: the images have another rank or number of channels, no pixels, or a dtype that is not floating point.
+        """
         return self.head(self.embedding(image_BCHW))
 
     def embedding(self, image_BCHW: Tensor) -> Tensor:
@@ -146,6 +150,12 @@ class SwinTransformer(nn.Module):
 
     def _maps(self, image_BCHW: Tensor, count: int) -> list[Tensor]:
         """Returns the maps of the first `count` stages, (B, H, W, C) each."""
+        check_images(image_BCHW, self.in_channels, self.embed.proj.weight.dtype)
+        if torch.compiler.is_dynamo_compiling():
+            # Windows follow from the size of the image. Symbolic sizes would take minutes to compile, so that a new size is
+            # compiled as a constant, as with dynamic=False; batch sizes may be symbolic.
+            torch._dynamo.mark_static(image_BCHW, 2)
+            torch._dynamo.mark_static(image_BCHW, 3)
         x_BHWC, maps = self.embed(image_BCHW), []
         for stage in self.stages[:count]:
             x_BHWC = stage(x_BHWC)
@@ -163,11 +173,42 @@ class FeatureInfo:
     """Pixels of the image per position of the map along each axis."""
 
 
+def check_images(image_BCHW: Tensor, channels: int, weights: torch.dtype) -> None:
+    """Raises UserError unless these are images (B, channels, height, width) for weights of a dtype."""
+    if not isinstance(image_BCHW, Tensor):
+        raise UserError(f"images are a {type(image_BCHW).__name__}; they must be a tensor {_expected(channels, weights)}")
+    shape = tuple(image_BCHW.shape)
+    if len(shape) != 4 or shape[1] != channels or shape[2] == 0 or shape[3] == 0:
+        advice = "; add the batch axis with image[None]" if len(shape) == 3 and shape[0] == channels else ""
+        raise UserError(f"images have the shape {shape}; they must be {_expected(channels, weights)}{advice}")
+    if image_BCHW.dtype != weights and not _is_cast(image_BCHW):
+        raise UserError(f"images are of dtype {_name(image_BCHW.dtype)}; they must be {_expected(channels, weights)}")
+
+
+def _is_cast(image_BCHW: Tensor) -> bool:
+    """Returns whether mixed precision casts these images: any of floating point but float64, which numpy's are by default."""
+    return (
+        image_BCHW.is_floating_point()
+        and image_BCHW.dtype != torch.float64
+        and torch.amp.is_autocast_available(image_BCHW.device.type)
+        and torch.is_autocast_enabled(image_BCHW.device.type)
+    )
+
+
+def _expected(channels: int, weights: torch.dtype) -> str:
+    return f"(batch, {channels}, height, width) of {_name(weights)}, normalised with the mean and std of the weights"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def checked_stages(stages: Sequence[int] | None, count: int) -> list[int]:
     """Returns the chosen stages, all if None; raises UserError unless they exist and are in increasing order."""
     if stages is None:
         return list(range(count))
-    chosen = list(check_value("stages", list(stages), list[NonNegativeInt]))
+    given = list(stages) if isinstance(stages, Sequence) and not isinstance(stages, str) else stages
+    chosen: list[int] = check_value("stages", given, list[NonNegativeInt])
     if not chosen or chosen != sorted(set(chosen)) or chosen[-1] >= count:
         raise UserError(f"stages={chosen} must be some of {list(range(count))}, in increasing order")
     return chosen
@@ -291,9 +332,13 @@ class Mlp(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    """Initialises linear layers: truncated normal with a standard deviation of 0.02, biases 0. Norms and the patch convolution
-    keep torch's initialisation."""
+    """Initialises linear layers: normal with a standard deviation of 0.02, biases 0. Norms and the patch convolution keep
+    torch's initialisation.
+
+    The official code calls `trunc_normal_(std=0.02)`, which truncates at -2 and 2, that is at 100 standard deviations. Its
+    random numbers differ between torch 2.11 and 2.14; those of `normal_` do not, so that a seed gives the same weights.
+    """
     if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -49,11 +49,16 @@ def test_later_stages_are_not_computed():
     model.features(images(1, 3, 64, 64), [0, 1])
 
 
-@pytest.mark.parametrize("stages", [[], [4], [-1], [1, 0], [1, 1], [0.5], [True]])
+@pytest.mark.parametrize("stages", [[], [4], [-1], [1, 0], [1, 1], [0.5], [True], 2, "01"])
 def test_stages_that_do_not_exist_are_refused(stages):
     for use in (lambda: tiny().features(images(1, 3, 64, 64), stages), lambda: Backbone(tiny(), stages)):
         with pytest.raises(UserError, match="stages="):
             use()
+
+
+def test_norm_is_a_boolean():
+    with pytest.raises(UserError, match="norm=no must be true or false"):
+        Backbone(tiny(), norm="no")
 
 
 def test_without_norms_a_backbone_gives_the_features():
@@ -153,12 +158,29 @@ def test_the_configuration_of_a_model_makes_another_one(name):
     assert model.config == twin.config
 
 
-def test_a_network_serves_one_backbone_only():
-    """Its last norm belongs to the first backbone."""
-    model = tiny()
-    Backbone(model)
-    with pytest.raises(UserError, match="already a backbone"):
-        Backbone(model)
+@both_versions
+def test_a_backbone_leaves_its_network_unchanged(version):
+    model, image = tiny(version=version).eval(), images(1, 3, 64, 64)
+    logits, tensors = model(image), {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    backbone = Backbone(model, [0, 2]).train()
+    backbone.freeze_stages(1)
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.add_(1)
+    assert torch.equal(model(image), logits)
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in model.state_dict().items())
+    assert not model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_network_serves_several_backbones():
+    model, image = tiny().eval(), images(1, 3, 64, 64)
+    assert torch.equal(Backbone(model, [3])(image)[0], Backbone(model, [3])(image)[0])
+
+
+def test_the_network_of_a_backbone_is_refused():
+    with pytest.raises(UserError, match="already that of a backbone"):
+        Backbone(Backbone(tiny()).network)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -4,6 +4,7 @@ import json
 from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
+import torch
 import yaml
 from omegaconf import OmegaConf
 
@@ -19,6 +20,16 @@ POSITIVE, PER_STAGE = (
 EACH_POSITIVE, RATE = "must be a list, each entry a positive integer", "must be a number of at least 0 and below 1"
 VERSIONS = "must be 1 (Swin Transformer) or 2 (Swin Transformer V2)"
 NO_HEAD, SIDES = "must be a positive integer, or 0 for a model without head", "must be a positive integer or [height, width]"
+
+UNUSUAL = SwinConfig(
+    version=2,
+    img_size=[224, 192],
+    window_size=[7, [7, 6], 7, 7],
+    pretrained_window_sizes=[0, [7, 6], 5, 0],
+    num_classes=0,
+    qkv_bias=False,
+    mlp_ratio=3.5,
+)
 
 REFUSED = [
     ({"num_heads": [3, 6, 12, 25]}, "num_heads=[3, 6, 12, 25]: 25 heads do not divide the 768 channels", "24"),
@@ -70,6 +81,21 @@ REFUSED = [
     ({"pretrained_window_sizes": 7}, "pretrained_window_sizes=7", "is for version=2"),
     ({"version": 2, "pretrained_window_sizes": [4]}, "pretrained_window_sizes=[4] has 1 entries", "one entry per stage"),
     ({"version": 2, "pretrained_window_sizes": [4, -1, 4, 4]}, "pretrained_window_sizes=[4, -1, 4, 4]", "non-negative integer"),
+    ({"img_size": 10**21}, "img_size=1000000000000000000000 is too large", "exceeds 16384, the largest supported value"),
+    ({"img_size": [224, 20_000]}, "img_size=[224, 20000] is too large: 20000 exceeds 16384", "largest supported"),
+    ({"patch_size": 10**12}, "patch_size=1000000000000 is too large", "largest supported"),
+    ({"in_channels": 10**12}, "in_channels=1000000000000 is too large", "largest supported"),
+    ({"num_classes": 10**11}, "num_classes=100000000000 is too large", "largest supported"),
+    ({"embed_dim": 99_999_999}, "embed_dim=99999999 is too large", "largest supported"),
+    ({"depths": [10**9, 2, 2, 2]}, "depths=[1000000000, 2, 2, 2] is too large", "largest supported"),
+    ({"depths": [900, 900, 6, 2]}, "depths=[900, 900, 6, 2] has 1808 blocks", "at most 1000"),
+    ({"depths": [1] * 99, "num_heads": [3] * 99}, "depths has 99 entries", "at most 16 stages"),
+    ({"num_heads": [3, 6, 12, 10**9]}, "num_heads=[3, 6, 12, 1000000000] is too large", "largest supported"),
+    ({"window_size": 10**9}, "window_size=1000000000 is too large", "largest supported"),
+    ({"window_size": 999, "img_size": 4096}, "window_size=999 gives windows of 999 tokens along a side", "at most 128"),
+    ({"version": 2, "pretrained_window_sizes": 10**9}, "pretrained_window_sizes=1000000000 is too large", "largest"),
+    ({"mlp_ratio": 1e5}, "mlp_ratio=100000.0 is too large", "largest supported"),
+    ({"embed_dim": 9600}, "embed_dim=9600 with depths=[2, 2, 6, 2] and num_classes=1000 gives ", "at most 10,000,000,000"),
     ({"attention_backend": "flash"}, "'flash'", "choose one of auto, reference, sdpa"),
 ]
 
@@ -146,6 +172,13 @@ def test_derived_values_of_every_variant_are_read_without_building_a_network(mon
     assert built == []
 
 
+@pytest.mark.parametrize("config", [*map(model_config, list_models()), UNUSUAL], ids=[*list_models(), "unusual"])
+def test_the_number_of_parameters_is_that_of_the_network(config):
+    with torch.device("meta"):
+        network = SwinTransformer(config)
+    assert config.num_parameters == sum(parameter.numel() for parameter in network.parameters())
+
+
 # A value object
 
 
@@ -182,17 +215,6 @@ def test_replace_derives_everything_anew_and_leaves_the_original_unchanged():
 def test_replace_checks_the_new_values():
     with pytest.raises(UserError, match=r"depths=\[2, 2\] has 2 stages"):
         replace(SwinConfig(), depths=[2, 2])
-
-
-UNUSUAL = SwinConfig(
-    version=2,
-    img_size=[224, 192],
-    window_size=[7, [7, 6], 7, 7],
-    pretrained_window_sizes=[0, [7, 6], 5, 0],
-    num_classes=0,
-    qkv_bias=False,
-    mlp_ratio=3.5,
-)
 
 
 @pytest.mark.parametrize("config", [*map(model_config, list_models()), UNUSUAL], ids=[*list_models(), "unusual"])

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-import transformers
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from torchvision import models
@@ -17,6 +16,8 @@ from swin_lab.data.transforms import eval_transform
 from swin_lab.errors import UserError
 from swin_lab.models.external import TimmModel, TorchvisionModel, TransformersModel
 from swin_lab.models.external.images import crop_fraction
+
+transformers = pytest.importorskip("transformers")
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +57,14 @@ BIT = {
     "image_mean": [0.485, 0.456, 0.406],
     "image_std": [0.229, 0.224, 0.225],
 }
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision", "transformers"])
+def test_a_model_reads_images_with_an_exif_orientation_as_its_library_does(tmp_path, library):
+    name = {"timm": "timm, convolutional", "torchvision": "torchvision, convolutional", "transformers": "transformers, ViT"}
+    assert BUILDERS[name[library]](tmp_path).preprocessing.exif_orientation == (library == "transformers")
+
+
 BUILDERS = {
     "timm, convolutional": lambda folder: TimmModel("test_resnet", 5, img_size=64),
     "timm, transformer": lambda folder: TimmModel("test_vit", 5, img_size=(48, 32)),
@@ -175,7 +184,7 @@ def test_a_convnext_from_384_pixels_on_stretches(tmp_path):
     ids=["flipped channels", "stretched, then cropped"],
 )
 def test_a_preprocessing_that_cannot_be_expressed_is_none_with_a_warning(processor, tmp_path, caplog):
-    assert TransformersModel(saved_config(tmp_path, "vit", **processor), 2).preprocessing is None
+    assert TransformersModel(saved_config(tmp_path, "vit", **processor), 2, img_size=32).preprocessing is None
     assert "cannot express" in caplog.text
 
 
@@ -336,3 +345,81 @@ def test_they_are_not_variants_of_swin():
     assert not {"timm", "torchvision", "transformers"} & set(list_models())
     with pytest.raises(UserError):
         create_model("timm")
+
+
+# Models that do not take the images
+
+
+@pytest.mark.parametrize(
+    ("build", "complaint"),
+    [
+        (
+            lambda: TorchvisionModel("inception_v3", 3, img_size=32),
+            "inception_v3 of torchvision does not classify images of 32x32",
+        ),
+        (
+            lambda: TimmModel("inception_v3", 3, img_size=32),
+            "inception_v3 of timm does not classify images of 32x32",
+        ),
+    ],
+    ids=["torchvision", "timm"],
+)
+def test_a_model_that_does_not_take_images_of_the_size_is_refused_at_construction(build, complaint):
+    with pytest.raises(UserError, match=complaint) as refusal:
+        build()
+    assert str(refusal.value).count("\n") < 3
+
+
+class _Dict(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, images):
+        return {"logits": images}
+
+
+def test_a_model_that_does_not_return_logits_is_refused_at_construction(monkeypatch):
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: _Dict())
+    with pytest.raises(
+        UserError, match=r"test_resnet of timm is not a classifier: it returns a dict instead of logits \(1, 3\)"
+    ):
+        TimmModel("test_resnet", 3)
+
+
+def test_the_check_of_a_model_changes_neither_its_mode_nor_its_statistics():
+    model = TimmModel("test_resnet", 3, img_size=64)
+    assert model.training
+    assert all(int(buffer) == 0 for name, buffer in model.named_buffers() if name.endswith("num_batches_tracked"))
+
+
+# The hub
+
+
+@pytest.mark.parametrize(
+    "build",
+    [lambda: TransformersModel("facebook/convnext-tiny-224", 3), lambda: TimmModel("test_resnet", 3, pretrained=True)],
+    ids=["transformers", "timm"],
+)
+def test_without_network_the_hub_is_asked_once_and_nothing_is_retried(build, monkeypatch, tmp_path, caplog, capfd):
+    asked = []
+
+    class Session:
+        def head(self, url, timeout):
+            asked.append(url)
+            raise OSError("no route to host")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("swin_lab.models.external.hub.get_session", Session)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"cannot be (read|fetched)"):
+        build()
+    assert len(asked) == 1
+    assert "Retrying" not in caplog.text + capfd.readouterr().err
+
+
+def test_a_name_in_an_existing_folder_is_not_looked_up_on_the_hub(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    with pytest.raises(UserError, match=r"model\.name=models/mine is not a folder"):
+        TransformersModel("models/mine", 3)

@@ -9,8 +9,10 @@ from timm.models import get_pretrained_cfg, group_parameters
 from torch import Tensor, nn
 
 from swin_lab.errors import UserError, did_you_mean
+from swin_lab.models.config import ImageSize
+from swin_lab.models.external.hub import offline_unless_reachable
 from swin_lab.models.external.images import (
-    ImageSize,
+    check_model,
     height_and_width,
     library_preprocessing,
     warn_that_it_cannot_be_expressed,
@@ -58,6 +60,7 @@ class TimmModel(nn.Module):
         self.img_size = size
         self.in_channels = in_channels
         self.model: nn.Module = _create(name, pretrained, arguments)
+        check_model(self, f"{name} of timm", self.img_size, self.in_channels, num_classes)
         self.preprocessing = self._preprocessing()
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
@@ -105,7 +108,10 @@ def _create(name: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module
     if pretrained and not timm.list_pretrained(f"{name}.*" if "." not in name else name):
         raise UserError(f"model.pretrained=true: timm has no weights of {name}; set model.pretrained=false")
     try:
-        return timm.create_model(name, pretrained=pretrained, **arguments)
+        if not pretrained:
+            return timm.create_model(name, **arguments)
+        with offline_unless_reachable():
+            return timm.create_model(name, pretrained=True, **arguments)
     except TypeError as error:
         for argument in ("drop_path_rate", "img_size"):
             if argument in arguments and argument in str(error):

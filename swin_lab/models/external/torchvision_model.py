@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torchvision import models
 
 from swin_lab.errors import UserError, did_you_mean
-from swin_lab.models.external.images import ImageSize, crop_fraction, height_and_width, library_preprocessing
+from swin_lab.models.config import ImageSize
+from swin_lab.models.external.images import check_model, crop_fraction, height_and_width, library_preprocessing
 from swin_lab.validation import Expected, PositiveInt
 
 SIZE_ARGUMENTS = {"vit_": "image_size", "maxvit_": "input_size"}
@@ -51,6 +52,7 @@ class TorchvisionModel(nn.Module):
         self.model = _create(name, num_classes, size if size != published_size else None)
         if pretrained:
             self._replace_by_pretrained(num_classes, published_size)
+        check_model(self, f"{name} of torchvision", self.img_size, self.in_channels, num_classes)
         self.preprocessing = library_preprocessing(
             "torchvision",
             size,

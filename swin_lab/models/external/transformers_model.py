@@ -1,5 +1,6 @@
 """Image classifiers of Hugging Face transformers, which is not installed with swin_lab."""
 
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from swin_lab.errors import UserError
+from swin_lab.models.config import ImageSize
+from swin_lab.models.external.hub import offline_unless_reachable
 from swin_lab.models.external.images import (
-    ImageSize,
+    check_model,
     crop_fraction,
     height_and_width,
     library_preprocessing,
@@ -58,8 +61,9 @@ class TransformersModel(nn.Module):
         if find_spec("transformers") is None:
             raise UserError(f"model.name={name} needs the package transformers: pip install transformers")
         source = _folder_or_id(name)
-        config = _read_config(source)
-        processor = _read_processor(source)
+        with nullcontext() if Path(source).is_dir() else offline_unless_reachable():
+            config = _read_config(source)
+            processor = _read_processor(source)
         config.num_labels = num_classes
         self.name = name
         self.in_channels: int = getattr(config, "num_channels", 3)
@@ -70,7 +74,9 @@ class TransformersModel(nn.Module):
             if not hasattr(config, "drop_path_rate"):
                 raise UserError(f"model.drop_path_rate={drop_path_rate} is not supported by {name}, a {config.model_type}")
             config.drop_path_rate = drop_path_rate
-        self.model = _load(source, config) if pretrained else _create(source, config)
+        with nullcontext() if Path(source).is_dir() or not pretrained else offline_unless_reachable():
+            self.model = _load(source, config) if pretrained else _create(source, config)
+        check_model(self, f"{name} of transformers", self.img_size, self.in_channels, num_classes)
         self.preprocessing = _preprocessing(name, processor, self.img_size, self.in_channels)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
@@ -85,7 +91,7 @@ def _folder_or_id(name: str) -> str:
         if not (folder / "config.json").is_file():
             raise UserError(f"model.name={name} has no config.json; give a folder that transformers has saved")
         return str(folder)
-    if name.count("/") > 1 or name.startswith((".", "/", "~")):
+    if name.count("/") > 1 or name.startswith((".", "/", "~")) or ("/" in name and folder.parent.is_dir()):
         raise UserError(f"model.name={name} is not a folder; give a folder with config.json, or OWNER/NAME on the hub")
     return name
 
