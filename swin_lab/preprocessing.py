@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Literal
 
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le
 
 from swin_lab.errors import UserError, did_you_mean
 from swin_lab.validation import PositiveInt, Probability, check_fields
@@ -12,9 +12,14 @@ from swin_lab.validation import PositiveInt, Probability, check_fields
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 ResizeMode = Literal["crop", "stretch"]
 CropPct = Annotated[float, Gt(0), Le(1)]
+Deviation = Annotated[float, Ge(1e-3), Le(1)]
+"""Standard deviation of a channel, for values from 0 to 1; division by a smaller one would overflow low precisions."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Statistics of RGB values from 0 to 1, with which all published weights were trained."""
+
+MAX_RESIZED_SIDE = 16_384
+"""Limit of the side of an image in pixels after resizing, before its centre is cropped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,19 +39,27 @@ class Preprocessing:
     interpolation: Interpolation
     mean: tuple[Probability, ...]
     """Mean of each channel, for values from 0 to 1."""
-    std: tuple[Probability, ...]
+    std: tuple[Deviation, ...]
     resize_mode: ResizeMode = "crop"
     """crop keeps the aspect ratio and takes the centre crop; stretch resizes to img_size and ignores the aspect ratio."""
     preset: str | None = None
     """Name of a published preprocessing: official, timm, torchvision or huggingface."""
+    exif_orientation: bool = True
+    """Whether images are rotated as their EXIF orientation says, in training as well. The official code, timm and torchvision
+    do not; transformers does. Files without this field were written when all images were rotated."""
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
             raise UserError(f"model.in_channels={self.channels}: images have 3 channels (RGB) or 1 (greyscale)")
         check_fields(self, "data.")
         for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != self.channels or (name == "std" and min(values) == 0):
+            if len(values) != self.channels:
                 raise UserError(f"data.{name}={list(values)} must be {self.channels} numbers from 0 to 1, one per channel")
+        if max(self.img_size) / self.crop_pct > MAX_RESIZED_SIDE:
+            raise UserError(
+                f"data.crop_pct={self.crop_pct} would resize images to {max(self.img_size) / self.crop_pct:.0f} pixels; "
+                f"at most {MAX_RESIZED_SIDE} are possible"
+            )
 
     @classmethod
     def for_data(
@@ -60,6 +73,7 @@ class Preprocessing:
         std: Sequence[float],
         resize_mode: str = "crop",
         preset: str | None = None,
+        exif_orientation: bool = True,
     ) -> "Preprocessing":
         """Builds the preprocessing from the values of a configuration; averages RGB statistics for a network of one channel."""
         if channels == 1:
@@ -73,6 +87,7 @@ class Preprocessing:
             std=std,  # type: ignore[arg-type]
             resize_mode=resize_mode,  # type: ignore[arg-type]
             preset=preset,
+            exif_orientation=exif_orientation,
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -90,7 +105,7 @@ class Preprocessing:
         for key in values:
             if key not in known:
                 raise UserError(f"unknown key preprocessing.{key}{did_you_mean(str(key), known)}")
-        missing = sorted(known - set(values) - {"resize_mode", "preset"})
+        missing = sorted(known - set(values) - {"resize_mode", "preset", "exif_orientation"})
         if missing:
             raise UserError(f"preprocessing.{missing[0]} is missing")
         return cls(**values)

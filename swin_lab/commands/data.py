@@ -1,6 +1,7 @@
 """`swin-lab data check`, `pack` and `prepare-val`."""
 
 import logging
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +19,9 @@ log = logging.getLogger("swin_lab")
 
 MAX_LISTED = 5
 """Number of unreadable images that are listed by name at most."""
+MAX_SIDE = 65500
+"""Largest side of a JPEG, in pixels."""
+MAX_PER_SHARD = 1_000_000
 
 DataSet = Annotated[
     list[str],
@@ -31,7 +35,9 @@ DataSet = Annotated[
 
 def check(
     data: DataSet,
-    sample: Annotated[int, typer.Option(metavar="N", min=1, help="Number of images of each set that are decoded.")] = 500,
+    sample: Annotated[
+        int, typer.Option(metavar="N", min=1, max=10**9, help="Number of images of each set that are decoded.")
+    ] = 500,
     config_dir: ConfigDir = None,
 ) -> None:
     """Read a data set as training does, and print what it contains.
@@ -55,10 +61,10 @@ def pack(
     data: DataSet,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the shards.")],
     shorter_side: Annotated[
-        int | None, typer.Option(min=1, metavar="PIXELS", help="Scale larger images down to this shorter side.")
+        int | None, typer.Option(min=1, max=MAX_SIDE, metavar="PIXELS", help="Scale larger images down to this shorter side.")
     ] = None,
     quality: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Quality of the JPEG files.")] = 95,
-    per_shard: Annotated[int, typer.Option(metavar="N", min=1, help="Images in a shard.")] = 1000,
+    per_shard: Annotated[int, typer.Option(metavar="N", min=1, max=MAX_PER_SHARD, help="Images in a shard.")] = 1000,
     workers: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Number of processes; one per core if not given.")
     ] = None,
@@ -69,16 +75,20 @@ def pack(
     Example: [bold]swin-lab data pack /imagenet --out /shards --shorter-side 480[/bold]
     """
     from swin_lab.data import cores
-    from swin_lab.data.pack import pack
+    from swin_lab.data.datamodule import check_processes
+    from swin_lab.data.pack import check_folder, pack
+    from swin_lab.data.sources.folder import absolute_path
     from swin_lab.report import print_lines
     from swin_lab.run.directory import start_console
 
     start_console(quiet=False)
+    check_processes("workers", workers)
+    folder = absolute_path(str(out), "--out")
     source = _source(data, config_dir)
-    folder = out.expanduser().absolute()
-    for name, images in (("train", source.train), ("val", source.val)):
-        if len(images.labels) == 0:
-            continue
+    splits = [(name, images) for name, images in (("train", source.train), ("val", source.val)) if len(images.labels)]
+    for name, _ in splits:  # before the first shard is written
+        check_folder(folder, name, source.class_names)
+    for name, images in splits:
         shards = pack(
             images,
             source.class_names,
@@ -92,7 +102,7 @@ def pack(
         print_lines(
             [("written", f"{folder}/{name}-*.tar: {len(images.labels):,} images in {shards} shard{'s' * (shards > 1)}")]
         )
-    print_lines([("use", f"data=shards data.root={folder}")])
+    print_lines([("use", shlex.join(["data=shards", f"data.root={folder}"]))])
 
 
 def prepare_val(
@@ -107,27 +117,30 @@ def prepare_val(
     Example: [bold]swin-lab data prepare-val /imagenet/val --labels ILSVRC2012_devkit_t12.tar.gz[/bold]
     """
     from swin_lab.data.prepare import prepare_val
+    from swin_lab.data.sources.folder import absolute_path
     from swin_lab.imagenet import ROWS_1K, wordnet_ids
     from swin_lab.report import print_lines
 
-    images = folder.expanduser().absolute()
-    done = prepare_val(images, labels.expanduser().absolute(), wordnet_ids(ROWS_1K) or (), copy)
+    images = absolute_path(str(folder), "FOLDER")
+    done = prepare_val(images, absolute_path(str(labels), "--labels"), wordnet_ids(ROWS_1K) or (), copy)
     print_lines([("copied" if copy else "moved", f"{done:,} images into the class folders of {images}")])
 
 
 def _source(overrides: Sequence[str], config_dir: Path | None) -> "ImageSource":
     """Opens the data set of `data=...` overrides, or ImageNet-1k in a folder."""
+    from swin_lab.run.checks import check_given
     from swin_lab.run.components import build_data
-    from swin_lab.run.compose import MISSING, composed
+    from swin_lab.run.compose import composed
 
     if len(overrides) == 1 and "=" not in overrides[0]:
         overrides = ["data=imagenet1k", f"data.root={overrides[0]}"]
     elif not any(override.startswith(("data=", "experiment=")) for override in overrides):
         raise UserError("name the data: a folder with ImageNet-1k, or data=folder data.root=... as for train.py")
-    data = composed(overrides, config_dir=config_dir)["data"]
-    if data.get("root") == MISSING:
-        raise UserError("data.root must be given, for example data.root=/imagenet")
-    return build_data(data).source
+    config = composed(overrides, config_dir=config_dir)
+    if not config.get("data"):
+        raise UserError("data is missing; give data=..., as for train.py")
+    check_given({"data": config["data"]})
+    return build_data(config["data"]).source
 
 
 def _sets(source: "ImageSource") -> list[tuple[str, "ImageSet"]]:

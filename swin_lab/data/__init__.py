@@ -1,6 +1,7 @@
 """Data: sources of encoded images, decoding, transforms, samplers and the LightningDataModule."""
 
 from swin_lab.data.augment import TimmAugment
+from swin_lab.data.classes import check_source
 from swin_lab.data.datamodule import ImageData, LoaderConfig, cores
 from swin_lab.data.images import ImageSet, ImageSource
 from swin_lab.data.sources import Cifar, Digits, Folder, ImageNet, Listed, MapDataset, Parquet, Shards, Synthetic, Zipped
@@ -23,6 +24,7 @@ __all__ = [
     "TimmAugment",
     "Zipped",
     "channel_statistics",
+    "check_source",
     "cores",
     "fingerprint",
 ]

@@ -1,5 +1,6 @@
 """The augmentation of the published ImageNet recipes, by timm and with the settings of these recipes."""
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -8,7 +9,7 @@ from PIL import Image, ImageOps
 
 from swin_lab.data.transforms import Transform
 from swin_lab.errors import UserError
-from swin_lab.validation import NonNegativeFloat, PositiveFloat, PositiveInt, Probability, check_fields
+from swin_lab.validation import NonNegativeFloat, PositiveFloat, PositiveInt, Probability, Text, check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class TimmAugment:
     """Probability of a vertical flip."""
     color_jitter: NonNegativeFloat | None = 0.4
     """Strength of random brightness, contrast and saturation; not used together with `auto_augment`, as in timm."""
-    auto_augment: str | None = "rand-m9-mstd0.5-inc1"
+    auto_augment: Text | None = "rand-m9-mstd0.5-inc1"
     """timm's string for a RandAugment, AugMix or AutoAugment policy. If None, no policy is used."""
     erase: Probability = 0.25
     """Probability of random erasing (arXiv 1708.04896)."""
@@ -49,6 +50,9 @@ class TimmAugment:
         for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
             if low > high:
                 raise UserError(f"augment.{name}=[{low}, {high}] must be a minimum and a maximum")
+        for part in (self.auto_augment or "").split("-")[1:]:
+            if not re.fullmatch(r"[a-z]+\d+(\.\d+)?", part):  # timm ignores a part without a number.
+                raise UserError(f"augment.auto_augment={self.auto_augment}: {part!r} must be a name and a number, such as m9")
 
     @property
     def image_transforms(self) -> list[Transform]:

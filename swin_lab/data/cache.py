@@ -4,6 +4,7 @@ import numpy as np
 
 from swin_lab.data.decoding import UNREADABLE, Decoder, decode
 from swin_lab.data.images import ArrayImages, ImageSet
+from swin_lab.errors import UserError
 
 
 class CachedImages(ArrayImages):
@@ -33,6 +34,9 @@ def cached_in_memory(images: ImageSet, max_mib: int, decode: Decoder = decode) -
 
     Returns:
         The cached set, or `images` itself if it cannot be cached or is in memory already.
+
+    Raises:
+        UserError: the set does not fit into memory, or an item of a map-style dataset is no image.
     """
     count = len(images.labels)
     if count == 0 or isinstance(images, ArrayImages):
@@ -41,12 +45,17 @@ def cached_in_memory(images: ImageSet, max_mib: int, decode: Decoder = decode) -
         first = decode(images.encoded(0))
         if count * first.width * first.height * 3 > max_mib * 2**20:
             return images
-        pixels_NHWC = np.empty((count, first.height, first.width, 3), dtype=np.uint8)
+        try:
+            pixels_NHWC = np.empty((count, first.height, first.width, 3), dtype=np.uint8)
+        except MemoryError as error:
+            raise UserError(f"data.cache_mib={max_mib}: {count:,} images do not fit into memory; lower it") from error
         for index in range(count):
             image = decode(images.encoded(index))
             if image.size != first.size:
                 return images
             pixels_NHWC[index] = np.asarray(image)
+    except UserError:
+        raise
     except UNREADABLE:  # the image is reported when it is loaded for a batch
         return images
     return CachedImages(pixels_NHWC, images)

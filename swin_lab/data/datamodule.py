@@ -4,10 +4,11 @@ import logging
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import joblib
 import torch
+from annotated_types import Ge, Le, Predicate
 from lightning import LightningDataModule
 from torch import Tensor
 
@@ -18,13 +19,20 @@ from swin_lab.data.loading import TimedLoader, TransformedImages, WaitingTime
 from swin_lab.data.sampling import EvalSampler, TrainSampler
 from swin_lab.data.transforms import Transform
 from swin_lab.errors import UserError
-from swin_lab.preprocessing import CropPct, Interpolation, ResizeMode
-from swin_lab.validation import NonNegativeInt, PositiveInt, Probability, check_fields
+from swin_lab.preprocessing import CropPct, Deviation, Interpolation, ResizeMode
+from swin_lab.validation import Expected, NonNegativeInt, PositiveInt, Probability, check_fields
 
 log = logging.getLogger("swin_lab.data")
 
 MAX_WORKERS = 16
 """Maximum number of worker processes per device, unless `data.num_workers` is given."""
+
+PROCESSES_PER_CORE = 4
+"""Number of processes on a core that are accepted at most: reading from a slow disk may need more than one."""
+
+PerChannel = Predicate(lambda values: len(values) in (1, 3))
+Mean = Annotated[tuple[Probability, ...], PerChannel, Expected("a list of 3 numbers from 0 to 1 (RGB), or of one (greyscale)")]
+Std = Annotated[tuple[Deviation, ...], PerChannel, Expected("a list of 3 numbers from 0.001 to 1 (RGB), or of one (greyscale)")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +43,9 @@ class LoaderConfig:
         UserError: a value has the wrong type or is out of range.
     """
 
-    mean: tuple[Probability, ...] | None = None
+    mean: Mean | None = None
     """Mean per channel, of values from 0 to 1. If None, it is measured on the training images."""
-    std: tuple[Probability, ...] | None = None
+    std: Std | None = None
     """Standard deviation per channel. If None, it is measured on the training images."""
     resize_mode: ResizeMode = "crop"
     """Resizing of an evaluation: `crop` keeps the aspect ratio and takes the centre crop, `stretch` does not keep it."""
@@ -47,7 +55,7 @@ class LoaderConfig:
     """Resampling filter of an evaluation."""
     repeats: PositiveInt = 1
     """Number of differently augmented copies of an image in a training batch (repeated augmentation, arXiv 1901.09335)."""
-    cache_mib: NonNegativeInt = 512
+    cache_mib: Annotated[int, Ge(0), Le(2**22)] = 512
     """Limit of the cache in MiB: a smaller set of images of one size is decoded once and cached in memory; 0 disables it."""
     on_error: Literal["raise", "skip"] = "raise"
     """Handling of images that cannot be decoded: `raise` stops and names it, `skip` leaves it out, counts and reports it."""
@@ -70,6 +78,9 @@ class ImageData(LightningDataModule):
         seed: seed of shuffling and augmentation.
         loading: workers, cache, and handling of images that cannot be decoded.
         decode: the decoder of the images.
+
+    Raises:
+        UserError: there are too many workers for this machine, or more copies of an image than images in a batch.
     """
 
     def __init__(
@@ -85,6 +96,9 @@ class ImageData(LightningDataModule):
         decode: Decoder = decode,
     ) -> None:
         super().__init__()
+        check_processes("data.num_workers", loading.num_workers)
+        if train_transform is not None and loading.repeats > global_batch:
+            raise UserError(f"data.repeats={loading.repeats} is more than global_batch={global_batch}, the images of an update")
         self.source = source
         self.train_transform = train_transform
         self.eval_transform = eval_transform
@@ -138,8 +152,11 @@ class ImageData(LightningDataModule):
             Images (B, channels, H, W), labels (B,), and indices of the images in their set (B,).
 
         Raises:
-            UserError: an image could not be decoded and `on_error` is raise, or a training batch has no image left.
+            UserError: an image could not be decoded and `on_error` is raise, an item of the data is no image, the transforms
+                make no tensors of one shape, or a training batch has no image left.
         """
+        if batch.wrong is not None:
+            raise UserError(batch.wrong)
         for line in batch.unreadable:
             if self.loading.on_error == "raise":
                 raise UserError(f"cannot decode image {line}\nFix or remove it, or skip such images: data.on_error=skip")
@@ -176,6 +193,13 @@ class ImageData(LightningDataModule):
             return self.loading.num_workers
         granted = int(os.environ.get("SLURM_CPUS_PER_TASK", "0"))  # It is per process.
         return min(MAX_WORKERS, max(1, min(granted, cores()) or cores() // max(1, devices)))
+
+
+def check_processes(name: str, number: int | None) -> None:
+    """Raises UserError if there are more processes than this machine can run well; `name` is that of the setting."""
+    limit = max(MAX_WORKERS, PROCESSES_PER_CORE * cores())
+    if number is not None and number > limit:
+        raise UserError(f"{name}={number} is too many for {cores()} cores; give at most {limit}")
 
 
 def cores() -> int:

@@ -1,11 +1,14 @@
 """Decoding of encoded images, which happens only here. Another decoder replaces `decode`."""
 
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from struct import error as StructError
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from swin_lab.preprocessing import Preprocessing
 
 Encoded = bytes | np.ndarray
 """Type of an encoded image: the bytes of an image file, or an RGB array (H, W, 3) of uint8 if there are no bytes."""
@@ -17,14 +20,19 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, StructError, Image.Dec
 """Exceptions of reading and decoding a file that is missing, damaged, truncated or not an image."""
 
 
-def decode(encoded: Encoded) -> Image.Image:
-    """Decodes an image of any mode as upright RGB.
+def decoder(preprocessing: Preprocessing) -> Decoder:
+    """Returns `decode` for images of this preprocessing, which says whether EXIF orientations are applied."""
+    return partial(decode, exif_orientation=preprocessing.exif_orientation)
 
-    Greyscale of 8 or 16 bits, palettes, alpha (composed on white), CMYK and EXIF orientations are handled. An array is wrapped
-    unchanged.
+
+def decode(encoded: Encoded, exif_orientation: bool = True) -> Image.Image:
+    """Decodes an image of any mode as RGB.
+
+    Greyscale of 8 or 16 bits, palettes, alpha (composed on white) and CMYK are handled. An array is wrapped unchanged.
 
     Args:
         encoded: the bytes of an image file, or an array (H, W, 3) of uint8.
+        exif_orientation: whether the image is rotated as its EXIF orientation says, see `Preprocessing`.
 
     Returns:
         The image in mode RGB.
@@ -40,20 +48,46 @@ def decode(encoded: Encoded) -> Image.Image:
         raise UnidentifiedImageError("the bytes are not an image of a known format") from error
     with opened:
         opened.load()
-        upright = ImageOps.exif_transpose(opened)
-    return to_rgb(upright)
+        check_depth(opened)
+        return oriented_rgb(opened, exif_orientation)
+
+
+def oriented_rgb(image: Image.Image, exif_orientation: bool) -> Image.Image:
+    """Rotates an image as its EXIF orientation says, if that is wanted, and converts it to RGB."""
+    return to_rgb(ImageOps.exif_transpose(image) if exif_orientation else image)
+
+
+def check_depth(image: Image.Image) -> None:
+    """Raises ValueError for a TIFF of 32-bit integers that fit into 8 bits: nothing says whether white is 255 or 65535."""
+    if image.format == "TIFF" and image.mode == "I":
+        highest = int(np.asarray(image).max())
+        if 0 < highest <= 255:
+            raise ValueError(f"32-bit values up to {highest} have no defined white; store 8 or 16 bits")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Converts an image of any mode to RGB: 16 bits are scaled to 8, and transparent pixels are composed on white."""
+    """Converts an image of any mode to RGB: 16 bits and floats are scaled to 8 bits, transparent pixels are composed on white.
+
+    Raises:
+        ValueError: 32-bit integers are not from 0 to 65535, or floats not from 0 to 1.
+    """
     if image.mode.startswith("I;16") or image.mode == "I":  # Pillow would clip 16 bits to 8 instead of scaling them
-        high_byte = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-        return Image.fromarray(high_byte).convert("RGB")
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"32-bit values from {values.min()} to {values.max()} have no defined white; store 8 or 16 bits")
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":  # Pillow would clip floats from 0 to 1 to black
+        floats = np.asarray(image)
+        if not (floats.min() >= 0 and floats.max() <= 1):
+            raise ValueError(
+                f"floats from {floats.min():g} to {floats.max():g} have no defined white; store floats from 0 to 1"
+            )
+        return Image.fromarray((floats * 255).round().astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         with_alpha = image.convert("RGBA")
         white = Image.new("RGBA", with_alpha.size, "white")
         return Image.alpha_composite(white, with_alpha).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def first_line(error: BaseException) -> str:

@@ -1,11 +1,17 @@
 """The interface of every data source: a training and a validation set of encoded, labelled images."""
 
+import os
+import stat
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from swin_lab.data.decoding import Encoded
+
+MAX_IMAGE_BYTES = 2**30
+"""Size of an encoded image at most; the largest image that Pillow decodes has half as many bytes uncompressed."""
 
 
 class ImageSet(Protocol):
@@ -60,3 +66,20 @@ class ArrayImages:
 
 NO_IMAGES: ImageSet = ArrayImages(np.empty((0, 1, 1, 3), dtype=np.uint8), np.empty(0, dtype=np.int64), "no images")
 """The training set of a source that is only evaluated."""
+
+
+def read_image_file(file: Path) -> bytes:
+    """Reads the bytes of an image file.
+
+    Raises:
+        OSError: it cannot be read, is a device, a named pipe or a folder, or is too large for an image.
+    """
+    with open(file, "rb", opener=_opened_without_waiting) as opened:
+        status = os.fstat(opened.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_IMAGE_BYTES:
+            raise OSError("it is not a file" if not stat.S_ISREG(status.st_mode) else f"it has {status.st_size:,} bytes")
+        return opened.read()
+
+
+def _opened_without_waiting(file: str, flags: int) -> int:
+    return os.open(file, flags | getattr(os, "O_NONBLOCK", 0))  # A named pipe would wait until something writes to it.

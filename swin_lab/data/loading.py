@@ -1,14 +1,11 @@
 """The dataset that decodes and transforms images, the collate function and the DataLoader."""
 
-import random
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from time import perf_counter
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -16,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 from swin_lab.data.decoding import UNREADABLE, Decoder, decode, first_line
 from swin_lab.data.images import ImageSet
 from swin_lab.data.sampling import EvalSampler, SampleIndex, TrainSampler
-from swin_lab.data.transforms import Transform
+from swin_lab.data.transforms import Transform, random_state
+from swin_lab.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -41,9 +39,18 @@ class Batch(NamedTuple):
     """(B,) indices of the images in their set."""
     unreadable: list[str]
     """One line for each image that belongs to the batch and could not be decoded."""
+    wrong: str | None = None
+    """Message of an error that is not that of one image, such as a transform that does not return a tensor."""
 
 
-class TransformedImages(Dataset["Sample | str"]):
+@dataclass(frozen=True)
+class Wrong:
+    """Contains the message of an error: the process of a worker cannot raise it without a traceback in the message."""
+
+    message: str
+
+
+class TransformedImages(Dataset["Sample | str | Wrong"]):
     """Provides transformed images as a map-style dataset.
 
     The randomness of a transform depends on (seed, epoch, image, copy), not on workers or processes.
@@ -64,35 +71,36 @@ class TransformedImages(Dataset["Sample | str"]):
     def __len__(self) -> int:
         return len(self.images.labels)
 
-    def __getitem__(self, sample: SampleIndex) -> "Sample | str":
-        """Returns a transformed image, or one line that names an image that cannot be decoded."""
+    def __getitem__(self, sample: SampleIndex) -> "Sample | str | Wrong":
+        """Returns a transformed image, or one line that names an image that cannot be decoded, or the message of an error."""
         index = sample.image_index
         seed = (self.seed * 1_000_003 + sample.epoch) * 1_000_003 + index + sample.copy * 7_368_787_000_003
         with random_state(seed % 2**63):
             try:
                 image = self.decode(self.images.encoded(index))  # A map-style dataset may use random numbers here.
+            except UserError as error:  # the item of a map-style dataset is no image
+                return Wrong(str(error))
             except UNREADABLE as error:
                 return f"{self.images.name(index)}: {first_line(error)}"
-            return Sample(self.transform(image), int(self.images.labels[index]), index)
+            transformed = self.transform(image)
+        if not isinstance(transformed, Tensor) or transformed.ndim != 3 or not transformed.is_floating_point():
+            shape = f" of {transformed.dtype}, {tuple(transformed.shape)}" if isinstance(transformed, Tensor) else ""
+            return Wrong(
+                f"the transforms make a {type(transformed).__name__}{shape} of {self.images.name(index)}; "
+                "they must make a tensor (channels, H, W) of floats"
+            )
+        return Sample(transformed, int(self.images.labels[index]), index)
 
 
-@contextmanager
-def random_state(seed: int) -> Iterator[None]:
-    """Seeds the generators of Python, numpy and torch that transforms use.
-
-    torch's generator is restored afterwards, because drop path uses it in the main process. Restoring those of Python and
-    numpy, which nothing else uses, would take longer than the transforms.
-    """
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
-
-
-def collate(samples: list[Sample | str]) -> Batch:
+def collate(samples: list[Sample | str | Wrong]) -> Batch:
     """Stacks the images that could be decoded."""
-    read = [sample for sample in samples if not isinstance(sample, str)]
+    read = [sample for sample in samples if isinstance(sample, Sample)]
+    wrong = next((sample.message for sample in samples if isinstance(sample, Wrong)), None)
+    shapes = list(dict.fromkeys(tuple(sample.image.shape) for sample in read))
+    if wrong is None and len(shapes) > 1:
+        wrong = f"the transforms make images of different shapes, {shapes[0]} and {shapes[1]}; they must resize to one size"
+    if wrong is not None:
+        return Batch(torch.empty(0), torch.empty(0), torch.empty(0), [], wrong)
     images = torch.stack([sample.image for sample in read]) if read else torch.empty(0)
     labels = torch.tensor([sample.label for sample in read], dtype=torch.long)
     indices = torch.tensor([sample.index for sample in read], dtype=torch.long)
@@ -133,11 +141,15 @@ class TimedLoader(DataLoader[Any]):
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=num_workers > 0,
+            generator=torch.Generator(),  # the seed of the workers, which seed every image themselves
         )
         self.waiting = waiting
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        # The base iterator is created here and not in the generator: it uses torch's generator, as drop path does.
+        # Drop path draws from torch's generator in this process. Each pass takes one number from it, for any number of workers:
+        # by default, an iterator takes its seed from it when it is created, which persistent workers do only once per run.
+        assert self.generator is not None
+        self.generator.manual_seed(int(torch.empty((), dtype=torch.int64).random_()))
         return self._timed(super().__iter__())
 
     def _timed(self, batches: Iterator[Any]) -> Iterator[Any]:

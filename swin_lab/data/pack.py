@@ -17,6 +17,8 @@ from annotated_types import Ge, Le
 from PIL import Image
 from rich.progress import track
 
+from swin_lab.data.classes import check_class_names
+from swin_lab.data.datamodule import check_processes
 from swin_lab.data.decoding import UNREADABLE, decode
 from swin_lab.data.images import ImageSet
 from swin_lab.errors import UserError
@@ -60,22 +62,26 @@ def pack(
         The number of shards that were written.
 
     Raises:
-        UserError: an argument is invalid, there are no images, a label is outside the classes, `out` already contains shards of
-            this split or of other classes, or an image cannot be decoded.
+        UserError: an argument is invalid, there are no images, a label is outside the classes, `out` cannot be written or
+            already contains shards of this split or of other classes, or an image cannot be decoded.
     """
     check_value("shorter_side", shorter_side, PositiveInt | None)
     check_value("quality", quality, Quality)
     check_value("per_shard", per_shard, PositiveInt)
     check_value("workers", workers, PositiveInt)
+    check_processes("workers", workers)
+    check_class_names(class_names)
     labels = np.asarray(images.labels)
     _check_labels(labels, class_names, split)
-    _prepare_folder(out, split, class_names)
+    check_folder(out, split, class_names)
+    _create_folder(out, class_names)
     starts = range(0, len(labels), per_shard)
     encode = partial(_jpeg, images, shorter_side, quality)
     with closing(_in_order(encode, len(labels), workers)) as encoded:
         first = next(encoded)  # Workers are forked before the progress display starts its thread.
-        silent = not sys.stdout.isatty()
-        jpegs = iter(track(chain([first], encoded), f"packing {split}", total=len(labels), disable=silent))
+        jpegs: Iterator[bytes] = chain([first], encoded)
+        if sys.stdout.isatty():
+            jpegs = iter(track(jpegs, f"packing {split}", total=len(labels)))
         for number, start in enumerate(starts):
             _write_shard(out / f"{split}-{number:06d}.tar", start, labels[start : start + per_shard], jpegs)
         next(jpegs, None)  # The display is completed.
@@ -93,19 +99,29 @@ def _check_labels(labels: np.ndarray, class_names: Sequence[str], split: str) ->
         )
 
 
-def _prepare_folder(out: Path, split: str, class_names: Sequence[str]) -> None:
-    """Creates the folder and classes.txt, unless the folder contains shards of this split or of other classes."""
-    class_list = "".join(f"{name}\n" for name in class_names).encode()
+def check_folder(out: Path, split: str, class_names: Sequence[str]) -> None:
+    """Raises UserError if a folder cannot contain the shards, or contains shards of this split or of other classes."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; give a folder for the shards")
     shards = sorted(out.glob(f"{split}-{'[0-9]' * 6}.tar"))
     if shards:
         raise UserError(f"{out} already contains {split} shards, such as {shards[0].name}; remove them or give another folder")
-    if (out / "classes.txt").exists() and (out / "classes.txt").read_bytes() != class_list:
-        raise UserError(f"{out / 'classes.txt'} lists other classes than those of these images; give another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    if not (out / "classes.txt").exists():
-        (out / "classes.txt").write_bytes(class_list)
+    listed = out / "classes.txt"
+    if listed.exists() and not (listed.is_file() and listed.read_bytes() == _class_list(class_names)):
+        raise UserError(f"{listed} lists other classes than those of these images; give another folder")
+
+
+def _create_folder(out: Path, class_names: Sequence[str]) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not (out / "classes.txt").exists():
+            (out / "classes.txt").write_bytes(_class_list(class_names))
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror}; give another folder") from error
+
+
+def _class_list(class_names: Sequence[str]) -> bytes:
+    return "".join(f"{name}\n" for name in class_names).encode()
 
 
 def _write_shard(shard: Path, first: int, labels: np.ndarray, jpegs: Iterator[bytes]) -> None:
@@ -118,6 +134,8 @@ def _write_shard(shard: Path, first: int, labels: np.ndarray, jpegs: Iterator[by
                     member.size = len(content)
                     archive.addfile(member, BytesIO(content))
         unfinished.rename(shard)
+    except OSError as error:
+        raise UserError(f"{shard} cannot be written: {error.strerror or error}") from error
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -3,7 +3,6 @@
 import csv
 import filecmp
 import os
-import re
 import shutil
 import tarfile
 from collections.abc import Sequence
@@ -12,11 +11,13 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from swin_lab.data.sources.folder import IMAGENET_VALIDATION
 from swin_lab.errors import UserError
 
-IMAGE = re.compile(r"ILSVRC2012_val_\d{8}\.(?i:jpe?g)")
 KAGGLE_HEADER = "ImageId,PredictionString"
 META, GROUND_TRUTH = "data/meta.mat", "data/ILSVRC2012_validation_ground_truth.txt"
+MAX_LABEL_BYTES = 2**28
+"""Size of a file of labels at most; those that are published have a few MB."""
 LABELS_HINT = "give LOC_val_solution.csv, val_map.txt or ILSVRC2012_devkit_t12.tar.gz"
 
 
@@ -42,9 +43,9 @@ def prepare_val(folder: Path, labels: Path, class_names: Sequence[str], copy: bo
     """
     if not folder.is_dir():
         raise UserError(f"the folder {folder} does not exist; give the folder of the validation images")
-    images = sorted(file for file in folder.iterdir() if IMAGE.fullmatch(file.name) and file.is_file())
+    images = sorted(file for file in folder.iterdir() if IMAGENET_VALIDATION.fullmatch(file.name) and file.is_file())
     if not images:
-        if any(IMAGE.fullmatch(file.name) for file in folder.glob("*/*")):
+        if any(IMAGENET_VALIDATION.fullmatch(file.name) for file in folder.glob("*/*")):
             return 0
         raise UserError(f"{folder} contains no images such as ILSVRC2012_val_00000001.JPEG; unpack ILSVRC2012_img_val.tar")
     plan = _plan(images, _read_labels(labels, class_names), labels, class_names, copy)
@@ -97,6 +98,8 @@ def _read_labels(labels: Path, class_names: Sequence[str]) -> dict[str, str]:
     if labels.is_dir():
         found = [name for name in (META, GROUND_TRUTH) if (labels / name).is_file()]
         return _read_devkit({name: (labels / name).read_bytes() for name in found}, labels)
+    if not labels.is_file() or labels.stat().st_size > MAX_LABEL_BYTES:
+        raise UserError(f"{labels} is not a file of labels; {LABELS_HINT}")
     if tarfile.is_tarfile(labels):
         return _read_devkit(_unpack(labels), labels)
     try:
@@ -129,7 +132,7 @@ def _unpack(devkit: Path) -> dict[str, bytes]:
         with tarfile.open(devkit) as archive:
             for member in archive:
                 name = "/".join(PurePosixPath(member.name).parts[-2:])
-                if name in (META, GROUND_TRUTH) and (content := archive.extractfile(member)):
+                if name in (META, GROUND_TRUTH) and member.size <= MAX_LABEL_BYTES and (content := archive.extractfile(member)):
                     found[name] = content.read()
     except Exception as error:  # tarfile, gzip and zlib raise different errors.
         raise UserError(f"{devkit} is damaged: {error}; download it again") from error

@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
-from annotated_types import Gt, Lt
+from annotated_types import Ge, Gt, Lt
 
 from swin_lab.errors import UserError
 
 ValFraction = Annotated[float, Gt(0), Lt(1)]
 """The fraction of every class that becomes the validation set."""
+
+SplitSeed = Annotated[int, Ge(0), Lt(2**32)]
+"""The seed of a split or of random patterns, in the range of numpy's generators."""
 
 
 def split_by_class(labels: Sequence[int] | np.ndarray, val_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -33,8 +36,9 @@ def split_by_class(labels: Sequence[int] | np.ndarray, val_fraction: float, seed
             np.arange(len(labels)), test_size=float(val_fraction), random_state=seed, stratify=np.asarray(labels)
         )
     except ValueError as error:
+        reason = str(error).partition(". ")[0].rstrip(".")  # Later sentences list every class.
         raise UserError(
-            f"{len(labels)} images cannot be split with data.val_fraction={val_fraction}: {error} "
+            f"{len(labels)} images cannot be split with data.val_fraction={val_fraction}: {reason}. "
             "Provide a validation set next to the training set, or more images per class."
         ) from error
     return np.sort(train), np.sort(val)

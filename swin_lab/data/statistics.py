@@ -48,11 +48,14 @@ def channel_statistics(images: ImageSet, limit: int = 500) -> tuple[tuple[float,
     if len(images.labels) == 0:
         raise UserError("there are no training images to measure mean and std on; give data.mean and data.std")
     total, squares, count = np.zeros(3), np.zeros(3), 0
+    values = np.arange(256) / 255
     for image in _readable(images, limit):
-        values = np.asarray(image, dtype=np.float64).reshape(-1, 3) / 255
-        total += values.sum(axis=0)
-        squares += (values**2).sum(axis=0)
-        count += len(values)
+        histogram = np.array(image.histogram(), dtype=np.float64).reshape(
+            3, 256
+        )  # An array of all values could take gigabytes.
+        total += histogram @ values
+        squares += histogram @ values**2
+        count += image.width * image.height
     if count == 0:
         raise UserError(f"none of the images can be decoded, such as {images.name(0)}; check that these are image files")
     mean = total / count

@@ -1,12 +1,20 @@
 """Transforms from an RGB image to the input tensor of a network, for training and evaluation."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
+import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, ToTensor, v2
 
+from swin_lab.data.decoding import UNREADABLE, decode, first_line, oriented_rgb
+from swin_lab.errors import UserError
 from swin_lab.preprocessing import Interpolation, Preprocessing
 
 Transform = Callable[[Any], Any]
@@ -27,6 +35,36 @@ def eval_transform(preprocessing: Preprocessing) -> v2.Compose:
     return v2.Compose([*resized, *_to_tensor(preprocessing)])
 
 
+def image_transform(preprocessing: Preprocessing | None) -> Callable[[str | PathLike[str] | bytes | Image.Image], Tensor]:
+    """Returns a function that reads one image as an evaluation does, to use a model on images of your own.
+
+    Args:
+        preprocessing: that of the model, `model.preprocessing`.
+
+    Returns:
+        Path of an image file, its bytes, or a PIL image of any mode -> (channels, H, W) of float32. It raises UserError for a
+        file that cannot be read, or that is no image.
+
+    Raises:
+        UserError: the model has no preprocessing.
+    """
+    if preprocessing is None:
+        raise UserError("the model has no preprocessing, because it is new; load weights, or set model.preprocessing")
+    transform, exif_orientation = eval_transform(preprocessing), preprocessing.exif_orientation
+
+    def read(image: str | PathLike[str] | bytes | Image.Image) -> Tensor:
+        if isinstance(image, Image.Image):
+            return cast(Tensor, transform(oriented_rgb(image, exif_orientation)))
+        try:
+            content = image if isinstance(image, bytes) else Path(image).read_bytes()
+            return cast(Tensor, transform(decode(content, exif_orientation)))
+        except UNREADABLE as error:
+            shown = "the image" if isinstance(image, bytes) else image
+            raise UserError(f"{shown} cannot be read: {first_line(error)}") from error
+
+    return read
+
+
 def train_transform(
     preprocessing: Preprocessing, image_transforms: Sequence[Transform], tensor_transforms: Sequence[Transform]
 ) -> v2.Compose:
@@ -39,8 +77,66 @@ def train_transform(
 
     Returns:
         RGB image -> (channels, H, W) of float32.
+
+    Raises:
+        UserError: a transform fails on an image of the input size, or makes something else of it.
     """
+    _check_augmentation(preprocessing, image_transforms, tensor_transforms)
     return v2.Compose([*image_transforms, *_to_tensor(preprocessing), *tensor_transforms])
+
+
+def _check_augmentation(
+    preprocessing: Preprocessing, image_transforms: Sequence[Transform], tensor_transforms: Sequence[Transform]
+) -> None:
+    """Applies every transform once, so that wrong ones are noticed before training starts."""
+    height, width = preprocessing.img_size
+    image: Any = Image.effect_noise((width, height), 64).convert("RGB")
+    with random_state(0):
+        for step in image_transforms:
+            image = _applied(step, image)
+            if not isinstance(image, Image.Image) or image.mode != "RGB":
+                raise UserError(f"augment.image_transforms: {_made(step, image)}; it must make an RGB image (PIL)")
+        if image.size != (width, height):
+            raise UserError(
+                f"augment.image_transforms make images of {image.height}x{image.width} pixels, and the model takes "
+                f"{height}x{width}; remove the size from augment, or set model.img_size"
+            )
+        tensor: Any = v2.Compose(_to_tensor(preprocessing))(image)
+        shape = tensor.shape
+        for step in tensor_transforms:
+            tensor = _applied(step, tensor)
+            if not isinstance(tensor, Tensor) or tensor.shape != shape or not tensor.is_floating_point():
+                raise UserError(
+                    f"augment.tensor_transforms: {_made(step, tensor)}; it must make a tensor {tuple(shape)} of floats"
+                )
+
+
+def _applied(step: Transform, value: Any) -> Any:
+    try:
+        return step(value)
+    except Exception as error:  # A transform of any library may raise anything.
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0][:200]
+        raise UserError(f"augment: {type(step).__name__} cannot be applied to a {type(value).__name__}: {reason}") from error
+
+
+def _made(step: Transform, value: Any) -> str:
+    detail = f" of {value.dtype}, {tuple(value.shape)}" if isinstance(value, Tensor) else ""
+    detail = f" of mode {value.mode}" if isinstance(value, Image.Image) else detail
+    return f"{type(step).__name__} makes a {type(value).__name__}{detail}"
+
+
+@contextmanager
+def random_state(seed: int) -> Iterator[None]:
+    """Seeds the generators of Python, numpy and torch that transforms use.
+
+    torch's generator is restored afterwards, because drop path uses it in the main process. Restoring those of Python and
+    numpy, which nothing else uses, would take longer than the transforms.
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def _to_tensor(preprocessing: Preprocessing) -> list[Transform]:

@@ -2,6 +2,7 @@
 
 import random
 import re
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -187,12 +188,21 @@ def test_a_batch_without_a_readable_image_stops_the_run(damaged, on_error):
         ({"num_workers": "two"}, "data.num_workers=two must be a non-negative integer or null"),
         ({"num_workers": 1.5}, "data.num_workers=1.5 must be a non-negative integer or null"),
         ({"repeats": 0}, "data.repeats=0 must be a positive integer"),
-        ({"cache_mib": -1}, "data.cache_mib=-1 must be a non-negative integer"),
+        ({"cache_mib": -1}, "data.cache_mib=-1 must be an integer of at least 0 and at most 4194304"),
         ({"resize_mode": "squeeze"}, "data.resize_mode=squeeze is unknown"),
         ({"interpolation": "bicubik"}, "data.interpolation=bicubik is unknown; did you mean bicubic?"),
         ({"crop_pct": 1.1}, "data.crop_pct=1.1 must be a number above 0 and at most 1"),
         ({"mean": [123.7, 116.3, 103.5]}, "data.mean=[123.7, 116.3, 103.5] must be a list"),
-        ({"std": 0.5}, "data.std=0.5 must be a list"),
+        ({"std": 0.5}, "data.std=0.5 must be a list of 3 numbers from 0.001 to 1 (RGB), or of one (greyscale)"),
+        ({"std": 0}, "data.std=0 must be a list of 3 numbers"),
+        ({"mean": 0}, "data.mean=0 must be a list of 3 numbers"),
+        ({"mean": []}, "data.mean=[] must be a list of 3 numbers"),
+        ({"mean": [0.5, 0.5]}, "data.mean=[0.5, 0.5] must be a list of 3 numbers"),
+        ({"mean": [0.5, 0.5, float("nan")]}, "data.mean=[0.5, 0.5, nan] must be a list of 3 numbers"),
+        ({"std": [0.5, 0.5, 0]}, "data.std=[0.5, 0.5, 0] must be a list of 3 numbers from 0.001"),
+        ({"std": [1e-30, 0.5, 0.5]}, "data.std=[1e-30, 0.5, 0.5] must be a list of 3 numbers from 0.001"),
+        ({"cache_mib": 1e30}, "data.cache_mib=1e+30 must be an integer"),
+        ({"cache_mib": 10**30}, "must be an integer of at least 0 and at most 4194304"),
     ],
 )
 def test_an_invalid_loader_setting_is_rejected_by_name(wrong, message):
@@ -299,3 +309,41 @@ def test_the_loader_measures_the_waiting_time_except_for_the_first_batch(source,
     assert data.seconds_waited == 0
     epoch(data)
     assert data.seconds_waited == 6.0
+
+
+def test_the_settings_of_a_loader_are_bounded_by_the_machine_and_by_the_batch(source, monkeypatch):
+    monkeypatch.setattr("swin_lab.data.datamodule.cores", lambda: 8)
+    assert image_data(source, num_workers=32).workers_on(1) == 32
+    with pytest.raises(UserError, match=r"data\.num_workers=33 is too many for 8 cores; give at most 32"):
+        image_data(source, num_workers=33)
+    with pytest.raises(UserError, match=r"data\.repeats=5 is more than global_batch=4"):
+        image_data(source, repeats=5)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (lambda image: image, "the transforms make a Image of synthetic train"),
+        (lambda image: torch.zeros(3, 4, 4, dtype=torch.uint8), "the transforms make a Tensor of torch.uint8, (3, 4, 4)"),
+        (lambda image: torch.zeros(4, 4), "the transforms make a Tensor of torch.float32, (4, 4)"),
+        (lambda image: torch.zeros(3, 4, int(torch.randint(1, 90, ()))), "the transforms make images of different shapes"),
+    ],
+    ids=["image", "uint8", "two-dimensional", "different-sizes"],
+)
+def test_transforms_that_make_no_batch_stop_the_run_with_a_message(source, transform, message, workers):
+    with pytest.raises(UserError, match=re.escape(message)) as raised:
+        epoch(image_data(source, transform, num_workers=workers))
+    assert len(str(raised.value).splitlines()) <= 3
+
+
+def test_channel_statistics_of_a_large_image_need_no_array_of_its_values(monkeypatch):
+    image = Image.new("RGB", (3000, 2000), (51, 0, 255))
+    images = ArrayImages(np.empty((1, 1, 1, 3), dtype=np.uint8), np.zeros(1, dtype=int), "large")
+    monkeypatch.setattr("swin_lab.data.statistics.decode", lambda encoded: image)
+    tracemalloc.start()
+    mean, _ = channel_statistics(images)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert mean == (0.2, 0.0, 1.0)
+    assert peak < 2**20

@@ -206,3 +206,29 @@ def test_no_damage_to_a_file_raises_another_error_than_unreadable(kind):
         except UNREADABLE:
             continue
         assert image.mode == "RGB"
+
+
+def test_floats_from_0_to_1_are_scaled_and_not_black():
+    floats = np.array([[0, 0.5, 1]], dtype=np.float32)
+    assert (pixels(encoded(Image.fromarray(floats), "TIFF")) == grey([0, 128, 255])).all()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([[0, 200.0]], dtype=np.float32),
+        np.array([[np.nan, 0]], dtype=np.float32),
+        np.array([[-1, 1]], dtype=np.float32),
+        np.array([[0, 255]], dtype=np.int32),
+        np.array([[0, 2**30]], dtype=np.int32),
+        np.array([[-5, 3000]], dtype=np.int32),
+    ],
+    ids=lambda values: f"{values.dtype}-{values.max()}",
+)
+def test_values_whose_white_is_not_defined_are_unreadable_and_not_black(values):
+    with pytest.raises(UNREADABLE, match="no defined white"):
+        decode(encoded(Image.fromarray(values), "TIFF"))
+
+
+def test_a_black_image_of_32_bits_is_black():
+    assert pixels(encoded(Image.fromarray(np.zeros((1, 2), dtype=np.int32)), "TIFF")).max() == 0

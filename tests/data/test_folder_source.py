@@ -1,5 +1,7 @@
 """Class folders: images, splits, and errors."""
 
+import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -176,3 +178,103 @@ def test_a_root_that_holds_only_val_is_not_one_class_named_val(tmp_path):
     write_images(tmp_path / "val", "ab", count=10)
     with pytest.raises(UserError, match="train"):
         Folder(str(tmp_path))
+
+
+@pytest.fixture
+def logged(monkeypatch):
+    """Collects the warnings."""
+    lines = []
+    monkeypatch.setattr("swin_lab.data.sources.folder.log.warning", lambda text, *values: lines.append(text % values))
+    return lines
+
+
+def test_files_that_are_not_read_are_counted_by_kind(both, logged):
+    for i in range(2):
+        Image.new("RGB", (2, 2)).save(both / "train" / "ant" / f"{i}.gif")
+    (both / "train" / "bee" / "README").write_text("bees")
+    (both / "train" / "cat" / "x.jpg").symlink_to("deleted.jpg")
+    assert len(Folder(str(both)).train.labels) == 9
+    assert logged == [f"{both / 'train'}: not read are 4 files: 2 *.gif, 1 without a suffix, 1 links to nothing"]
+
+
+def test_a_complete_folder_gives_no_warning(both, logged):
+    Folder(str(both))
+    assert logged == []
+
+
+@pytest.mark.parametrize(("link", "target"), [("ant/loop", ".."), ("ant/loop", "."), ("loop", ".")])
+def test_a_link_to_a_folder_that_contains_it_is_refused(both, link, target):
+    (both / "train" / link).symlink_to(target)
+    with pytest.raises(UserError, match="is a link to a folder that contains it; remove the link"):
+        Folder(str(both))
+
+
+def test_a_link_to_a_folder_elsewhere_is_read(both, tmp_path_factory):
+    elsewhere = write_images(tmp_path_factory.mktemp("elsewhere"), ["more"], count=2)
+    (both / "train" / "ant" / "more").symlink_to(elsewhere / "more")
+    assert len(Folder(str(both)).train.labels) == 11
+
+
+@pytest.mark.parametrize("target", ["deleted", "dog"], ids=["nothing", "itself"])
+def test_a_class_that_is_a_link_to_nothing_is_refused(both, target):
+    (both / "train" / "dog").symlink_to(target)
+    with pytest.raises(UserError, match=r"train/dog is a link to nothing, so its class would be missing"):
+        Folder(str(both))
+
+
+def test_file_names_that_are_not_utf_8_are_read_and_printed_with_escapes(both):
+    file = os.fsencode(both / "train" / "ant") + b"/0\xff\n.png"
+    Image.new("RGB", (3, 2), (77, 0, 0)).save(Path(os.fsdecode(file)))
+    train = Folder(str(both)).train
+    assert decoded(train, 0).getpixel((0, 0)) == (77, 0, 0)
+    assert train.name(0) == str(both / "train" / "ant" / r"0\udcff\n.png")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "huge"])
+def test_what_is_no_image_file_is_unreadable_without_waiting_or_filling_the_memory(both, kind):
+    train = Folder(str(both)).train
+    file = Path(train.name(0))
+    file.unlink()
+    if kind == "pipe":
+        os.mkfifo(file)
+    else:
+        with file.open("wb") as opened:
+            opened.truncate(2**40)
+    with pytest.raises(OSError, match=r"it is not a file|it has 1,099,511,627,776 bytes"):
+        train.encoded(0)
+
+
+@pytest.mark.parametrize(
+    ("root", "message"),
+    [
+        ("", "data.root='' must be the path of a folder"),
+        ("a\nb", "must be the path of a folder, in UTF-8 and without line breaks"),
+        ("caf\udce9", "must be the path of a folder, in UTF-8 and without line breaks"),
+        ("x" * 300, "is not the path of a folder: File name too long"),
+        ("~nobody_has_this_name/x", "is not the path of a folder"),
+        ("/dev/null", "/dev/null is a file; give the folder that contains it"),
+    ],
+    ids=lambda value: ascii(value)[:20],
+)
+def test_a_root_that_is_no_folder_is_refused_with_the_reason(root, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        Folder(root)
+
+
+def test_only_imagenet_s_images_are_recommended_to_be_sorted_by_prepare_val(tmp_path):
+    Image.new("RGB", (2, 2)).save(tmp_path / "photo.png")
+    with pytest.raises(UserError, match="1 images but no class folders") as raised:
+        Folder(str(tmp_path), val_only=True)
+    assert "prepare-val" not in str(raised.value)
+    Image.new("RGB", (2, 2)).save(tmp_path / "ILSVRC2012_val_00000001.JPEG")
+    with pytest.raises(UserError, match=f"swin-lab data prepare-val {tmp_path}"):
+        Folder(str(tmp_path), val_only=True)
+
+
+def test_a_folder_that_may_not_be_read_is_named(both, monkeypatch):
+    def refused(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr("os.scandir", refused)
+    with pytest.raises(UserError, match=f"{both / 'train'} cannot be read: Permission denied"):
+        Folder(str(both))

@@ -12,6 +12,7 @@ from timm.data.imagenet_info import ImageNetInfo
 
 from swin_lab.data import ImageNet
 from swin_lab.errors import UserError
+from swin_lab.imagenet import words
 
 IDS = list(ImageNetInfo("imagenet-1k").label_names())
 IMAGE = jpeg(0)
@@ -155,9 +156,48 @@ def test_another_number_of_images_gives_a_warning(roots, warnings, part):
     assert warnings == [f"{roots['parquet']} {warning}"]
 
 
-def test_names_in_english_become_wordnet_ids(tmp_path):
-    write_parquet(tmp_path, [f"kind of animal {i}" for i in range(1000)])
+WORDS = [words(wordnet_id) for wordnet_id in IDS]
+
+
+def shuffled(names):
+    return [names[i] for i in np.random.default_rng(0).permutation(len(names))]
+
+
+def first_synonyms():
+    """Returns the first word of each class, and "crane bird" for one of two cranes, as in torchvision's list."""
+    first = [text.split(",")[0].capitalize() for text in WORDS]
+    return [*first[:134], "crane bird", *first[135:]]
+
+
+@pytest.mark.parametrize("names", [WORDS, first_synonyms()], ids=["timm", "first-synonym"])
+def test_the_words_of_imagenet_in_order_become_wordnet_ids(tmp_path, names):
+    write_parquet(tmp_path, names)
     assert imagenet(tmp_path).class_names == IDS
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(shuffled(WORDS), id="shuffled"),
+        pytest.param(sorted(WORDS), id="sorted"),
+        pytest.param(shuffled(first_synonyms()), id="first-synonyms-shuffled"),
+        pytest.param([WORDS[1], WORDS[0], *WORDS[2:]], id="two-swapped"),
+        pytest.param([*WORDS[:55], WORDS[57], WORDS[56], WORDS[55], *WORDS[58:]], id="two-swapped-that-share-a-word"),
+        pytest.param(sorted(map(str, range(1000))), id="indices-sorted-as-text"),
+        pytest.param([f"kind of animal {i}" for i in range(1000)], id="other-words"),
+    ],
+)
+def test_words_that_are_not_those_of_imagenet_in_order_are_rejected_at_the_first_wrong_class(tmp_path, names):
+    write_parquet(tmp_path, names)
+    with pytest.raises(UserError, match=r"class \d+ is .*, in imagenet1k it is '.*'; ") as raised:
+        imagenet(tmp_path)
+    assert "WordNet ids" in str(raised.value)
+
+
+def test_a_few_classes_may_have_another_word_with_a_warning(tmp_path, warnings):
+    write_parquet(tmp_path, [*WORDS[:7], "rooster", *WORDS[8:]])
+    assert imagenet(tmp_path).class_names == IDS
+    assert warnings == ["1 class names are not those of ImageNet, such as class 7: 'rooster'"]
 
 
 def test_indices_become_wordnet_ids(roots, tmp_path):

@@ -132,3 +132,49 @@ def test_a_class_index_beyond_the_number_of_classes_is_rejected(root, name):
     (root / name).write_text("a.jpg 3\n")
     with pytest.raises(UserError, match=r"class index 3, and data\.num_classes=3; increase it"):
         Listed(str(root), *LISTS, num_classes=3)
+
+
+@pytest.mark.parametrize("as_json", [True, False], ids=["json", "text"])
+def test_a_byte_order_mark_is_no_part_of_the_first_path(root, folder, as_json):
+    write_lists(root, as_json)
+    for name in LISTS:
+        (root / name).write_bytes(b"\xef\xbb\xbf" + (root / name).read_bytes().replace(b"\n", b"\r\n"))
+    assert same(Listed(str(root), *LISTS).train, folder.train)
+
+
+def test_a_path_that_is_not_utf_8_is_read(root):
+    file = root / "val" / "ant" / "caf\udce9.jpg"
+    file.write_bytes(samples("val")[0][2])
+    (root / "val.lst").write_bytes(b"val/ant/caf\xe9.jpg 0\n")
+    val = Listed(str(root), *LISTS).val
+    assert decoded(val, 0).size == (6, 4)
+    assert val.name(0).endswith(r"caf\udce9.jpg")
+
+
+@pytest.mark.parametrize("label", ["1.0", "1.9", "true", '"1_0"', "null", "1e3", "NaN", "[1]"])
+def test_a_class_index_in_json_that_is_not_an_integer_is_refused_and_not_rounded(root, label):
+    (root / "val.lst").write_text(f'[["val/ant/val_ant_0.jpg", {label}]]')
+    with pytest.raises(UserError, match=r"is not a list of images.* is not an integer"):
+        Listed(str(root), *LISTS)
+
+
+@pytest.mark.parametrize("text", ["[" * 10**5, '[["a\\ud800.jpg", 0]]', '[["a\\u0000.jpg", 0]]', "[[1, 0]]", "[null]"])
+def test_what_is_no_list_of_paths_is_refused_in_at_most_three_lines(root, text):
+    (root / "val.lst").write_text(text)
+    with pytest.raises(UserError, match="is not a list of images") as raised:
+        Listed(str(root), *LISTS)
+    assert len(str(raised.value).splitlines()) <= 3
+
+
+def test_an_image_with_two_classes_is_refused_and_one_that_is_listed_twice_counts_twice(root):
+    (root / "val.lst").write_text("val/ant/val_ant_0.jpg 0\nval/bee/val_bee_0.jpg 1\nval/ant/val_ant_0.jpg 0\n")
+    assert Listed(str(root), *LISTS).val.labels.tolist() == [0, 1, 0]
+    (root / "val.lst").write_text("val/ant/val_ant_0.jpg 0\nval/bee/val_bee_0.jpg 1\nval/ant/val_ant_0.jpg 2\n")
+    with pytest.raises(UserError, match=r"val\.lst gives val/ant/val_ant_0\.jpg the classes 0 and 2"):
+        Listed(str(root), *LISTS)
+
+
+@pytest.mark.parametrize("file", ["/dev/zero", "."])
+def test_a_list_that_is_no_file_is_refused_without_reading_it(root, file):
+    with pytest.raises(UserError, match="is not a file; give the file of a list"):
+        Listed(str(root), "train.lst", file)

@@ -114,7 +114,7 @@ def test_listed_labels_are_used_without_loading_the_images(name):
     dataset = ItemsWithTargets(PIXELS, LABELS, name)
     source = MapDataset(dataset, Items(PIXELS, LABELS))
     assert source.train.labels.tolist() == LABELS
-    assert dataset.reads == 1  # one item is checked
+    assert dataset.reads == 8  # their labels are compared
 
 
 @pytest.mark.parametrize("labels", [torch.tensor(LABELS), np.array(LABELS), tuple(LABELS)], ids=lambda x: type(x).__name__)
@@ -262,3 +262,58 @@ def test_random_transforms_of_a_dataset_depend_on_seed_epoch_and_image_only():
     assert torch.equal(images(0, 0), images(2, 0))
     as_sets = [{image.numpy().tobytes() for image in images(0, number)} for number in (0, 1)]
     assert len(as_sets[0] - as_sets[1]) > 2  # an epoch of 28 images leaves out at most two of the 30
+
+
+def sized(length):
+    class Sized(Items):
+        def __len__(self):
+            return length
+
+    return Sized(PIXELS, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (ItemsWithTargets(PIXELS, LABELS[::-1]), None),
+        (sized(-1), "data.train (Sized) has no valid length"),
+        (sized(2.5), "data.train (Sized) has no valid length"),
+        (sized(10**12), "data.train (Sized) claims 1,000,000,000,000 items"),
+        (sized(31), "data.train[30] does not exist: Sized has 31 items"),
+        (Items(np.zeros((30, 0, 4, 3), dtype=np.uint8), LABELS), "which has no pixels"),
+        (Items(PIXELS, [torch.tensor([0, 1])] * 30), "data.train[0] has the label tensor([0, 1])"),
+        (Items([None] * 30, LABELS), "data.train[0] has a NoneType as image"),
+        (Items(PIXELS, [10**9] * 30), "data has class index 1000000000, above the maximum"),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else value[:40],
+)
+def test_a_dataset_with_a_wrong_length_or_wrong_items_is_refused(dataset, message):
+    if message is None:
+        assert len(MapDataset(dataset).train.labels) == 27
+        return
+    with pytest.raises(UserError, match=re.escape(message)):
+        MapDataset(dataset)
+
+
+@pytest.mark.parametrize("name", ["targets", "labels", "samples"])
+def test_listed_labels_that_differ_from_those_of_the_items_are_refused(name):
+    dataset = ItemsWithTargets(PIXELS, LABELS, name)
+    dataset.item_labels = [(label + 1) % 3 for label in LABELS]
+    with pytest.raises(UserError, match=r"data\.train lists label 0 for item 0, and the item has label 1; make them equal"):
+        MapDataset(dataset)
+
+
+def test_given_class_names_must_be_unique_and_listed_ones_that_are_not_get_their_index():
+    with pytest.raises(UserError, match="classes 0 and 2 have the same name, 'x'"):
+        MapDataset(ItemsWithTargets(PIXELS, LABELS), class_names=["x", "y", "x"])
+    cranes = with_classes([("crane",), ("ant",), ("crane",)])  # torchvision's ImageNet has two
+    assert MapDataset(cranes).class_names == ["crane (0)", "ant", "crane (2)"]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_item_that_is_no_image_stops_the_run_with_its_message_also_if_unreadable_images_are_skipped(workers):
+    images = [*PIXELS[:15], "15.jpg", *PIXELS[16:]]
+    data = image_data(MapDataset(Items(images, LABELS), Items(PIXELS, LABELS)), num_workers=workers, on_error="skip")
+    with pytest.raises(UserError, match=r"^data\.train\[15\] has a str as image") as raised:
+        epoch(data)
+    assert len(str(raised.value).splitlines()) <= 3

@@ -188,3 +188,49 @@ def test_labels_and_images_stay_together_in_a_split(tmp_path):
     save(tmp_path / "data.parquet", [i % 2 for i in range(20)], ["ant", "bee"])
     source = Parquet(str(tmp_path), val_fraction=0.2, split_seed=3)
     assert [shade % 2 for shade in shades(source.val)] == source.val.labels.tolist()
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("part", ["train", "val"])
+@pytest.mark.parametrize("labels", [[0.5, 1.9], ["a", "b"], [[0], [1]], [True, False]], ids=str)
+def test_labels_that_are_not_integers_are_refused_and_not_rounded(tmp_path, part, labels, in_memory):
+    for name in ("train", "val"):
+        columns = {"img": pa.array([png(0), png(1)], IMAGE), "label": labels if name == part else [0, 1]}
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+    with pytest.raises(UserError, match=rf"{part}\.parquet: column 'label' is of type .*; a class index is an integer"):
+        Parquet(str(tmp_path), label_column="label", in_memory=in_memory)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_label_of_a_billion_is_refused_at_once(tmp_path, in_memory):
+    for name in ("train", "val"):
+        save(tmp_path / f"{name}.parquet", [0, 10**9])
+    with pytest.raises(UserError, match="column 'label' has class index 1000000000, above the maximum"):
+        Parquet(str(tmp_path), in_memory=in_memory)
+
+
+def test_files_with_other_class_names_are_refused(root):
+    save(root / "test-00000-of-00001.parquet", [1, 0], ["ant", "cat", "bee"])
+    with pytest.raises(UserError, match=r"test-.* has other class names than train-"):
+        Parquet(str(root))
+
+
+def test_files_with_columns_of_different_types_are_refused(tmp_path):
+    save(tmp_path / "train-0.parquet", [0, 1])
+    pq.write_table(
+        pa.table({"img": pa.array([png(0)["bytes"]], pa.large_binary()), "label": [0]}), tmp_path / "train-1.parquet"
+    )
+    save(tmp_path / "val.parquet", [0, 1])
+    with pytest.raises(UserError, match=r"column 'img' is of type large_binary, in train-0\.parquet struct"):
+        Parquet(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "written", ["{", "[]", '{"info": 3}', '{"info": {"features": [1]}}', '{"info": {"features": {"label": 3}}}']
+)
+def test_metadata_of_another_kind_is_ignored(tmp_path, written):
+    for name in ("train", "val"):
+        save(tmp_path / f"{name}.parquet", [0, 1])
+        table = pq.read_table(tmp_path / f"{name}.parquet").replace_schema_metadata({"huggingface": written})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    assert Parquet(str(tmp_path)).class_names == ["0", "1"]

@@ -2,6 +2,7 @@
 
 import os
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -259,3 +260,9 @@ def test_a_folder_with_other_images_only_is_named(tmp_path, map_file):
     Image.new("RGB", (8, 8)).save(tmp_path / "holiday.JPEG")
     with pytest.raises(UserError, match="contains no images such as ILSVRC2012_val_00000001"):
         prepare_val(tmp_path, map_file, WNIDS)
+
+
+@pytest.mark.parametrize("file", ["/dev/zero", "/dev/null"])
+def test_labels_that_are_no_file_are_refused_without_reading_them(flat, file):
+    with pytest.raises(UserError, match=f"{file} is not a file of labels; give LOC_val_solution.csv"):
+        prepare_val(flat, Path(file), WNIDS)

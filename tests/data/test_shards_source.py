@@ -201,3 +201,47 @@ def test_a_mask_with_the_key_of_an_image_does_not_replace_it(root):
     write_tar(root / "val-00000.tar", [("7.jpg", jpeg(7)), ("7.seg.png", b"mask"), ("7.cls", b"2")])
     assert Shards(str(root)).val.labels[0] == 2
     assert decoded(Shards(str(root)).val, 0).size == (6, 4)
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ([("a.jpg", jpeg(1)), ("a.cls", b"1"), ("a.jpg", jpeg(2))], "two images with the key a"),
+        ([("a.jpg", jpeg(1)), ("a.cls", b"1"), ("a.png", jpeg(2))], "two images with the key a"),
+        ([("a.jpg", jpeg(1)), ("a.cls", b"1"), ("a.cls", b"2")], "two classes with the key a"),
+        ([("a.jpg", jpeg(1)), ("a.cls", b"1.0")], "'1.0' is not an integer"),
+        ([("a.jpg", jpeg(1)), ("a.cls", b"1_0")], "'1_0' is not an integer"),
+        ([("a.jpg", jpeg(1)), ("a.cls", b"1" * 10**6)], "a.cls is not a file with one class index"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_samples_that_are_ambiguous_or_have_no_integer_as_class_are_refused(root, shard, members, message):
+    write_tar(shard, members)
+    with pytest.raises(UserError, match=f"{shard} cannot be read as a shard: .*{message}"):
+        Shards(str(root))
+
+
+def test_a_link_in_a_shard_is_refused_because_its_bytes_are_elsewhere(root, shard):
+    with tarfile.open(shard, "w") as archive:
+        link = tarfile.TarInfo("a.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    with pytest.raises(UserError, match=r"a\.jpg is a link"):
+        Shards(str(root))
+
+
+def test_a_list_of_classes_may_have_a_byte_order_mark_and_other_line_ends(root):
+    (root / "classes.txt").write_bytes(b"\xef\xbb\xbfant\r\nbee\r\ncat\r\n")
+    assert Shards(str(root)).class_names == CLASSES
+
+
+def test_only_a_line_break_separates_classes(root):
+    (root / "classes.txt").write_text("ant\x0bbee\ncat\n")
+    with pytest.raises(UserError, match="names 2 classes, and the shards contain class index 2"):
+        Shards(str(root))
+
+
+def test_a_list_of_classes_that_is_not_utf_8_is_refused(root):
+    (root / "classes.txt").write_bytes(b"caf\xe9\nbee\ncat\n")
+    with pytest.raises(UserError, match=r"classes\.txt cannot be read as a text of class names in UTF-8"):
+        Shards(str(root))

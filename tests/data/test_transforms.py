@@ -1,5 +1,6 @@
 """From an image to a tensor: sizes, crops, normalisation, and every augmentation in conf/augment."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,13 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torchvision.transforms import v2
 
+import swin_lab
+from swin_lab.data.decoding import decoder
 from swin_lab.data.transforms import ResizeToCover, eval_transform, train_transform
+from swin_lab.errors import UserError
 from swin_lab.paths import CONF
 from swin_lab.preprocessing import Preprocessing
-from swin_lab.run.components import build_augmentation
+from swin_lab.run.augmentation import build_augmentation
 
 SIZES = [(32, 32), (8, 8), (500, 375), (40, 200), (33, 1000)]
 """(width, height) of images."""
@@ -160,3 +164,70 @@ def test_light_augmentation_never_flips():
     light = augmentation("light", 32)
     transforms = [*light.image_transforms, *light.tensor_transforms]
     assert not [transform for transform in transforms if isinstance(transform, v2.RandomHorizontalFlip | v2.RandomVerticalFlip)]
+
+
+@pytest.mark.parametrize(
+    ("image_transforms", "tensor_transforms", "message"),
+    [
+        ([v2.PILToTensor()], [], "PILToTensor makes a Tensor of torch.uint8, (3, 32, 32); it must make an RGB image"),
+        ([v2.Grayscale()], [], "Grayscale makes a Image of mode L; it must make an RGB image"),
+        ([v2.Resize(16)], [], "make images of 16x16 pixels, and the model takes 32x32"),
+        ([], [v2.ToPILImage()], "ToPILImage makes a Image of mode RGB; it must make a tensor (3, 32, 32) of floats"),
+        (
+            [],
+            [v2.CenterCrop(8)],
+            "CenterCrop makes a Tensor of torch.float32, (3, 8, 8); it must make a tensor (3, 32, 32) of floats",
+        ),
+        ([v2.RandomErasing(p=1.0), v2.Normalize([0.5], [0.5])], [], "Normalize cannot be applied to a Image"),
+    ],
+    ids=["tensor", "grey", "size", "PIL", "crop", "error"],
+)
+def test_a_transform_that_makes_something_else_is_refused_before_training(image_transforms, tensor_transforms, message):
+    with pytest.raises(UserError, match=re.escape(message)) as raised:
+        train_transform(preprocessing(), image_transforms, tensor_transforms)
+    assert len(str(raised.value).splitlines()) <= 3
+
+
+# Images of your own
+
+
+def test_an_image_is_read_from_a_path_bytes_or_pillow_as_in_an_evaluation(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = tmp_path / "image.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 50, 4), dtype=np.uint8), "RGBA").save(file, exif=exif)
+    for exif_orientation in (True, False):
+        chosen = Preprocessing(
+            img_size=(24, 32),
+            channels=3,
+            crop_pct=0.9,
+            interpolation="bicubic",
+            mean=(0.5,) * 3,
+            std=(0.2,) * 3,
+            exif_orientation=exif_orientation,
+        )
+        expected = eval_transform(chosen)(decoder(chosen)(file.read_bytes()))
+        for given in (file, str(file), file.read_bytes(), Image.open(file)):
+            assert torch.equal(swin_lab.image_transform(chosen)(given), expected)
+
+
+@pytest.mark.parametrize("content", [None, b"no image"])
+def test_a_file_that_is_no_image_is_refused_by_name(tmp_path, content):
+    file = tmp_path / "image.png"
+    if content is not None:
+        file.write_bytes(content)
+    values = {
+        "img_size": (8, 8),
+        "channels": 3,
+        "crop_pct": 1.0,
+        "interpolation": "bicubic",
+        "mean": (0.5,) * 3,
+        "std": (0.5,) * 3,
+    }
+    with pytest.raises(UserError, match=r"image\.png cannot be read"):
+        swin_lab.image_transform(Preprocessing(**values))(file)
+
+
+def test_a_new_model_has_no_preprocessing_to_read_images_with():
+    with pytest.raises(UserError, match="the model has no preprocessing"):
+        swin_lab.image_transform(swin_lab.create_model("swin_micro_patch4_window4_32").preprocessing)

@@ -189,7 +189,7 @@ def test_an_image_that_the_zip_lacks_is_named_with_the_line_of_the_map(root):
 
 def test_a_compression_that_is_not_read_is_named_with_the_image(root):
     write_zips(root, ZIP_BZIP2)
-    with pytest.raises(UserError, match=r"ant/val_ant_0\.jpg, line 1 of val_map\.txt, has an unsupported compression"):
+    with pytest.raises(UserError, match=r"ant/val_ant_0\.jpg, line 1 of val_map\.txt, is encrypted or has an uns"):
         Zipped(str(root))
 
 
@@ -229,3 +229,20 @@ def test_a_validation_map_with_other_indices_than_the_training_map_is_rejected(t
     (tmp_path / "val_map.txt").write_text(lines)
     with pytest.raises(UserError, match=r"gives the images in bee class 0, and the training list class 1"):
         Zipped(str(tmp_path))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_member_that_a_zip_contains_twice_is_refused(root):
+    name, _, content = samples("val")[0]
+    with ZipFile(root / "val.zip", "a") as archive:
+        archive.writestr(name, content)
+    with pytest.raises(UserError, match=rf"val\.zip contains {name} twice"):
+        Zipped(str(root))
+
+
+def test_a_member_that_becomes_too_large_when_it_is_decompressed_is_unreadable(tmp_path, monkeypatch):
+    write_zips(tmp_path, ZIP_DEFLATED)
+    val = Zipped(str(tmp_path)).val
+    monkeypatch.setattr("swin_lab.data.sources.zipped.MAX_IMAGE_BYTES", 100)
+    with pytest.raises(OSError, match="too large for an image"):
+        val.encoded(0)

@@ -1,13 +1,14 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009) in the "python version" files that torchvision reads."""
 
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from swin_lab.data.images import ArrayImages
+from swin_lab.data.sources.folder import absolute_path
 from swin_lab.errors import UserError
+from swin_lab.validation import Text
 
 DATASETS = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 
@@ -24,8 +25,8 @@ class Cifar:
         UserError: the files are damaged, or missing and cannot be downloaded.
     """
 
-    def __init__(self, variant: Literal["cifar10", "cifar100"], root: str, download: bool = True) -> None:
-        dataset, folder = DATASETS[variant], Path(root).expanduser().absolute()
+    def __init__(self, variant: Literal["cifar10", "cifar100"], root: Text, download: bool = True) -> None:
+        dataset, folder = DATASETS[variant], absolute_path(root)
         try:
             splits = [dataset(folder, train=train, download=download) for train in (True, False)]
         except (OSError, RuntimeError) as error:

@@ -1,20 +1,27 @@
 """One folder of images per class, as for ImageNet and torchvision's ImageFolder."""
 
+import logging
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from swin_lab.data.images import NO_IMAGES, ImageSet
+from swin_lab.data.classes import is_one_line, printable
+from swin_lab.data.images import NO_IMAGES, ImageSet, read_image_file
 from swin_lab.data.names import FileNames
-from swin_lab.data.splitting import ValFraction, split_by_class
+from swin_lab.data.splitting import SplitSeed, ValFraction, split_by_class
 from swin_lab.errors import UserError
-from swin_lab.validation import NonNegativeInt
+from swin_lab.validation import Text
+
+log = logging.getLogger("swin_lab.data")
 
 VALIDATION_NAMES = ("val", "valid", "validation", "test")
-PREPARE = "for ImageNet's validation images: swin-lab data prepare-val {folder} --labels LOC_val_solution.csv"
+IMAGENET_VALIDATION = re.compile(r"ILSVRC2012_val_\d{8}\.(?i:jpe?g)")
+"""File name of one of ImageNet's validation images, which are published in one flat folder."""
 
 
 class Folder:
@@ -33,9 +40,7 @@ class Folder:
         UserError: a folder is missing, contains no classes or no images, or training and validation have different classes.
     """
 
-    def __init__(
-        self, root: str, val_fraction: ValFraction = 0.1, split_seed: NonNegativeInt = 0, val_only: bool = False
-    ) -> None:
+    def __init__(self, root: Text, val_fraction: ValFraction = 0.1, split_seed: SplitSeed = 0, val_only: bool = False) -> None:
         top = existing_folder(root)
         self.train: ImageSet = NO_IMAGES
         if val_only:
@@ -67,12 +72,12 @@ class Folder:
         if unknown:
             raise UserError(
                 f"{found} contains classes that train/ does not contain: {_enumerated(unknown)}.\n"
-                f"Rename them as in train/, or move them away: mv {found / unknown[0]} ELSEWHERE"
+                f"Rename them as in train/, or move them away: mv {printable(str(found / unknown[0]))} ELSEWHERE"
             )
         if absent:
             raise UserError(
                 f"{found} lacks classes of train/: {_enumerated(absent)}.\n"
-                f"Add their images, or leave them out of training: mv {top / 'train' / absent[0]} ELSEWHERE"
+                f"Add their images, or leave them out of training: mv {printable(str(top / 'train' / absent[0]))} ELSEWHERE"
             )
         return _scan(found, self.class_names)
 
@@ -97,18 +102,31 @@ class FileImages:
 
     def encoded(self, index: int) -> bytes:
         """Reads a file."""
-        return (self.folder / self.files[index]).read_bytes()
+        return read_image_file(self.folder / self.files[index])
 
     def name(self, index: int) -> str:
-        """Returns the path of an image."""
-        return str(self.folder / self.files[index])
+        """Returns the path of an image, with escapes for bytes that are not UTF-8."""
+        return printable(str(self.folder / self.files[index]))
 
 
 def existing_folder(root: str) -> Path:
-    """Returns the absolute path of `data.root`; raises UserError if it does not exist."""
-    top = Path(root).expanduser().absolute()
+    """Returns the absolute path of `data.root`; raises UserError if there is no such folder."""
+    top = absolute_path(root)
     if not top.is_dir():
-        raise UserError(f"data.root={root}: the folder {top} does not exist")
+        problem = f"{top} is a file; give the folder that contains it" if top.exists() else f"the folder {top} does not exist"
+        raise UserError(f"data.root={root}: {problem}")
+    return top
+
+
+def absolute_path(root: str, name: str = "data.root") -> Path:
+    """Returns an absolute path; raises UserError, with the name of the setting, if it cannot be the path of a folder."""
+    if not root or not is_one_line(root):
+        raise UserError(f"{name}={root!r} must be the path of a folder, in UTF-8 and without line breaks")
+    try:
+        top = Path(root).expanduser().absolute()
+        top.exists()
+    except (OSError, RuntimeError) as error:  # a name that is too long, a folder that is not readable, an unknown user
+        raise UserError(f"{name}={root[:200]} is not the path of a folder: {getattr(error, 'strerror', error)}") from error
     return top
 
 
@@ -117,47 +135,81 @@ def _validation_folder(top: Path) -> Path | None:
 
 
 def _class_names(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        kinds = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
-    names = sorted(name for name, is_folder in kinds if is_folder)
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error.strerror}") from error
+    for entry in found:
+        if entry.is_symlink() and not os.path.exists(entry.path):
+            raise UserError(f"{printable(entry.path)} is a link to nothing, so its class would be missing; fix or remove it")
+    names = sorted(entry.name for entry in found if entry.is_dir())
     if not names:
-        files = sum(_has_image_suffix(name) for name, _ in kinds)
-        raise UserError(
-            f"{folder} contains {files} images but no class folders; put the images of each class into a folder;\n"
-            + PREPARE.format(folder=folder)
-        )
+        images = [entry.name for entry in found if _has_image_suffix(entry.name)]
+        contents = f"{len(images)} images but no class folders" if images else "no class folders"
+        text = f"{folder} contains {contents}; put the images of each class into a folder"
+        if any(map(IMAGENET_VALIDATION.fullmatch, images)):
+            text += f";\nfor ImageNet's validation images: swin-lab data prepare-val {folder} --labels LOC_val_solution.csv"
+        raise UserError(text)
     return names
 
 
 def _scan(folder: Path, class_names: Sequence[str]) -> FileImages:
-    """Finds the images of all class folders, in sorted order."""
+    """Finds the images of all class folders, in sorted order, and logs how many other files there are."""
     counts: list[int] = []
+    left_out: Counter[str] = Counter()
 
     def paths() -> Iterator[str]:
         for name in class_names:
-            paths_of_class = sorted(_images_under(folder / name, name))
+            paths_of_class = sorted(_images_under(folder / name, name, left_out))
             if not paths_of_class:
+                where = printable(str(folder / name))
                 raise UserError(
-                    f"class folder {folder / name} contains no images ({' '.join(IMG_EXTENSIONS)}); "
-                    f"add some or remove it: rmdir {folder / name}"
+                    f"class folder {where} contains no images ({' '.join(IMG_EXTENSIONS)}); "
+                    f"add some or remove it: rmdir {where}"
                 )
             counts.append(len(paths_of_class))
             yield from paths_of_class
 
-    files = FileNames(paths())
+    try:
+        files = FileNames(paths())
+    except (OSError, RecursionError) as error:
+        raise UserError(f"{folder} cannot be read: {printable(str(error))[:300]}") from error
+    if left_out:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in left_out.most_common(5))
+        more = ", ..." if len(left_out) > 5 else ""
+        log.warning("%s: not read are %s files: %s%s", folder, f"{left_out.total():,}", kinds, more)
     return FileImages(folder, files, np.repeat(np.arange(len(counts)), counts))
 
 
-def _images_under(folder: Path, path: str) -> Iterator[str]:
-    """Returns the paths of image files, each prefixed with `path`; hidden files and folders are left out."""
+def _images_under(folder: Path, path: str, left_out: Counter[str], parents: tuple[os.stat_result, ...] = ()) -> Iterator[str]:
+    """Returns the paths of image files, each prefixed with `path`; hidden files and folders are left out.
+
+    Other files are counted in `left_out`, by the ends of their names, and so are links to nothing.
+    """
+    here = folder.stat()
+    if any(os.path.samestat(here, parent) for parent in parents):
+        raise UserError(f"{printable(str(folder))} is a link to a folder that contains it; remove the link")
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
-                yield from _images_under(folder / entry.name, f"{path}/{entry.name}")
+            if _is_folder(entry):
+                yield from _images_under(folder / entry.name, f"{path}/{entry.name}", left_out, (*parents, here))
+            elif entry.is_symlink() and not os.path.exists(entry.path):
+                left_out["links to nothing"] += 1
             elif _has_image_suffix(entry.name) and entry.is_file():
                 yield f"{path}/{entry.name}"
+            else:
+                suffix = os.path.splitext(entry.name)[1].lower()
+                left_out[f"*{printable(suffix)}" if suffix else "without a suffix"] += 1
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _has_image_suffix(name: str) -> bool:
@@ -165,4 +217,4 @@ def _has_image_suffix(name: str) -> bool:
 
 
 def _enumerated(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return ", ".join(map(printable, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -16,8 +16,8 @@ from swin_lab.data.sources.parquet import HUB, Parquet
 from swin_lab.data.sources.shards import Shards
 from swin_lab.data.sources.zipped import Zipped
 from swin_lab.errors import UserError
-from swin_lab.imagenet import ROWS_1K, ROWS_22K, wordnet_ids
-from swin_lab.validation import PositiveInt
+from swin_lab.imagenet import ROWS_1K, ROWS_22K, wordnet_ids, words
+from swin_lab.validation import PositiveInt, Text
 
 log = logging.getLogger("swin_lab.data")
 
@@ -34,6 +34,9 @@ OPENERS: dict[Layout, Callable[[str, bool], ImageSource]] = {
     "shards": lambda root, val_only: Shards(root, val_only),
 }
 """Layout -> the source that reads it."""
+
+MAX_UNKNOWN_WORDS = 0.1
+"""Fraction of the classes that may be named by other words than the known ones."""
 
 CLASSES = {"imagenet1k": ROWS_1K, "imagenet22k": ROWS_22K}
 """Number of classes of each variant."""
@@ -59,7 +62,7 @@ class ImageNet:
     def __init__(
         self,
         variant: Literal["imagenet1k", "imagenet22k"],
-        root: str,
+        root: Text,
         layout: Literal["auto", Layout] = "auto",
         train_images: PositiveInt | None = None,
         val_images: PositiveInt | None = None,
@@ -120,7 +123,7 @@ def _detected_layout(root: str, val_only: bool) -> Layout:
 
 
 def _checked_classes(names: list[str], variant: str, root: str) -> list[str]:
-    """Returns the WordNet ids of the classes; names in English, as in parquet files, and indices are assumed to be in order."""
+    """Returns the WordNet ids of the classes, whose names are ids, words in English as in parquet files, or indices."""
     expected = CLASSES[variant]
     by_id = [name for name in names if WORDNET_ID.fullmatch(name)]
     known = list(wordnet_ids(ROWS_1K) or ())
@@ -134,6 +137,7 @@ def _checked_classes(names: list[str], variant: str, root: str) -> list[str]:
         )
     if variant == "imagenet1k":
         if not by_id:
+            _check_words(names, root)
             return known
         wrong = next((i for i, (a, b) in enumerate(zip_longest(names, known)) if a != b), None)
         if wrong is not None:
@@ -142,3 +146,44 @@ def _checked_classes(names: list[str], variant: str, root: str) -> list[str]:
                 "indices must follow the sorted WordNet ids (not the ILSVRC ids of the devkit)"
             )
     return names
+
+
+def _check_words(names: list[str], root: str) -> None:
+    """Checks that names in English follow the order of the WordNet ids, by the known words of the classes.
+
+    Published lists differ in a few words ("crane bird" for "crane") and contain one word for several classes ("crane"), so a
+    name is wrong if it belongs to another class and not to its own.
+
+    Raises:
+        UserError: a name is that of another class, or most of the names are not those of ImageNet.
+    """
+    if names == [str(index) for index in range(len(names))]:
+        return
+    known = [words(name) for name in wordnet_ids(ROWS_1K) or ()]
+    classes_of: dict[str, set[int]] = {}
+    for index, text in enumerate(known):
+        for synonym in _synonyms(text) | {text.lower()}:
+            classes_of.setdefault(synonym, set()).add(index)
+    unknown = []
+    for index, name in enumerate(names):
+        whole = classes_of.get(name.lower(), set())
+        own = index in whole if whole else bool(_synonyms(name) & _synonyms(known[index]))
+        others = whole or set().union(*(classes_of.get(synonym, set()) for synonym in _synonyms(name)))
+        if not own and others:
+            raise UserError(
+                f"{root}: class {index} is {name!r}, in imagenet1k it is {known[index]!r}; "
+                "classes must follow the sorted WordNet ids"
+            )
+        if not own and not set(re.findall(r"\w+", name.lower())) & set(re.findall(r"\w+", known[index].lower())):
+            unknown.append(index)
+    if len(unknown) > len(names) * MAX_UNKNOWN_WORDS:
+        raise UserError(
+            f"{root}: class {unknown[0]} is {names[unknown[0]]!r}, in imagenet1k it is {known[unknown[0]]!r}; "
+            "name the classes by their WordNet ids, or choose another data= for other classes"
+        )
+    for index in unknown[:1]:
+        log.warning("%d class names are not those of ImageNet, such as class %d: %r", len(unknown), index, names[index])
+
+
+def _synonyms(text: str) -> set[str]:
+    return {word.strip().lower() for word in text.split(",")}

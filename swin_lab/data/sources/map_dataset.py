@@ -2,6 +2,7 @@
 
 import logging
 import operator
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,13 +11,17 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from swin_lab.data.classes import check_class_names, count_classes, printable
 from swin_lab.data.decoding import UNREADABLE, Encoded, first_line, to_rgb
 from swin_lab.data.images import NO_IMAGES, ImageSet
-from swin_lab.data.splitting import ValFraction, split_by_class
+from swin_lab.data.splitting import SplitSeed, ValFraction, split_by_class
 from swin_lab.errors import UserError
-from swin_lab.validation import NonNegativeInt
 
 log = logging.getLogger("swin_lab.data")
+
+CHECKED_ITEMS = 8
+"""Number of items whose labels are compared with those that the dataset lists."""
+MAX_ITEMS = 10**9
 
 ITEM = "an item must be (image, label) with the class index as label"
 IMAGES = (
@@ -39,8 +44,8 @@ class MapDataset:
         split_seed: seed of the split.
 
     Raises:
-        UserError: a dataset is not map-style, its items are not (image, label), a label is negative or has no class name, or
-            the two datasets have different classes.
+        UserError: a dataset is not map-style, its items are not (image, label) or have other labels than the dataset lists, a
+            label is negative or has no class name, or the two datasets have different classes.
     """
 
     def __init__(
@@ -49,7 +54,7 @@ class MapDataset:
         val: Any = None,
         class_names: list[str] | None = None,
         val_fraction: ValFraction = 0.1,
-        split_seed: NonNegativeInt = 0,
+        split_seed: SplitSeed = 0,
     ) -> None:
         if train is None and val is None:
             raise UserError("data.train and data.val are null; give at least one dataset")
@@ -60,10 +65,11 @@ class MapDataset:
         elif images is not None:
             train_indices, val_indices = split_by_class(images.labels, val_fraction, split_seed)
             self.train, self.val = images.select(train_indices), images.select(val_indices)
-        highest = max(int(np.max(part.labels)) for part in (self.train, self.val) if len(part.labels))
-        self.class_names = class_names or _classes(train, val) or [str(label) for label in range(highest + 1)]
-        if highest >= len(self.class_names):
-            raise UserError(f"data: there are {len(self.class_names)} class names, and the labels contain class {highest}")
+        count = count_classes("data", self.train.labels, self.val.labels)
+        self.class_names = class_names or _classes(train, val) or [str(label) for label in range(count)]
+        check_class_names(self.class_names)
+        if count > len(self.class_names):
+            raise UserError(f"data: there are {len(self.class_names)} class names, and the labels contain class {count - 1}")
 
 
 class DatasetImages:
@@ -95,8 +101,8 @@ class DatasetImages:
         """Returns the class of the dataset and the index of the item, or its path if the dataset lists `samples`."""
         item = int(self.indices[index])
         samples = getattr(self.dataset, "samples", None)
-        if isinstance(samples, list) and len(samples) == len(self.dataset) and isinstance(samples[item][0], str):
-            return samples[item][0]
+        if isinstance(samples, list) and len(samples) > item and isinstance(samples[item], tuple | list):
+            return printable(str(samples[item][0]))
         return f"{type(self.dataset).__name__} {self.split}[{item}]"
 
 
@@ -113,37 +119,63 @@ def _labels(dataset: Any, split: str) -> np.ndarray:
             f"data.{split} is {kind} ({type(dataset).__name__}); give a dataset with __len__ and __getitem__, "
             "because images are shuffled and counted by index"
         )
-    if len(dataset) == 0:
-        raise UserError(f"data.{split} ({type(dataset).__name__}) is empty")
-    _check_first_item(dataset, split)
-    labels = _listed_labels(dataset)
+    length = _length(dataset, split)
+    labels = _listed_labels(dataset, length)
+    _check_items(dataset, split, length, labels)
     if labels is None:
-        log.info("note       data.%s lists no labels; its %s items are loaded once to read them", split, f"{len(dataset):,}")
-        labels = np.array([_item(dataset, split, index)[1] for index in range(len(dataset))], dtype=np.int64)
+        log.info("note       data.%s lists no labels; its %s items are loaded once to read them", split, f"{length:,}")
+        labels = np.array([_item(dataset, split, index)[1] for index in range(length)], dtype=np.int64)
     if labels.min() < 0:
         index = int(labels.argmin())
         raise UserError(f"data.{split}[{index}] has label {labels[index]}; labels must be non-negative class indices")
     return labels
 
 
-def _check_first_item(dataset: Any, split: str) -> None:
+def _length(dataset: Any, split: str) -> int:
     try:
-        image, _ = _item(dataset, split, 0)
-    except UserError:
-        raise
-    except UNREADABLE as error:  # such an image is reported or skipped when it is loaded for a batch
-        log.warning("data.%s[0] cannot be loaded: %s", split, first_line(error))
-        return
-    _as_encoded(image, f"data.{split}[0]")
+        length = len(dataset)
+    except (TypeError, ValueError, OverflowError, NotImplementedError) as error:
+        raise UserError(f"data.{split} ({type(dataset).__name__}) has no valid length: {first_line(error)}") from error
+    if length == 0:
+        raise UserError(f"data.{split} ({type(dataset).__name__}) is empty")
+    if length > MAX_ITEMS:
+        raise UserError(f"data.{split} ({type(dataset).__name__}) claims {length:,} items; its __len__ must be their number")
+    return length
 
 
-def _listed_labels(dataset: Any) -> np.ndarray | None:
+def _check_items(dataset: Any, split: str, length: int, labels: np.ndarray | None) -> None:
+    """Loads a few evenly spaced items, and checks that they are images with the labels that the dataset lists.
+
+    Args:
+        dataset: the dataset.
+        split: `train` or `val`, for messages.
+        length: number of items.
+        labels: (length,) the labels that the dataset lists. If None, it lists none, and only the first item is checked, because
+            all items are loaded afterwards.
+    """
+    for index in [0] if labels is None else np.unique(np.linspace(0, length - 1, num=CHECKED_ITEMS, dtype=int)).tolist():
+        try:
+            image, label = _item(dataset, split, index)
+        except UserError:
+            raise
+        except UNREADABLE as error:  # such an image is reported or skipped when it is loaded for a batch
+            log.warning("data.%s[%d] cannot be loaded: %s", split, index, first_line(error))
+            continue
+        _as_encoded(image, f"data.{split}[{index}]")
+        if labels is not None and label != labels[index]:
+            raise UserError(
+                f"data.{split} lists label {labels[index]} for item {index}, and the item has label {label}; make them equal, "
+                "or remove the list (targets, labels or samples)"
+            )
+
+
+def _listed_labels(dataset: Any, length: int) -> np.ndarray | None:
     """Returns the labels that a dataset lists. If it lists none, or transforms them in `__getitem__`, returns None."""
     if getattr(dataset, "target_transform", None) is not None:
         return None
     for name in ("targets", "labels", "samples"):
         listed = getattr(dataset, name, None)
-        if not isinstance(listed, Sequence | np.ndarray | Tensor) or len(listed) != len(dataset):
+        if not isinstance(listed, Sequence | np.ndarray | Tensor) or getattr(listed, "ndim", 1) == 0 or len(listed) != length:
             continue
         try:
             labels = np.asarray([entry[1] for entry in listed] if name == "samples" else listed)
@@ -156,14 +188,17 @@ def _listed_labels(dataset: Any) -> np.ndarray | None:
 
 def _item(dataset: Any, split: str, index: int) -> tuple[Any, int]:
     """Returns the image and the class index of an item."""
-    item = dataset[index]
+    try:
+        item = dataset[index]
+    except (IndexError, KeyError) as error:
+        raise UserError(f"data.{split}[{index}] does not exist: {type(dataset).__name__} has {len(dataset)} items") from error
     if not isinstance(item, tuple | list) or len(item) != 2:
         raise UserError(f"data.{split}[{index}] is {_described(item)}; {ITEM}")
     image, label = item
     try:
         return image, operator.index(label)
-    except TypeError as error:
-        raise UserError(f"data.{split}[{index}] has the label {label!r}; {ITEM}") from error
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a tensor of several values
+        raise UserError(f"data.{split}[{index}] has the label {repr(label)[:50]}; {ITEM}") from error
 
 
 def _as_encoded(image: Any, where: str) -> Encoded:
@@ -180,6 +215,8 @@ def _as_encoded(image: Any, where: str) -> Encoded:
     if not isinstance(pixels, np.ndarray) or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3)):
         raise UserError(f"{where} has {_described(image)} as image; {IMAGES}")
     height, width = pixels.shape[:2]
+    if not height or not width:
+        raise UserError(f"{where} has {_described(image)} as image, which has no pixels")
     channels_last = _as_uint8(pixels, where).reshape(height, width, -1)
     return np.ascontiguousarray(np.broadcast_to(channels_last, (height, width, 3)))
 
@@ -208,9 +245,12 @@ def _classes(train: Any, val: Any) -> list[str] | None:
 
 
 def _names(classes: Any) -> list[str] | None:
+    """Returns the names in a dataset's `classes`; names that are not unique, as in torchvision's ImageNet, get their index."""
     if not isinstance(classes, list | tuple) or not classes:
         return None
-    return [", ".join(map(str, name)) if isinstance(name, tuple | list) else str(name) for name in classes]
+    names = [", ".join(map(str, name)) if isinstance(name, tuple | list) else str(name) for name in classes]
+    count = Counter(names)
+    return [name if count[name] == 1 else f"{name} ({index})" for index, name in enumerate(names)]
 
 
 def _described(value: Any) -> str:

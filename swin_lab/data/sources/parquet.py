@@ -8,12 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from swin_lab.data.classes import count_classes
 from swin_lab.data.images import NO_IMAGES, ImageSet
 from swin_lab.data.sources.folder import existing_folder
 from swin_lab.data.sources.row_groups import RowGroupImages, image_bytes
-from swin_lab.data.splitting import ValFraction, split_by_class
+from swin_lab.data.splitting import SplitSeed, ValFraction, split_by_class
 from swin_lab.errors import UserError
-from swin_lab.validation import NonNegativeInt
+from swin_lab.validation import Text
 
 log = logging.getLogger("swin_lab.data")
 
@@ -46,11 +47,11 @@ class Parquet:
 
     def __init__(
         self,
-        root: str,
-        image_column: str | None = None,
-        label_column: str | None = None,
+        root: Text,
+        image_column: Text | None = None,
+        label_column: Text | None = None,
         val_fraction: ValFraction = 0.1,
-        split_seed: NonNegativeInt = 0,
+        split_seed: SplitSeed = 0,
         in_memory: bool | None = None,
         val_only: bool = False,
     ) -> None:
@@ -62,7 +63,9 @@ class Parquet:
         total = sum(file.stat().st_size for file in {*files, *val_files})
         read = _read if in_memory or (in_memory is None and total <= MAX_IN_MEMORY) else _read_lazily
         first = read(files, columns)
-        self.class_names = _class_names(files[0], columns[1], first.labels)
+        self.class_names = _class_names([*files, *val_files], columns[1]) or [
+            str(label) for label in range(count_classes(f"{top}: column {columns[1]!r}", first.labels))
+        ]
         self.train: ImageSet = NO_IMAGES if val_only else first
         self.val: ImageSet = first
         if val_files and not val_only:
@@ -149,10 +152,17 @@ def _read_lazily(files: list[Path], columns: tuple[str, str]) -> RowGroupImages:
 
 
 def _check_columns(files: list[Path], columns: tuple[str, str]) -> None:
+    first = _schema(files[0])
     for file in files:
-        absent = [column for column in columns if column not in _schema(file).names]
+        schema = _schema(file)
+        absent = [column for column in columns if column not in schema.names]
         if absent:
             raise UserError(f"{file} has no column {absent[0]!r}, unlike the first file")
+        _check_types(file, schema, columns)
+        for column in columns:
+            if schema.field(column).type != first.field(column).type:
+                kinds = f"{schema.field(column).type}, in {files[0].name} {first.field(column).type}"
+                raise UserError(f"{file}: column {column!r} is of type {kinds}; all files need the same type")
 
 
 def _columns(file: Path, image_column: str | None, label_column: str | None) -> tuple[str, str]:
@@ -161,15 +171,37 @@ def _columns(file: Path, image_column: str | None, label_column: str | None) -> 
     features = _features(schema)
     images = [name for name, feature in features.items() if feature.get("_type") == "Image"]
     labels = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
-    images += [field.name for field in schema if pa.types.is_struct(field.type) or pa.types.is_binary(field.type)]
+    images += [field.name for field in schema if _contains_images(field.type)]
     labels += [field.name for field in schema if pa.types.is_integer(field.type)]
     chosen = []
     for option, given, candidates in (("image_column", image_column, images), ("label_column", label_column, labels)):
         name = given if given is not None else next(iter(candidates), None)
         if name is None or name not in schema.names:
-            raise UserError(f"data.{option}={given}: {file} has the columns {', '.join(schema.names)}; name one of them")
+            shown = "null" if given is None else given
+            raise UserError(
+                f"data.{option}={shown}: {file} has the columns {', '.join(schema.names)}; name one of them.\n"
+                "Images are bytes or a struct {bytes, path}, and class indices are integers"
+            )
         chosen.append(name)
     return chosen[0], chosen[1]
+
+
+def _check_types(file: Path, schema: pa.Schema, columns: tuple[str, str]) -> None:
+    """Raises UserError unless the columns are one of images and one of integers."""
+    for column in columns:
+        if schema.names.count(column) > 1:
+            raise UserError(f"{file} has several columns named {column!r}; every column needs its own name")
+    image, label = (schema.field(column).type for column in columns)
+    if not _contains_images(image):
+        raise UserError(f"{file}: column {columns[0]!r} is of type {image}; images are bytes, or a struct {{bytes, path}}")
+    if not pa.types.is_integer(label):
+        raise UserError(f"{file}: column {columns[1]!r} is of type {label}; a class index is an integer")
+
+
+def _contains_images(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _read(files: list[Path], columns: tuple[str, str]) -> ParquetImages:
@@ -179,11 +211,11 @@ def _read(files: list[Path], columns: tuple[str, str]) -> ParquetImages:
     for file in files:
         try:
             tables.append(pq.read_table(file, columns=list(columns)))
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise UserError(f"{file} cannot be read as parquet: {error}") from error
         starts.append((rows, file))
         rows += tables[-1].num_rows
-    table = pa.concat_tables(tables)
+    table = pa.concat_tables([table.replace_schema_metadata() for table in tables])
     if rows == 0:
         raise UserError(f"{files[0]} has no rows")
     if table[columns[1]].null_count:
@@ -191,19 +223,32 @@ def _read(files: list[Path], columns: tuple[str, str]) -> ParquetImages:
     return ParquetImages(table[columns[0]], table[columns[1]].to_numpy().astype(np.int64), np.arange(rows), starts)
 
 
-def _class_names(file: Path, label_column: str, labels: np.ndarray) -> list[str]:
-    names = _features(_schema(file)).get(label_column, {}).get("names")
-    return list(names) if names else [str(label) for label in range(int(labels.max()) + 1)]
+def _class_names(files: list[Path], label_column: str) -> list[str] | None:
+    """Returns the class names that the files' metadata contains; raises UserError if two files have different ones."""
+    described = [(file, _features(_schema(file)).get(label_column, {}).get("names")) for file in files]
+    listed = [(file, names) for file, names in described if names]
+    for file, names in listed:
+        if not isinstance(names, list):
+            raise UserError(f"{file}: the class names in its metadata are a {type(names).__name__}; they must be a list")
+        if names != listed[0][1]:
+            raise UserError(f"{file} has other class names than {listed[0][0].name}; all files need the same classes and order")
+    return listed[0][1] if listed else None
 
 
 def _schema(file: Path) -> pa.Schema:
+    if not file.is_file():
+        raise UserError(f"{file} cannot be read as parquet: it is not a file")
     try:
         return pq.read_schema(file)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise UserError(f"{file} cannot be read as parquet: {error}") from error
 
 
 def _features(schema: pa.Schema) -> dict[str, dict]:
     """Returns the column descriptions that Hugging Face's exporter writes; empty if there are none."""
-    written = (schema.metadata or {}).get(b"huggingface")
-    return json.loads(written)["info"]["features"] if written else {}
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, ValueError, TypeError):  # There is none, or it was written by something else.
+        return {}
+    known = features.items() if isinstance(features, dict) else ()
+    return {name: feature for name, feature in known if isinstance(feature, dict)}

@@ -69,7 +69,7 @@ class RowGroupImages:
         for file in self.files:
             try:
                 tables.append(pq.read_table(file, columns=[self.columns[1]]))
-            except (pa.ArrowInvalid, OSError) as error:
+            except (pa.ArrowException, OSError) as error:
                 raise UserError(f"{file} cannot be read as parquet: {error}") from error
         labels = pa.concat_tables(tables)[self.columns[1]]
         if labels.null_count:

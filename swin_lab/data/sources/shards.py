@@ -6,11 +6,15 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from swin_lab.data.classes import class_index, count_classes, printable
 from swin_lab.data.images import NO_IMAGES, ImageSet
 from swin_lab.data.names import FileNames
 from swin_lab.data.sources.folder import existing_folder
 from swin_lab.errors import UserError
+from swin_lab.validation import Text
 
+MAX_CLASS_BYTES = 100
+"""Size of a file with a class index at most."""
 PATTERNS = {"train": ("*train*.tar",), "val": ("*val*.tar", "*test*.tar")}
 
 
@@ -27,15 +31,15 @@ class Shards:
         UserError: shards are missing or damaged, or an image has no class index.
     """
 
-    def __init__(self, root: str, val_only: bool = False) -> None:
+    def __init__(self, root: Text, val_only: bool = False) -> None:
         top = existing_folder(root)
         val = _index(top, "val")
         train = None if val_only else _index(top, "train")
-        highest = max(int(images.labels.max()) for images in (train, val) if images is not None)
+        count = count_classes(str(top), *(images.labels for images in (train, val) if images is not None))
         listed = top / "classes.txt"
-        self.class_names = listed.read_text().splitlines() if listed.is_file() else [str(i) for i in range(highest + 1)]
-        if highest >= len(self.class_names):
-            raise UserError(f"{listed} names {len(self.class_names)} classes, and the shards contain class index {highest}")
+        self.class_names = _lines(listed) if listed.is_file() else [str(i) for i in range(count)]
+        if count > len(self.class_names):
+            raise UserError(f"{listed} names {len(self.class_names)} classes, and the shards contain class index {count - 1}")
         self.train: ImageSet = train or NO_IMAGES
         self.val: ImageSet = val
 
@@ -65,7 +69,16 @@ class ShardImages:
 
     def name(self, index: int) -> str:
         """Returns the shard and the key of an image."""
-        return f"{self.files[int(self.extents[index, 0])]}@/{self.keys[index]}"
+        return printable(f"{self.files[int(self.extents[index, 0])]}@/{self.keys[index]}")
+
+
+def _lines(file: Path) -> list[str]:
+    """Returns the lines of a text file, which may end in a line break."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read as a text of class names in UTF-8: {error}") from error
+    return text.removesuffix("\n").split("\n")
 
 
 def _index(top: Path, split: str) -> ShardImages:
@@ -94,6 +107,8 @@ def _samples(file: Path) -> dict[str, tuple[int, int, int]]:
     """Returns for every key the first byte and the size of the image, and its class index."""
     images: dict[str, tuple[int, int]] = {}
     classes: dict[str, int] = {}
+    if not file.is_file():
+        raise UserError(f"{file} is not a file; remove it")
     try:
         with file.open("rb") as opened, tarfile.open(fileobj=opened, mode="r:") as archive:
             for member in archive:
@@ -102,17 +117,31 @@ def _samples(file: Path) -> dict[str, tuple[int, int, int]]:
                     continue
                 stem, _, kind = path.name.partition(".")
                 key = str(path.with_name(stem))
-                if f".{kind.lower()}" in IMG_EXTENSIONS:
+                is_image = f".{kind.lower()}" in IMG_EXTENSIONS
+                if not is_image and kind != "cls":
+                    continue
+                if key in (images if is_image else classes):
+                    raise ValueError(f"it contains {'two images' if is_image else 'two classes'} with the key {printable(key)}")
+                if not member.isreg() or member.issparse():
+                    raise ValueError(f"{printable(member.name)} is a link, sparse, or no file; pack the files themselves")
+                if is_image:
                     images[key] = (member.offset_data, member.size)
-                elif kind == "cls":
-                    content = archive.extractfile(member)
-                    classes[key] = int(content.read()) if content is not None else -1
+                else:
+                    classes[key] = _class_of(archive, member)
             opened.seek(archive.offset)  # tarfile stops at a damaged header like at the end, a block of zeros.
             if opened.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise tarfile.ReadError(f"it is damaged or truncated at byte {archive.offset:,}; copy or pack it again")
     except (tarfile.TarError, OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read as a shard: {error}") from error
+        raise UserError(f"{file} cannot be read as a shard: {printable(str(error))[:300]}") from error
     unlabelled = next((key for key in images if classes.get(key, -1) < 0), None)
     if unlabelled is not None:
-        raise UserError(f"{file}: image {unlabelled} has no class index; add {unlabelled}.cls with a non-negative integer")
+        key = printable(unlabelled)
+        raise UserError(f"{file}: image {key} has no class index; add {key}.cls with a non-negative integer")
     return {key: (*extent, classes[key]) for key, extent in images.items()}
+
+
+def _class_of(archive: tarfile.TarFile, member: tarfile.TarInfo) -> int:
+    content = archive.extractfile(member)
+    if content is None or member.size > MAX_CLASS_BYTES:
+        raise ValueError(f"{printable(member.name)} is not a file with one class index")
+    return class_index(content.read().decode(errors="replace").strip())

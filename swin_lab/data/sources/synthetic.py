@@ -5,8 +5,14 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge
 
+from swin_lab.data.classes import NumClasses
 from swin_lab.data.images import ArrayImages
-from swin_lab.validation import NonNegativeInt, PositiveInt
+from swin_lab.data.splitting import SplitSeed
+from swin_lab.errors import UserError
+from swin_lab.validation import PositiveInt
+
+MAX_BYTES = 4 * 2**30
+"""Memory that the images take at most."""
 
 
 class Synthetic:
@@ -18,16 +24,24 @@ class Synthetic:
         val_images: number of validation images.
         img_size: side in pixels, at least that of the pattern.
         split_seed: seed of patterns and noise.
+
+    Raises:
+        UserError: the images would take more than 4 GiB of memory.
     """
 
     def __init__(
         self,
-        num_classes: PositiveInt = 10,
+        num_classes: NumClasses = 10,
         train_images: PositiveInt = 1000,
         val_images: PositiveInt = 200,
         img_size: Annotated[int, Ge(4)] = 32,
-        split_seed: NonNegativeInt = 0,
+        split_seed: SplitSeed = 0,
     ) -> None:
+        if (train_images + val_images) * img_size**2 * 3 > MAX_BYTES:
+            raise UserError(
+                f"data.train_images={train_images}, data.val_images={val_images} and data.img_size={img_size} make more than "
+                f"{MAX_BYTES >> 30} GiB of images in memory; lower one of them"
+            )
         generator = np.random.default_rng(split_seed)
         patterns = generator.integers(0, 256, (num_classes, 4, 4, 3))
         self.class_names = [f"pattern {i}" for i in range(num_classes)]

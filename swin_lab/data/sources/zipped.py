@@ -1,6 +1,7 @@
 """Two zip files with a map file each, as the official code reads ImageNet: images are read by index, without unpacking."""
 
 import zlib
+from collections import Counter
 from pathlib import Path
 from struct import error as StructError
 from struct import unpack
@@ -8,12 +9,16 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 
-from swin_lab.data.images import NO_IMAGES, ImageSet
+from swin_lab.data.classes import count_classes, printable
+from swin_lab.data.images import MAX_IMAGE_BYTES, NO_IMAGES, ImageSet
 from swin_lab.data.names import FileNames, check_same_classes, classes_by_folder
 from swin_lab.data.sources.folder import existing_folder
 from swin_lab.data.sources.listed import read_list
 from swin_lab.errors import UserError
+from swin_lab.validation import Text
 
+ENCRYPTED = 1
+"""Flag of an encrypted member (.ZIP file format specification, 4.4.4)."""
 LOCAL_HEADER = 30
 """Bytes of a member's header before its name (.ZIP file format specification, 4.3.7)."""
 
@@ -29,13 +34,12 @@ class Zipped:
         UserError: a file is missing or damaged, or a map names an image that its zip does not contain.
     """
 
-    def __init__(self, root: str, val_only: bool = False) -> None:
+    def __init__(self, root: Text, val_only: bool = False) -> None:
         top = existing_folder(root)
         val = _open(top, "val")
         train = None if val_only else _open(top, "train")
         named = train or val
-        highest = max(int(named.labels.max()), int(val.labels.max()))
-        self.class_names = classes_by_folder(named.members, named.labels, highest + 1)
+        self.class_names = classes_by_folder(named.members, named.labels, count_classes(str(top), named.labels, val.labels))
         check_same_classes(self.class_names, val.members, val.labels, f"{top / 'val_map.txt'}")
         self.train: ImageSet = train or NO_IMAGES
         self.val: ImageSet = val
@@ -68,14 +72,20 @@ class ZipImages:
             name_length, extra_length = unpack("<HH", header[26:30])
             file.seek(name_length + extra_length, 1)
             stored = file.read(size)
+        if method == ZIP_STORED:
+            return stored
+        stream = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
         try:
-            return stored if method == ZIP_STORED else zlib.decompress(stored, wbits=-zlib.MAX_WBITS)
+            decompressed = stream.decompress(stored, MAX_IMAGE_BYTES)
         except zlib.error as error:
             raise OSError(str(error)) from error
+        if not stream.eof:
+            raise OSError("the member is incomplete" if not stream.unconsumed_tail else "the member is too large for an image")
+        return decompressed
 
     def name(self, index: int) -> str:
         """Returns the zip file and the name of the member."""
-        return f"{self.file}@/{self.members[index]}"
+        return printable(f"{self.file}@/{self.members[index]}")
 
 
 def _open(top: Path, split: str) -> ZipImages:
@@ -86,14 +96,18 @@ def _open(top: Path, split: str) -> ZipImages:
     members, labels = read_list(top / f"{split}_map.txt")
     try:
         with ZipFile(file) as archive:
-            found = {info.filename: info for info in archive.infolist()}
+            infos = archive.infolist()
     except (BadZipFile, OSError, NotImplementedError, ValueError, StructError) as error:  # The zip directory is damaged.
         raise UserError(f"{file} cannot be read as a zip file: {error}") from error
+    found = {info.filename: info for info in infos}
+    if len(found) < len(infos):
+        twice = next(name for name, count in Counter(info.filename for info in infos).items() if count > 1)
+        raise UserError(f"{file} contains {printable(twice)} twice; write the zip file again without the second one")
     extents = np.empty((len(members), 3), dtype=np.int64)
     for i in range(len(members)):
         info = found.get(members[i])
-        if info is None or info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
-            problem = "is not in" if info is None else "has an unsupported compression in"
-            raise UserError(f"{members[i]}, line {i + 1} of {split}_map.txt, {problem} {file}")
+        if info is None or info.compress_type not in (ZIP_STORED, ZIP_DEFLATED) or info.flag_bits & ENCRYPTED:
+            problem = "is not in" if info is None else "is encrypted or has an unsupported compression in"
+            raise UserError(f"{printable(members[i])}, line {i + 1} of {split}_map.txt, {problem} {file}")
         extents[i] = info.header_offset, info.compress_size, info.compress_type
     return ZipImages(file, members, labels, extents)
