@@ -1,12 +1,17 @@
 """The metadata that checkpoints and weight files of swin_lab contain."""
 
-from dataclasses import dataclass, fields
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from math import isfinite
+from typing import Annotated, Any
+
+from annotated_types import Gt, Le
 
 from swin_lab import __version__
-from swin_lab.errors import UserError
+from swin_lab.errors import UserError, did_you_mean, is_one_line
 from swin_lab.preprocessing import Preprocessing
-from swin_lab.validation import PositiveInt, check_fields
+from swin_lab.validation import Expected, PositiveInt, check_fields, check_value, type_hints
 
 METADATA_KEY = "swin_lab"
 """Key of the metadata in a checkpoint, and in the metadata of a .safetensors file."""
@@ -20,14 +25,51 @@ EMA_KEY = "ema"
 FORMAT = 2
 """Version of the format; files of other versions are refused."""
 
+MAX_DEPTH = 32
+MAX_VALUES = 2_000_000
+MAX_DIGITS = 1000
+MAX_CHARACTERS = 4096
+MAX_DEVICE_BATCH = 2**20
+"""Limits of the metadata in a file, far above those of real runs: a damaged file must not cost time or memory without limit."""
+
+
+Mapped = Annotated[dict[str, Any], Expected("a mapping of names to values")]
+"""Type of a part of the metadata, as messages describe it."""
+
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "32", "16", "bf16", "64")
+"""Precisions of Lightning that need no further package, which a file may name."""
+
+
+def check_class_names(names: Sequence[str]) -> None:
+    """Checks that class names are distinct, can be printed, and can be written one per line.
+
+    Raises:
+        UserError: there are none, or one is not a string, is empty, is given twice, or has control characters.
+    """
+    if not isinstance(names, list | tuple):
+        raise UserError(f"class names are a {type(names).__name__}; they must be a list of strings")
+    if not names:
+        raise UserError("the data has no class names")
+    first: dict[str, int] = {}
+    for index, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip():
+            raise UserError(f"the name of class {index} is {name!r}; a class name must be a string that is not empty")
+        if not is_one_line(name):
+            raise UserError(
+                f"the name of class {index} is {name!r}; rename it: a class name must be UTF-8 without line breaks and other "
+                "control characters"
+            )
+        if first.setdefault(name, index) != index:
+            raise UserError(f"classes {first[name]} and {index} have the same name, {name!r}; every class needs its own")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunMetadata:
     """Describes the run that has written a checkpoint."""
 
     precision: str
-    device_batch: PositiveInt
-    config: dict[str, Any]
+    device_batch: Annotated[int, Gt(0), Le(MAX_DEVICE_BATCH)]
+    config: Mapped
     """The resolved configuration, plain Python."""
 
     def __post_init__(self) -> None:
@@ -47,6 +89,8 @@ class Metadata:
 
     def __post_init__(self) -> None:
         check_fields(self, "metadata.")
+        if self.class_names:
+            check_class_names(self.class_names)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the metadata as plain Python, for a file."""
@@ -73,22 +117,122 @@ class Metadata:
         """
         if not isinstance(values, dict) or "format" not in values:
             raise UserError(f"{where} is damaged: its metadata has no format")
-        if values["format"] != FORMAT:
-            raise UserError(
-                f"{where} was written by another version of swin_lab (metadata format {values['format']}; this version reads "
-                f"{FORMAT}).\nTrain again, or convert it with that version: swin-lab convert {where} OUT.pth --layout official"
-            )
-        known = {field.name for field in fields(cls)}
-        unknown, missing = sorted(set(values) - known - {"format", "version"}), sorted(known - set(values))
-        if unknown or missing:
-            problem = f"an unknown key {unknown[0]!r}" if unknown else f"no {missing[0]}"
-            raise UserError(f"{where} is damaged: its metadata has {problem}")
         try:
+            _check_plain(values)
+            if check_value("metadata.format", values["format"], PositiveInt) != FORMAT:
+                raise UserError(_other_format(values["format"], where))
+            given = _keys_of(cls, {key: value for key, value in values.items() if key not in ("format", "version")}, "metadata")
             return cls(
-                model=values["model"],
-                class_names=values["class_names"],
-                preprocessing=None if values["preprocessing"] is None else Preprocessing.from_dict(values["preprocessing"]),
-                run=None if values["run"] is None else RunMetadata(**values["run"]),
+                model=_model(given["model"]),
+                class_names=_class_names(given["class_names"]),
+                preprocessing=None if given["preprocessing"] is None else _preprocessing(given["preprocessing"]),
+                run=None if given["run"] is None else _run(given["run"]),
             )
-        except (UserError, TypeError, AttributeError) as error:
-            raise UserError(f"{where} is damaged: {error}") from error
+        except UserError as error:
+            raise error if str(error).startswith(where) else UserError(f"{where} is damaged: {error}") from error
+
+
+def _other_format(found: object, where: str) -> str:
+    return (
+        f"{where} was written by another version of swin_lab (metadata format {found}; this version reads {FORMAT}).\n"
+        f"Train again, or convert it with that version: swin-lab convert {where} OUT.pth --layout official"
+    )
+
+
+def _model(value: object) -> dict[str, Any]:
+    """Checks the description of a model: it names a class, and has no values that no model has."""
+    node: dict[str, Any] = check_value("metadata.model", value, Mapped)
+    if not isinstance(node.get("_target_"), str):
+        raise UserError("metadata.model has no _target_, the class of the network")
+    refuse_unprintable("metadata.model", node)
+    return node
+
+
+def _class_names(value: object) -> tuple[str, ...] | None:
+    if isinstance(value, list | tuple):  # A message shows the wrong entry, not the whole list.
+        return tuple(check_value(f"metadata.class_names.{i}", name, str) for i, name in enumerate(value))
+    names: tuple[str, ...] | None = check_value("metadata.class_names", value, tuple[str, ...] | None)
+    return names
+
+
+def _preprocessing(value: object) -> Preprocessing:
+    where = "metadata.preprocessing"
+    refuse_unprintable(where, value)
+    try:
+        return Preprocessing.from_dict(_fields_of(Preprocessing, value, where))
+    except UserError as error:  # Preprocessing also checks the keys of `data`, and names them.
+        raise UserError(re.sub(r"^data\.", f"{where}.", str(error))) from error
+
+
+def _run(value: object) -> RunMetadata:
+    given = _fields_of(RunMetadata, value, "metadata.run")
+    if given["precision"] not in PRECISIONS:
+        raise UserError(f"metadata.run.precision={given['precision'][:100]!r} must be one of {', '.join(PRECISIONS)}")
+    return RunMetadata(**given)
+
+
+def _fields_of(kind: type, value: object, where: str) -> dict[str, Any]:
+    """Checks a dict of the fields of a dataclass: no key is unknown or missing, and every value has its type."""
+    hints = type_hints(kind)
+    return {key: check_value(f"{where}.{key}", entry, hints[key]) for key, entry in _keys_of(kind, value, where).items()}
+
+
+def _keys_of(kind: type, value: object, where: str) -> dict[str, Any]:
+    """Checks that a value is a dict of the fields of a dataclass, without unknown or missing ones."""
+    given: dict[str, Any] = check_value(where, value, Mapped)
+    known = {field.name: field for field in fields(kind)}
+    for key in given:
+        if key not in known:
+            raise UserError(f"{where} has an unknown key {key!r}{did_you_mean(key, known)}")
+    for name, field in known.items():
+        if name not in given and (kind is Metadata or (field.default is MISSING and field.default_factory is MISSING)):
+            raise UserError(f"{where} has no {name}")
+    return given
+
+
+def refuse_unprintable(where: str, value: object) -> None:
+    """Raises UserError if a value of a file contains NaN, infinity or control characters, or a string with an interpolation.
+
+    Args:
+        where: name of the value, for the message.
+        value: plain Python of a limited depth.
+    """
+    for name, entry in _leaves(where, value):
+        if isinstance(entry, float) and not isfinite(entry):
+            raise UserError(f"{name}={entry} must be a finite number")
+        if isinstance(entry, str) and (not is_one_line(entry) or "${" in entry):
+            raise UserError(f"{name}={entry[:100]!r} must be a string without control characters and interpolations")
+
+
+def _leaves(where: str, value: object) -> Iterator[tuple[str, object]]:
+    """Yields the full name and the value of every leaf, and the keys of every dict."""
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            yield f"a key of {where}", key
+            yield from _leaves(f"{where}.{key}", entry)
+    elif isinstance(value, list | tuple):
+        for i, entry in enumerate(value):
+            yield from _leaves(f"{where}.{i}", entry)
+    else:
+        yield where, value
+
+
+def _check_plain(metadata: object) -> None:
+    """Raises UserError unless metadata is plain Python of limited size; a pickle may contain cycles and tensors."""
+    remaining = [(metadata, 0)]
+    count = 0
+    while remaining:
+        value, depth = remaining.pop()
+        count += 1
+        if count > MAX_VALUES or depth > MAX_DEPTH:
+            raise UserError(f"its metadata has more than {MAX_VALUES} values, or is more than {MAX_DEPTH} levels deep")
+        if type(value) is dict:
+            remaining += [(entry, depth + 1) for pair in value.items() for entry in pair]
+        elif type(value) in (list, tuple):
+            remaining += [(entry, depth + 1) for entry in value]  # type: ignore[attr-defined]
+        elif value is not None and type(value) not in (str, int, float, bool):
+            raise UserError(f"its metadata contains a {type(value).__name__}, which is not plain data")
+        elif isinstance(value, str) and len(value) > MAX_CHARACTERS:
+            raise UserError(f"its metadata contains a string of more than {MAX_CHARACTERS} characters")
+        elif type(value) is int and abs(value) >= 10**MAX_DIGITS:
+            raise UserError(f"its metadata contains a number of more than {MAX_DIGITS} digits")

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from swin_lab.errors import UserError
 from swin_lab.models import SwinConfig, SwinTransformer, list_models, model_config
@@ -19,9 +18,13 @@ from swin_lab.weights.layouts import Layout
 from swin_lab.weights.packing import Tensors
 from swin_lab.weights.preprocessing import published_preprocessing
 from swin_lab.weights.source_config import class_names_of, config_of_metadata, config_of_tensors, differences
+from swin_lab.weights.values import why_unusable
 
 MAX_LISTED = 10
 """Number of names that a list in a message contains at most."""
+
+MAX_GROWTH, ALWAYS_BUILT = 8, 2**26
+"""A network may have this many times the parameters in its file, which may lack some, and 67 million in any case."""
 
 
 @dataclass(frozen=True)
@@ -167,13 +170,12 @@ def _checkpoint(
     tensors, key, has_other = find_tensors(contents.state, ema)
     detected = detect_layout(tensors)
     notes = ["the file also contains " + ("the raw weights" if ema else "EMA weights; the option ema selects them")] * has_other
-    if detected.duplicates:
-        raise UserError(f"two tensors have the same meaning: {detected.duplicates[0][0]} and {detected.duplicates[0][1]}")
     config, class_names, preprocessing = _description(contents, detected, name, img_size, window_size, notes)
     if name is not None and (found := differences(config, name)):
         raise UserError(f"this is not a {name}: {found[0]}")
     with torch.device("meta"):
         expected = {key: tensor.shape for key, tensor in SwinTransformer(config).state_dict().items()}
+    _refuse_larger_network(sum(shape.numel() for shape in expected.values()), detected.tensors)
     return Checkpoint(
         contents.label,
         contents.file,
@@ -189,7 +191,7 @@ def _checkpoint(
             for key, tensor in detected.tensors.items()
             if key in expected and tensor.shape != expected[key]
         },
-        unusable=[f"{key} {why}" for key, tensor in detected.tensors.items() if (why := _why_unusable(tensor))],
+        unusable=[f"{key} {why}" for key, tensor in detected.tensors.items() if (why := why_unusable(tensor))],
         unexpected=detected.unknown + [key for key in detected.tensors if key not in expected],
         derived=list(detected.derived),
         left_out=detected.left_out,
@@ -215,12 +217,11 @@ def _description(
     return config, class_names, preprocessing
 
 
-def _why_unusable(tensor: Tensor) -> str | None:
-    """Returns the reason why a tensor cannot be a weight. If it can, returns None."""
-    if not tensor.is_floating_point():
-        return f"has dtype {str(tensor.dtype).removeprefix('torch.')}"
-    wrong = int((~tensor.isfinite()).sum())
-    return f"contains {wrong} values that are NaN or infinite" if wrong else None
+def _refuse_larger_network(described: int, tensors: Tensors) -> None:
+    """Raises UserError if a file describes a far larger network than it has weights for; building it would cost the memory."""
+    contained = sum(tensor.numel() for tensor in tensors.values())
+    if described > MAX_GROWTH * contained + ALWAYS_BUILT:
+        raise UserError(f"it describes a network of {described:,} parameters and contains {contained:,}")
 
 
 def _type_notes(tensors: Tensors) -> list[str]:

@@ -1,7 +1,8 @@
 """Detects what a file contains: where its tensors are, which layout names them, and which network they form."""
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isqrt
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from swin_lab.errors import UserError
 from swin_lab.weights.layouts import DERIVED, LAYOUTS, Layout
 from swin_lab.weights.packing import Tensors
+from swin_lab.weights.values import same_values, why_not_plain
 
 RAW = ("state_dict", "model", "model_state_dict", "net", "network", "module")
 AVERAGED = ("model_ema", "state_dict_ema", "ema_state_dict", "ema")
@@ -19,6 +21,13 @@ AVERAGED = ("model_ema", "state_dict_ema", "ema_state_dict", "ema")
 
 WRAPPERS = ("model", "net", "network", "module", "encoder", "backbone")
 """Prefixes that training scripts add to every name; `encoder` is that of SimMIM."""
+
+COMPILED = "_orig_mod"
+"""Part of every name in a network that torch.compile has wrapped."""
+
+MAX_TENSORS = 8000
+MAX_NAME = 500
+"""Limits of a file: with more names, detection would take minutes. The largest published network has 1,100."""
 
 OUTSIDE_NETWORK = re.compile(r"(^|\.)(mask_token$|decoder\.|n_averaged$|num_batches_tracked$)")
 """Names of tensors that are left out: parts of SimMIM's pre-training, and counters."""
@@ -39,7 +48,7 @@ class DetectedLayout:
     unknown: list[str]
     """Names in the file that no layout has."""
     duplicates: list[tuple[str, str]]
-    """Pairs of names in the file that stand for the same tensor."""
+    """Pairs of names in the file that stand for the same tensor and have different values."""
 
     @property
     def version(self) -> int:
@@ -62,33 +71,67 @@ def find_tensors(state: dict[Any, Any], ema: bool) -> tuple[Tensors, str, bool]:
     """
     averaged = next((key for key in AVERAGED if _tensors_in(state.get(key))), None)
     raw = next((key for key in RAW if _tensors_in(state.get(key))), None)
+    rivals: tuple[str, ...] = AVERAGED if ema else ("", *RAW)
     if "current_model_state" in state and raw is not None:  # Lightning's EMA callback: state_dict is the average
         averaged, raw = raw, "current_model_state"
+        rivals = ()
     if ema and averaged is None:
         raise UserError("ema=true: the file contains no EMA weights; set ema=false")
     key = averaged if ema else raw
     if key is not None:
-        return _tensors_in(state[key]), key, averaged is not None and raw is not None
+        return _chosen(state, key, rivals), key, averaged is not None and raw is not None
     if averaged is not None and not _tensors_in(state):
-        return _tensors_in(state[averaged]), averaged, False
-    direct = _tensors_in(state)
-    if not direct:
-        entries = ", ".join(sorted(map(str, state))[:10]) or "nothing"
-        raise UserError(f"the file contains no tensors by name, but {entries}")
-    return direct, "", False
+        return _chosen(state, averaged, AVERAGED), averaged, False
+    if not _tensors_in(state):
+        entries = ", ".join(sorted(key if isinstance(key, str) else f"a {type(key).__name__}" for key in state)[:10])
+        raise UserError("the file contains no tensors by name" + (f", but {entries}" if entries else "; it is empty"))
+    return _chosen(state, "", ()), "", False
+
+
+def _chosen(state: dict[Any, Any], key: str, rivals: Sequence[str]) -> Tensors:
+    """Returns the tensors under a key, after a check that they are ordinary ones and those of no other key contradict them.
+
+    Raises:
+        UserError: a name or a tensor is none that a network can have, or another key has different values for the same name.
+    """
+    tensors = _tensors_in(state[key] if key else state)
+    if len(tensors) > MAX_TENSORS:
+        raise UserError(f"the file contains {len(tensors)} tensors; a Swin Transformer has {MAX_TENSORS} at most")
+    for name, tensor in tensors.items():
+        if len(name) > MAX_NAME or not name.isprintable():
+            raise UserError(f"the name of a tensor is damaged: {name[:100]!r}")
+        if why := why_not_plain(tensor):
+            raise UserError(f"{name} {why}")
+    ours = {_bare(name): tensor for name, tensor in tensors.items()}
+    for rival in rivals:
+        others = {} if rival == key else _tensors_in(state.get(rival)) if rival else _direct_tensors(state)
+        for name, tensor in others.items():
+            if _bare(name) in ours and not same_values(tensor, ours[_bare(name)]):
+                where = f"under {rival!r}" if rival else "beside it"
+                raise UserError(
+                    f"the file contains two different tensors {name}: under {key!r} and {where}; save only one of them"
+                )
+    return tensors
+
+
+def _bare(name: str) -> str:
+    """Returns a name without the prefixes that training scripts and torch.compile add."""
+    parts = name.split(".")
+    while len(parts) > 1 and parts[0] in (*WRAPPERS, COMPILED):
+        parts = parts[1:]
+    return ".".join(part for part in parts if part != COMPILED)
+
+
+def _direct_tensors(value: dict[Any, Any]) -> Tensors:
+    return {key: entry for key, entry in value.items() if isinstance(key, str) and isinstance(entry, Tensor)}
 
 
 def _tensors_in(value: object) -> Tensors:
     """Returns the tensors of a dict, which may be wrapped once more; empty if there are none."""
     if not isinstance(value, dict):
         return {}
-    found = {str(key): entry for key, entry in value.items() if isinstance(entry, Tensor)}
-    if not found:
-        for key in RAW:
-            inner = value.get(key)
-            if isinstance(inner, dict):
-                return {str(name): entry for name, entry in inner.items() if isinstance(entry, Tensor)}
-    return found
+    inner = (value.get(key) for key in RAW)
+    return _direct_tensors(value) or next((_direct_tensors(entry) for entry in inner if isinstance(entry, dict)), {})
 
 
 def detect_layout(tensors: Tensors) -> DetectedLayout:
@@ -97,7 +140,11 @@ def detect_layout(tensors: Tensors) -> DetectedLayout:
     Raises:
         UserError: no layout explains at least half of them.
     """
-    plain = {name.replace("_orig_mod.", ""): name for name in tensors}  # torch.compile adds this prefix
+    plain: dict[str, str] = {}
+    for name in tensors:
+        other = plain.setdefault(name.replace(f"{COMPILED}.", ""), name)
+        if not same_values(tensors[name], tensors[other]):
+            raise UserError(_ambiguous(other, name))
     attempts = [
         _attempt({name: tensors[full] for name, full in plain.items()}, layout, wrapper, with_root)
         for layout in LAYOUTS
@@ -105,21 +152,27 @@ def detect_layout(tensors: Tensors) -> DetectedLayout:
         for with_root in ((True, False) if layout.root else (True,))
     ]
     best = min(attempts, key=_problems)
+    if best.duplicates:
+        raise UserError(_ambiguous(*best.duplicates[0]))
     if len(best.tensors) < max(1, len(tensors) // 2):
         shown = ", ".join(list(tensors)[:10])
         raise UserError(f"these are not weights of a Swin Transformer in a known layout: {len(tensors)} tensors named {shown}")
     return best
 
 
+def _ambiguous(first: str, second: str) -> str:
+    return f"two tensors have the same meaning and different values: {first} and {second}"
+
+
 def _wrappers(names: list[str]) -> list[str]:
-    """Returns prefixes of names that a training script may have added."""
-    found = {""}
+    """Returns prefixes that a training script may have added: those of a quarter of the names at least."""
+    found: Counter[str] = Counter()
     for name in names:
         parts = name.split(".")
         for length in (1, 2, 3):
             if len(parts) > length and all(part in WRAPPERS for part in parts[:length]):
-                found.add(".".join(parts[:length]) + ".")
-    return sorted(found)
+                found[".".join(parts[:length]) + "."] += 1
+    return ["", *sorted(prefix for prefix, count in found.items() if 4 * count >= len(names))]
 
 
 def _attempt(tensors: Tensors, layout: Layout, wrapper: str, with_root: bool) -> DetectedLayout:
@@ -135,6 +188,8 @@ def _attempt(tensors: Tensors, layout: Layout, wrapper: str, with_root: bool) ->
         if native is None:
             outside = not full.startswith(wrapper) and layout.to_native(full) is None and layout.to_native(full, False) is None
             (left_out if outside or OUTSIDE_NETWORK.search(full) else unknown).append(full)
+        elif native in renamed and same_values(tensor, renamed[native]):
+            continue
         elif native in renamed:
             duplicates.append((origin[native], full))
         else:

@@ -33,6 +33,9 @@ def plan_head(
 ) -> HeadPlan:
     """Decides how a head of `rows` rows becomes one of `num_classes`.
 
+    New rows keep the initial values of a new network, N(0, 0.02); the official `load_pretrained` sets a new head to zero.
+    Every published fine-tuning keeps or maps its head, so that no published result depends on this.
+
     Args:
         policy: `keep`: row for row; `reinit`: a new head; `map22k`: the 1k classes of a 22k head; `by_name`: the rows of the
             classes whose names are found, and new rows for the others; `auto`: keep if the classes are the same, else map22k

@@ -7,15 +7,26 @@ from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 from swin_lab.errors import UserError
-from swin_lab.weights.files import TRANSFORMERS_FILES
+from swin_lab.weights.files import SUFFIXES, TRANSFORMERS_FILES
+
+FILE_SUFFIXES = (*SUFFIXES, ".onnx", ".npz", ".npy", ".pkl", ".pickle", ".zip", ".gz", ".json", ".yaml", ".h5")
+"""Suffixes of files, in lower case, which no id has."""
 
 SIDECARS = ("config.json", "preprocessor_config.json")
-TIMEOUT_S = 10
+TIMEOUT_S = 8
+MAX_ID_LENGTH = 96
+"""The hub's limit of the length of OWNER/NAME."""
 
 
 def is_hub_id(given: str) -> bool:
-    """Returns whether a string may be the id of a model: two words with a slash between them, and not an existing path."""
-    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", given) is not None and not Path(given).exists()
+    """Returns whether a string may be the id of a model: OWNER/NAME, without the suffix of a file.
+
+    A path that exists, or whose folder exists, is none.
+    """
+    if len(given) > MAX_ID_LENGTH or re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", given) is None:
+        return False
+    path = Path(given)
+    return path.suffix.lower() not in FILE_SUFFIXES and not path.exists() and not path.parent.is_dir()
 
 
 def fetch(hub_id: str) -> Path:

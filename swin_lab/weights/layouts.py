@@ -241,7 +241,7 @@ def _pattern(template: str) -> tuple[re.Pattern[str], tuple[tuple[str, int, int]
     """Returns a template as a regular expression, and (letter, factor, offset) of each index in it."""
     numbers = tuple((m[2], int(m[1] or 1), int(m[3] or 0)) for m in _NUMBER.finditer(template))
     literal = [re.escape(part) for part in _NUMBER.sub("\0", template).split("\0")]
-    return re.compile(r"(\d+)".join(literal) + r"(\..+)?"), numbers
+    return re.compile(r"(\d{1,4})".join(literal) + r"(\..+)?"), numbers
 
 
 def _parse(template: str, name: str) -> tuple[dict[str, int], str] | None:

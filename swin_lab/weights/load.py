@@ -1,20 +1,29 @@
 """Loads a model from a file of any origin."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from swin_lab.errors import UserError
+from swin_lab.metadata import check_class_names
 from swin_lab.models import SwinTransformer
 from swin_lab.models.config import Windows
+from swin_lab.validation import check_value
 from swin_lab.weights.checkpoint import open_checkpoint
 from swin_lab.weights.files import Contents
+from swin_lab.weights.memory import contents_of
 from swin_lab.weights.transfer import LoadReport, refuse_partial, transfer, with_pretrained_windows
+
+Source = str | Path | Contents | Mapping[str, Any] | nn.Module
+"""Where weights are: at a path or on the hub, read already, or in memory."""
 
 
 def load_model(
-    source: str | Path | Contents,
+    source: Source,
     *,
     name: str | None = None,
     num_classes: int | None = None,
@@ -31,7 +40,8 @@ def load_model(
     """Loads weights of any origin and prints a report on stderr; the model is in evaluation mode.
 
     Args:
-        source: a file, run directory, folder of transformers or timm, OWNER/NAME on the hub, or a result of `read_source`.
+        source: a file, run directory, folder of transformers or timm, OWNER/NAME on the hub, or a result of `read_source`; or
+            weights in memory: a state dict, or a model of swin_lab, timm, torchvision or transformers, which stays unchanged.
         name: the expected variant; needed only for V2 files that do not contain their window sizes.
         num_classes: number of classes; 0 for no head. If None, that of the file, or as many as `class_names`.
         class_names: names of the model's classes, row by row.
@@ -66,7 +76,7 @@ def load_model(
 
 
 def load(
-    source: str | Path | Contents,
+    source: Source,
     *,
     name: str | None = None,
     num_classes: int | None = None,
@@ -81,6 +91,14 @@ def load(
     strict: bool = True,
 ) -> tuple[SwinTransformer, LoadReport]:
     """Loads weights like `load_model`, but prints nothing and returns the report as well."""
+    for argument, value in (("strict", strict), ("ema", ema)):
+        check_value(argument, value, bool)
+    if class_names is not None:
+        check_class_names(class_names)
+    if isinstance(source, Mapping | nn.Module):
+        source = contents_of(source)
+    if not isinstance(source, str | Path | Contents):
+        raise UserError(f"weights are a path, a state dict or a model, not a {type(source).__name__}")
     checkpoint = open_checkpoint(source, name=name, img_size=img_size, window_size=window_size, ema=ema)
     if strict:
         refuse_partial(checkpoint)  # No network is built from a description that its tensors contradict.

@@ -31,13 +31,19 @@ PRESET_OF = {
 PRESETS = ("official", "timm", "torchvision", "huggingface")
 
 
+def check_preset(name: str) -> None:
+    """Raises UserError if no preset has this name."""
+    if name not in PRESETS:
+        raise UserError(f"preset={name} is unknown{did_you_mean(str(name), PRESETS)}")
+
+
 def preset_preprocessing(name: str, config: SwinConfig) -> dict[str, Any]:
-    """Returns the fields resize_mode, crop_pct, interpolation and preset of `Preprocessing` for a published evaluation.
+    """Returns the fields of `Preprocessing` that differ between published evaluations, and the name of the preset.
 
     official: resizes the shorter side to int(256/224 * size) and crops the centre; stretches from 384 pixels (TEST.CROP False).
     timm: crops the centre with crop_pct 0.9, from 384 pixels with 1.0.
     torchvision: resizes the shorter side to 232, 246 or 238 for 224 pixels and 260, 260 or 272 for 256 (tiny, small, base).
-    huggingface: stretches.
+    huggingface: stretches; it alone rotates images as their EXIF orientation says (`transformers.image_utils.load_image`).
 
     Args:
         name: one of PRESETS.
@@ -46,8 +52,7 @@ def preset_preprocessing(name: str, config: SwinConfig) -> dict[str, Any]:
     Raises:
         UserError: the preset is unknown.
     """
-    if name not in PRESETS:
-        raise UserError(f"preset={name} is unknown{did_you_mean(str(name), PRESETS)}")
+    check_preset(name)
     large = min(config.image_size) >= 384
     resize_mode, crop_pct = "crop", 224 / 256
     if name == "huggingface" or (name == "official" and large):
@@ -56,7 +61,8 @@ def preset_preprocessing(name: str, config: SwinConfig) -> dict[str, Any]:
         crop_pct = 1.0 if large else 0.9
     elif name == "torchvision":
         crop_pct = TORCHVISION_CROP.get((config.version, config.embed_dim, sum(config.depths)), crop_pct)
-    return {"resize_mode": resize_mode, "crop_pct": crop_pct, "interpolation": "bicubic", "preset": name}
+    resizing: dict[str, Any] = {"resize_mode": resize_mode, "crop_pct": crop_pct, "interpolation": "bicubic"}
+    return resizing | {"preset": name, "exif_orientation": name == "huggingface"}
 
 
 def published_preprocessing(
@@ -109,4 +115,5 @@ def adapted_preprocessing(preprocessing: Preprocessing | None, config: SwinConfi
             changed[key] = (sum(values) / len(values),) * config.in_channels
     if preprocessing.preset:  # A preset depends on the image size.
         changed |= preset_preprocessing(preprocessing.preset, config)
+        changed["exif_orientation"] = preprocessing.exif_orientation  # Older versions rotated images for every preset.
     return Preprocessing.from_dict(preprocessing.as_dict() | changed)

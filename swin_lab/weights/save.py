@@ -141,7 +141,8 @@ def _write_file(model: SwinTransformer, tensors: Tensors, layout: str, suffix: s
     if layout == "swin_lab":
         content[METADATA_KEY] = metadata_of(model)
     try:
-        torch.save(content, part)
+        with part.open("wb") as file:  # Given a name, torch would raise RuntimeError for a folder that cannot be written.
+            torch.save(content, file)
     except RuntimeError as error:  # torch raises it if the disk is full
         raise OSError(str(error).splitlines()[0]) from error
 

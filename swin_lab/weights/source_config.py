@@ -5,21 +5,12 @@ from typing import Any
 
 from swin_lab.errors import UserError
 from swin_lab.imagenet import ROWS_1K, ROWS_22K, wordnet_ids, words
+from swin_lab.metadata import check_class_names
 from swin_lab.models import SwinConfig, list_models, model_config
 from swin_lab.models.config import BODY, FIELDS, Windows, as_lists
 from swin_lab.weights.detect import DetectedLayout, read_architecture
 
 NETWORK_CLASS = "swin_lab.models.SwinTransformer"
-
-MAX_STAGES = 16
-MAX_BLOCKS = 1000
-MAX_CHANNELS = 65_536
-"""Maximum of the channels of the last stage, and of an image."""
-MAX_MLP_RATIO = 64
-MAX_CLASSES = 10_000_000
-MAX_IMAGE_SIDE = 16_384
-MAX_WINDOW_SIDE = 1024
-"""Limits of the values in a file, far above those of published models: a damaged file must not allocate without limit."""
 
 
 def config_of_metadata(model: Mapping[str, Any]) -> SwinConfig:
@@ -54,7 +45,6 @@ def config_of_tensors(
         UserError: the windows are unknown, or the values do not fit each other.
     """
     found = read_architecture(detected)
-    _check_limit("the number of stages", len(found["depths"]), MAX_STAGES)
     windows, pretrained = found.pop("window_size"), found.pop("pretrained_window_sizes")
     hints = _hints(name, sidecar)
     if None not in windows:
@@ -82,7 +72,7 @@ def config_of_tensors(
 
 
 def bounded_config(values: Mapping[str, Any]) -> SwinConfig:
-    """Builds a configuration from the values in a file, within the limits.
+    """Builds a configuration from the values in a file; `SwinConfig` bounds them.
 
     Raises:
         UserError: a value is unknown, invalid or out of bounds.
@@ -90,28 +80,7 @@ def bounded_config(values: Mapping[str, Any]) -> SwinConfig:
     unknown = [key for key in values if key not in FIELDS]
     if unknown:
         raise UserError(f"its description of the model is damaged: it has the unknown key {unknown[0]!r}")
-    for key, value in values.items():  # SwinConfig computes values for every stage, and must not be built first.
-        if isinstance(value, list | tuple):
-            _check_limit(f"the number of entries of {key}", len(value), MAX_STAGES)
-    for key, limit in (("embed_dim", MAX_CHANNELS), ("mlp_ratio", MAX_MLP_RATIO)):
-        if isinstance(values.get(key), int | float):
-            _check_limit(key, values[key], limit)
-    config = SwinConfig(**values)
-    _check_limit("the number of blocks, sum of depths,", sum(config.depths), MAX_BLOCKS)
-    _check_limit("the number of channels of the last stage", config.channels[-1], MAX_CHANNELS)
-    _check_limit("in_channels", config.in_channels, MAX_CHANNELS)
-    _check_limit("num_classes", config.num_classes, MAX_CLASSES)
-    _check_limit("the side of img_size", max(config.image_size), MAX_IMAGE_SIDE)
-    _check_limit("patch_size", config.patch_size, MAX_IMAGE_SIDE)
-    _check_limit("the side of a window", max(max(window) for window in config.windows), MAX_WINDOW_SIDE)
-    _check_limit("the side of a pretrained window", max(max(window) for window in config.pretrained_windows), MAX_IMAGE_SIDE)
-    return config
-
-
-def _check_limit(what: str, value: float, limit: int) -> None:
-    """Raises UserError if a value of a file exceeds its limit."""
-    if value > limit:
-        raise UserError(f"{what} must be at most {limit}; the file has {value}")
+    return SwinConfig(**values)
 
 
 def simplest(sizes: Any) -> Any:
@@ -145,14 +114,24 @@ def class_names_of(labels: Any, rows: int, notes: list[str]) -> tuple[str, ...] 
     Args:
         labels: id2label of config.json, if there is one.
         rows: of the head.
-        notes: gets an entry if the classes are assumed to be ImageNet's.
+        notes: gets an entry if the classes are assumed to be ImageNet's, or their names cannot be used.
     """
     ids = wordnet_ids(rows)
-    named = [str(labels.get(str(i), "")) for i in range(rows)] if isinstance(labels, dict) and len(labels) == rows else []
+    named = [labels.get(str(i), "") for i in range(rows)] if isinstance(labels, dict) and len(labels) == rows else []
+    if not all(isinstance(name, str) for name in named):
+        notes.append("the class names of config.json are not used: they are not strings")
+        named = []
     if ids is not None and (not named or rows == ROWS_22K or _are_imagenet(named, ids)):
         notes.append(f"{rows} classes: taken for ImageNet-{'1k' if rows == ROWS_1K else '22k'}, in the order of WordNet ids")
         return tuple(ids)
-    return tuple(named) if named and not all(name.startswith("LABEL_") for name in named) else None
+    if not named or all(name.startswith("LABEL_") for name in named):
+        return None
+    try:
+        check_class_names(named)
+    except UserError as error:
+        notes.append(f"the class names of config.json are not used: {error}")
+        return None
+    return tuple(named)
 
 
 def _are_imagenet(labels: list[str], ids: tuple[str, ...]) -> bool:

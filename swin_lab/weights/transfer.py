@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from swin_lab.errors import UserError
+from swin_lab.errors import UserError, printable_line
 from swin_lab.imagenet import ROWS_1K, wordnet_ids
 from swin_lab.models import SwinConfig, SwinTransformer
 from swin_lab.models.config import BODY, FIELDS, as_lists
@@ -52,7 +52,7 @@ class LoadReport:
         return [*checkpoint.origin(), *done, *checkpoint.remarks()]
 
     def __str__(self) -> str:
-        return "\n".join(f"{label:<10} {text}" for label, text in self.lines())
+        return "\n".join(f"{label:<10} {printable_line(text)}" for label, text in self.lines())
 
 
 def with_pretrained_windows(checkpoint: Checkpoint, node: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def refuse_partial(checkpoint: Checkpoint) -> None:
     if problems:
         raise UserError(
             f"{checkpoint.source} (layout {checkpoint.layout.label}) "
-            + "\nand ".join(problems)
+            + "\nand ".join([problems[0], *(["; and ".join(problems[1:])] if problems[1:] else [])])
             + "\nNothing was loaded; strict=false loads all usable tensors."
         )
 

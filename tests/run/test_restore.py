@@ -9,8 +9,6 @@ import torch
 
 from swin_lab.errors import UserError
 from swin_lab.metadata import METADATA_KEY, Metadata, RunMetadata
-from swin_lab.run.instantiate import resolve
-from swin_lab.run.trust import NATIVE_CLASSES, refuse_foreign_classes
 from swin_lab.weights import read_source
 from swin_lab.weights.files import find_file
 
@@ -208,23 +206,3 @@ def test_metadata_without_weights_is_refused(tmp_path, content):
 
 def test_a_directory_is_refused(tmp_path):
     assert_refused(tmp_path)
-
-
-@pytest.mark.parametrize("target", sorted(NATIVE_CLASSES))
-def test_every_native_class_exists_and_needs_no_trust(target):
-    assert callable(resolve("model", {"_target_": target}))
-    assert refuse_foreign_classes(Path("a.ckpt"), {"model": {"_target_": target}}) is None
-
-
-@pytest.mark.parametrize("target", ["os.system", "swin_lab.models.SwinTransformer.__init__", "swin_lab.evil", None])
-def test_a_class_from_outside_swin_lab_needs_trust(target):
-    with pytest.raises(UserError, match=r"(?s)a\.ckpt names the class .* for its model.*trust=true"):
-        refuse_foreign_classes(Path("a.ckpt"), {"model": {"_target_": target}})
-
-
-@pytest.mark.parametrize("wrap", [lambda node: node, lambda node: [node], lambda node: {"deeper": node}])
-def test_a_class_from_outside_inside_a_native_node_needs_trust_too(wrap):
-    """Nested nodes are built first: such a target would be called before the outer class could refuse it."""
-    node = {"_target_": "swin_lab.models.SwinTransformer", "img_size": wrap({"_target_": "os.mkdir", "path": "created"})}
-    with pytest.raises(UserError, match=r"os\.mkdir"):
-        refuse_foreign_classes(Path("a.ckpt"), {"model": node})

@@ -132,3 +132,51 @@ def test_run_export_and_converted_file_have_the_same_metrics(command: Command, t
         assert outcome.code == 0, outcome.err
         found.append(json.loads((tmp_path / f"of_{Path(source).stem}" / "results.json").read_text())["metrics"])
     assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("preset", [[], ["preset=official"]], ids=["own", "official"])
+def test_a_saved_new_model_is_evaluated(command: Command, tmp_path: Path, suffix: str, preset: list[str]) -> None:
+    save_weights(SwinTransformer(SwinConfig(**NETWORK)), tmp_path / f"bare{suffix}")
+    outcome = command("eval", f"checkpoint=bare{suffix}", *SYNTHETIC, *preset, "out=here", "trainer.accelerator=cpu")
+    assert outcome.code == 0, outcome.err
+
+
+def test_a_file_without_any_network_and_without_data_is_refused_for_the_network(command: Command, tmp_path: Path) -> None:
+    torch.save({"epoch": 3}, tmp_path / "a.pth")
+    assert "contains no tensors by name, but epoch" in command("eval", "checkpoint=a.pth").err
+
+
+def test_a_wrong_window_is_named_as_it_was_given(command: Command, official: SwinTransformer) -> None:
+    outcome = command("eval", "checkpoint=official.pth", *SYNTHETIC, "transfer.window_size=abc")
+    assert outcome.code == 2
+    assert "transfer.window_size=abc must be" in outcome.err
+
+
+@pytest.mark.parametrize("strict", ["true", "false"])
+@pytest.mark.parametrize("value", [float("nan"), 1e300])
+def test_weights_that_are_not_finite_are_not_evaluated(command: Command, tmp_path: Path, value: float, strict: str) -> None:
+    state = SwinTransformer(SwinConfig(**NETWORK)).state_dict()
+    state["norm.bias"] = state["norm.bias"].double() + value
+    torch.save({"model": state}, tmp_path / "a.pth")
+    outcome = command("eval", "checkpoint=a.pth", *SYNTHETIC, f"transfer.strict={strict}", "trainer.accelerator=cpu")
+    assert outcome.code == 2
+    assert "norm.bias" in outcome.err
+
+
+def test_outputs_that_overflow_end_an_evaluation(command: Command, tmp_path: Path) -> None:
+    model = SwinTransformer(SwinConfig(**NETWORK))
+    with torch.no_grad():
+        model.head.weight.fill_(3e38)
+        model.norm.weight.fill_(3e38)
+    save_weights(model, tmp_path / "a.pth")
+    outcome = command("eval", "checkpoint=a.pth", *SYNTHETIC, "trainer.accelerator=cpu")
+    assert outcome.code == 2
+    assert "NaN or infinite" in outcome.err
+
+
+def test_a_fine_tuning_whose_weights_are_not_required_trains_without_them(command: Command) -> None:
+    recipe = ["transfer.head=map22k", "trainer.max_epochs=1"]
+    assert command("train", *TINY, *recipe, "transfer.required=false").code == 0
+    outcome = command("train", *TINY, *recipe)
+    assert (outcome.code, "transfer.head=map22k has no effect without weights" in outcome.err) == (2, True)

@@ -86,14 +86,14 @@ def test_a_torchscript_archive_is_refused(tmp_path):
         (b"", "is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n", "git lfs pull"),
         (b"<!DOCTYPE html><html></html>", "web page"),
-        (b"weights, honestly", "damaged or not a checkpoint"),
+        (b"weights, honestly", "is text, not weights"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_files_that_are_not_weights_are_refused_with_the_reason(tmp_path, content, part, suffix):
     file = tmp_path / f"a{suffix}"
     file.write_bytes(content)
-    assert_refused(file, str(file), "damaged" if suffix == ".safetensors" and content[:1] == b"w" else part)
+    assert_refused(file, str(file), part)
 
 
 @pytest.mark.parametrize("content", [{"model": {}, "epoch": 3}, {"a": 1}, {}, [1], torch.zeros(2)], ids=str)

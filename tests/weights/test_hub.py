@@ -2,7 +2,6 @@
 
 import types
 
-import httpx
 import huggingface_hub
 import pytest
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
@@ -51,19 +50,20 @@ def test_a_model_of_the_hub_is_fetched_with_its_configuration(repository):
 
 def test_without_network_the_hub_s_cache_is_used(repository, monkeypatch):
     folder, _ = repository
-    monkeypatch.setattr(hub, "HfApi", Api([], httpx.ConnectError("no route")))
+    monkeypatch.setattr(hub, "HfApi", Api([], OSError("no route")))
     monkeypatch.setattr(hub, "try_to_load_from_cache", lambda _id, name: str(folder / name))
     assert same_tensors(load("microsoft/swin-any")[0].state_dict(), load(folder)[0].state_dict())
 
 
 def response(status):
-    return httpx.Response(status, request=httpx.Request("GET", "https://huggingface.co"))
+    """Returns what the hub's errors read of a response, which is of requests or of httpx, depending on the release."""
+    return types.SimpleNamespace(status_code=status, headers={}, request=None)
 
 
 @pytest.mark.parametrize(
     ("error", "part"),
     [
-        (httpx.ConnectError("no route to host"), "no route to host"),
+        (OSError("no route to host"), "no route to host"),
         (huggingface_hub.errors.OfflineModeIsEnabled("offline"), "offline"),
         (RepositoryNotFoundError("404", response=response(404)), "the hub has no such model, and the path does not exist"),
         (GatedRepoError("403", response=response(403)), "hf auth login"),
@@ -81,7 +81,38 @@ def test_a_hub_model_without_weights_is_refused(monkeypatch):
     assert_refused("someone/swin-none", "neither model.safetensors nor pytorch_model.bin")
 
 
-@pytest.mark.parametrize("given", ["folder/none.pth", "./a/b", "/a/b", "a/b/c", "none.pth"])
-def test_paths_are_not_taken_for_hub_ids(given, monkeypatch):
-    monkeypatch.setattr(hub, "HfApi", Api([], RepositoryNotFoundError("404", response=response(404))))
+FILES = [f"folder/x{suffix}" for suffix in (".PTH", ".onnx", ".npz", ".pkl", ".zip", ".Json")]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "folder/none.pth",
+        "weights/swin_tiny.safetensors",
+        "./a/b",
+        "/a/b",
+        "a/b/c",
+        "none.pth",
+        "existing/name",
+        *FILES,
+    ],
+)
+def test_paths_are_not_looked_up_on_the_hub(given, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "existing").mkdir()
+    monkeypatch.setattr(hub, "HfApi", lambda: pytest.fail("the hub was asked"))
     assert_refused(given, "does not exist")
+
+
+@pytest.mark.parametrize("given", ["weights/swin_tiny.pth", "weights/swin_tinny", "swin_tin.pth"])
+def test_for_a_mistyped_path_similar_files_in_its_folder_are_named(given, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").mkdir()
+    for folder in (tmp_path, tmp_path / "weights"):
+        (folder / "swin_tiny_22k.pth").touch()
+    assert_refused(given, f"{given} does not exist; did you mean", "swin_tiny_22k.pth?")
+
+
+def test_for_a_path_in_a_missing_folder_the_folder_is_named(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert_refused("weihgts/swin_tiny.pth", f"there is no folder {tmp_path / 'weihgts'}")

@@ -6,7 +6,6 @@ import sys
 
 import pytest
 import torch
-import transformers
 from parts import (
     REFERENCE_MODELS,
     TINY,
@@ -68,6 +67,7 @@ def test_the_reference_model_loads_a_written_file_without_missing_tensors(name, 
 def test_from_pretrained_of_transformers_loads_a_written_folder(version, tmp_path):
     model = native(version)
     folder = save_weights(model, tmp_path / "native", "huggingface")
+    transformers = pytest.importorskip("transformers")
     kind = transformers.SwinForImageClassification if version == 1 else transformers.Swinv2ForImageClassification
     reference, info = kind.from_pretrained(folder, output_loading_info=True)
     assert not info["missing_keys"]
