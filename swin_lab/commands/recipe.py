@@ -30,7 +30,7 @@ def lr(
     """
     from swin_lab.report import draw_learning_rates, print_lines
     from swin_lab.run.compose import composed
-    from swin_lab.run.recipe import build_recipe
+    from swin_lab.run.recipe import build_recipe, limit_train_batches
 
     file = out.expanduser().absolute()
     if file.suffix.lower() != ".png" or file.exists() or not file.parent.is_dir():
@@ -39,9 +39,14 @@ def lr(
     recipe = build_recipe(config, devices, images)
     length = recipe.length
     if length is None:
-        raise UserError("the length of an epoch is not known; give --images N and trainer.max_epochs=N")
+        wanted = "the number of images is not known; give --images N"
+        raise UserError(wanted if recipe.train_images is None else "the run has no end; give trainer.max_epochs=N")
     if length.total_steps < 1:
-        raise UserError(f"{recipe.train_images} images are less than one batch of {config['global_batch']}; lower global_batch")
+        limit, batch = limit_train_batches(config), recipe.batching.global_batch
+        raise UserError(
+            f"the run would have no update: {recipe.train_images} images are less than one batch of {batch}, "
+            f"or trainer.limit_train_batches={limit} is too small"
+        )
     warmup = min(recipe.optimization.schedule.warmup_steps(length), length.total_steps - 1)
     steps = sorted({*(round(i * (length.total_steps - 1) / (POINTS - 1)) for i in range(POINTS)), warmup})
     title = f"{config['name'] or recipe.model.node['_target_'].rpartition('.')[2]}: {length.total_steps:,} updates"
@@ -63,8 +68,18 @@ def diff(
         typer.Option(metavar="FILE.yaml", help="A configuration file of the official code; it is printed as overrides."),
     ] = None,
     gpus: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Number of GPUs of the official file, whose batch size is per GPU.")
-    ] = 8,
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=10**6,
+            help="Number of GPUs of the official file, whose batch size is per GPU; the default is the published one, or 8.",
+            show_default=False,
+        ),
+    ] = None,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", metavar="", help="Exit with 1 if a value differs, and with 0 if none does.")
+    ] = False,
     devices: Devices = 1,
     images: Images = None,
     config_dir: ConfigDir = None,
@@ -75,29 +90,40 @@ def diff(
     """
     from swin_lab.report import print_lines, print_table
     from swin_lab.run.compose import composed
+    from swin_lab.run.differences import differences
     from swin_lab.run.official import read_official
-    from swin_lab.run.recipe import build_recipe, differences
+    from swin_lab.run.recipe import build_recipe
 
     given = overrides or []
-    experiment = next((override for override in given if _is_experiment(override)), None)
+    experiment = next((override for override in reversed(given) if _is_experiment(override)), None)  # as in Hydra, the last
     if official is None and experiment is None:
         raise UserError("name the published recipe: experiment=NAME, or --official FILE.yaml of the official code")
     own = build_recipe(composed(given, config_dir=config_dir), devices, images)
-    published_overrides = [experiment] if experiment is not None else []
-    if official is not None:
-        translated = read_official(official, gpus)
-        published_overrides = translated.overrides
-        print_lines([("note", f"{key} has no counterpart and is left out") for key in translated.unknown])
+    translated = None if official is None else read_official(official, gpus)
+    published_overrides = [experiment or ""] if translated is None else translated.overrides
+    try:
+        published = build_recipe(composed(published_overrides, config_dir=config_dir), devices, images, like=own)
+    except UserError as error:
+        raise UserError(f"{official or experiment}: {error}") from error
+    if translated is not None:
+        print_lines([("note", note) for note in translated.notes])
         print(f"{translated.name} is\npython train.py {' '.join(map(shlex.quote, published_overrides))} data.root=...\n")
         if not given:
             return
-    published = build_recipe(composed(published_overrides, config_dir=config_dir), devices, images, like=own)
     rows = differences(own, published, unspecified=() if official is None else ("transfer",))
+    if _has_no_update(own):
+        print_lines([("note", f"{own.train_images} images are less than one batch of {own.batching.global_batch}: no update")])
     if not rows:
         print(f"every value, given or derived, equals that of {official or experiment}")
         return
     columns = ["value", "published", "here"]
     print_table(columns, [[name, _format(a), _format(b)] for name, a, b in rows], left=columns, framed=False)
+    if exit_code:
+        raise typer.Exit(1)
+
+
+def _has_no_update(recipe: "Recipe") -> bool:
+    return recipe.length is not None and recipe.length.total_steps < 1
 
 
 def _print_learning_rates(recipe: "Recipe", updates: set[int]) -> None:

@@ -7,6 +7,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from swin_lab.report.figures import write_figure
+
 MAX_NAMED_ROWS = 40
 """Number of rows above which the axes have no names."""
 MAX_NUMBERED_ROWS = 20
@@ -40,4 +42,4 @@ def draw_heatmap(counts: np.ndarray, names: Sequence[str], file: Path, *, row: s
             colour = "white" if share[i, j] > 0.5 else "black"
             axes.text(j, i, str(int(counts[i, j])), ha="center", va="center", color=colour, fontsize=8)
     figure.colorbar(image, ax=axes, shrink=0.8)
-    figure.savefig(file, dpi=120)
+    write_figure(figure, file, dpi=120)

@@ -6,6 +6,8 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from swin_lab.report.figures import write_figure
+
 
 def draw_learning_rates(epochs: Sequence[float], learning_rates: Sequence[float], title: str, file: Path) -> None:
     """Plots learning rates over epochs and writes the plot as a PNG file.
@@ -35,4 +37,4 @@ def draw_learning_rates(epochs: Sequence[float], learning_rates: Sequence[float]
     axes.set(xlabel="epoch", ylabel="learning rate", title=title, ylim=(0, max(learning_rates) * 1.12 or 1))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
-    figure.savefig(file, dpi=130)
+    write_figure(figure, file, dpi=130)

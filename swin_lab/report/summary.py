@@ -1,6 +1,7 @@
 """The summary that a run prints at its end, and a sweep after its last run."""
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ def print_training(result: Mapping[str, Any], eval_command: str) -> None:
         eval_command: the command that evaluates a checkpoint, such as `python eval.py`.
     """
     rows = _metric_rows(result)
-    rows += [("checkpoint", _origin(result)), ("preset", result["preprocessing"]["description"])]
+    rows += [("checkpoint", _origin(result)), *_last_epoch(result), ("preset", result["preprocessing"]["description"])]
     if result["images_per_second"] is not None:
         rows += [("speed", f"{result['images_per_second']:,.0f} images/s in training")]
     if result["data_time"] is not None:
@@ -27,8 +28,8 @@ def print_training(result: Mapping[str, Any], eval_command: str) -> None:
     rows += _skipped(result)
     run_dir = shorter(result["run_dir"])
     print_rows(rows, title=run_dir)
-    print_command("dashboard", f"tensorboard --logdir {shorter(Path(result['run_dir']).parent.parent)}")
-    print_command("evaluate", f"{eval_command} checkpoint={run_dir}")
+    print_command("dashboard", shlex.join(["tensorboard", "--logdir", shorter(Path(result["run_dir"]).parent.parent)]))
+    print_command("evaluate", f"{eval_command} {shlex.quote(f'checkpoint={run_dir}')}")
 
 
 def print_evaluation(result: Mapping[str, Any]) -> None:
@@ -67,6 +68,16 @@ def _origin(result: Mapping[str, Any]) -> str:
         return f"the last weights ({result['images']} images)"
     by = result["metric_formats"][result["monitor"]["metric"]]["label"]
     return f"epoch {result['best_epoch']} of {result['epochs']}, the best by {by} ({result['images']} images)"
+
+
+def _last_epoch(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns the metric that has chosen the best epoch, after the last one: on the same images, the best is biased upwards."""
+    last, metric = result["last_evaluation"], result["monitor"]["metric"]
+    if last is None or metric not in last["metrics"]:
+        return []
+    format_ = result["metric_formats"][metric]
+    unless_last = "" if last["epoch"] == result["epochs"] else f" after epoch {last['epoch']}, the last evaluated one"
+    return [("last epoch", f"{format_['label']} {_shown(format_, last['metrics'][metric])}{unless_last}")]
 
 
 def _metric_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from swin_lab.errors import printable_line
+
 
 def print_table(
     columns: Sequence[str],
@@ -58,4 +60,4 @@ def print_rows(rows: Sequence[tuple[str, str]], *, title: str | None = None) -> 
 def print_lines(lines: Sequence[tuple[str, str]]) -> None:
     """Prints labels and texts next to each other, without a frame and unwrapped."""
     for label, text in lines:
-        print(f"{label:<10} {text}")
+        print(f"{label:<10} {printable_line(text)}")

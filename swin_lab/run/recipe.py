@@ -1,4 +1,4 @@
-"""The values that follow from a configuration, and its differences from a published one."""
+"""The values that follow from a configuration, without training."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,45 +9,29 @@ from typing import Any
 import torch
 
 from swin_lab.data.sources.imagenet import CLASSES
-from swin_lab.errors import UserError
 from swin_lab.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from swin_lab.run.augmentation import build_augmentation
 from swin_lab.run.batching import Batching, split_batch
+from swin_lab.run.checks import check_given, check_loader, check_settings
 from swin_lab.run.components import (
+    LOADER_KEYS,
     Optimization,
+    build_callbacks,
     build_data,
     build_optimization,
     build_preprocessing,
     build_task,
-    check_settings,
     loader_config,
 )
 from swin_lab.run.compose import MISSING
-from swin_lab.run.loggers import flat
+from swin_lab.run.instantiate import check_node, is_chosen
 from swin_lab.run.model import Model, build_model
 from swin_lab.training import DataDescription, RunLength
 
-IGNORED_KEYS = (
-    "name",
-    "out",
-    "weights",
-    "max_device_batch",
-    "data.root",
-    "data.layout",
-    "data.num_workers",
-    "data.cache_mib",
-    "data.in_memory",
-    "model.activation_checkpointing",
-    "model.attention_backend",
-    "task.mixing",  # the same values as mixing.*
-    "trainer.devices",
-    "trainer.num_nodes",
-    "trainer.accelerator",
-    "trainer.strategy",
-    "trainer.log_every_n_steps",
-    "trainer.profiler",
-    "logger",
-)
-"""Keys, and prefixes of keys, that affect where and how a run is computed, but not its result."""
+CIFAR_IMAGES, CIFAR_CLASSES = 50_000, {"cifar10": 10, "cifar100": 100}
+"""Training images, and classes by variant."""
+MANY = 2**60
+"""A number beside which 1 vanishes in floating point."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +55,12 @@ class Recipe:
         trainer, accumulate = self.config["trainer"], self.batching.accumulate
         if self.train_images is None:
             return None
-        batches, limit = self.train_images // self.batching.global_batch * accumulate, trainer["limit_train_batches"]
+        batches, limit = self.train_images // self.batching.global_batch * accumulate, limit_train_batches(self.config)
         batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
         steps_per_epoch = ceil(batches / accumulate)
-        ends = [steps_per_epoch * trainer["max_epochs"], trainer["max_steps"]]
-        return RunLength(steps_per_epoch, min(end for end in ends if end > 0)) if max(ends) > 0 else None
+        ends = [steps_per_epoch * trainer["max_epochs"]] if trainer["max_epochs"] > 0 else []
+        ends += [trainer["max_steps"]] if trainer.get("max_steps", -1) > 0 else []
+        return RunLength(steps_per_epoch, min(ends)) if ends else None
 
     @property
     def peak_lr(self) -> float:
@@ -86,6 +71,12 @@ class Recipe:
         """Returns the learning rate of an update, the largest of all parameter groups."""
         assert self.length is not None
         return self.peak_lr * self.optimization.schedule.factor(step, self.length)
+
+
+def limit_train_batches(config: Mapping[str, Any]) -> int | float:
+    """Returns the number of batches of an epoch, or their share as a float; as in Lightning, the default is all of them."""
+    limit: int | float | None = config["trainer"].get("limit_train_batches")
+    return 1.0 if limit is None else limit
 
 
 def build_recipe(
@@ -104,12 +95,16 @@ def build_recipe(
     """
     check_settings(config)
     optimization = build_optimization(config["optimizer"], config["schedule"], config["ema"])
-    batching = split_batch(config["global_batch"], devices, config["max_device_batch"])
+    mixes = is_chosen("mixing", config["mixing"])
+    batching = split_batch(config["global_batch"], devices, config["max_device_batch"], mixes=mixes)
     images, class_names = _describe_data(config["data"], like)
     task = build_task(config["task"], DataDescription(class_names=class_names))
     with torch.device("meta"):
         model = build_model(config["model"], task, img_size=config["img_size"])
-    loader = loader_config(config["data"] | {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)})
+    loader = check_loader(loader_config(config["data"] | {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}))
+    preprocessing = build_preprocessing(model, None, loader, config["preset"])
+    build_augmentation(config["augment"], preprocessing)  # These two are only checked.
+    build_callbacks(config["callbacks"], task, optimization.ema is not None)
     return Recipe(
         config,
         optimization,
@@ -117,7 +112,7 @@ def build_recipe(
         train_images or images or config["data"].get("train_images"),
         class_names,
         model,
-        build_preprocessing(model, None, loader, config["preset"]),
+        preprocessing,
         optimization.optimizer.groups(model.network, batching.global_batch),
     )
 
@@ -128,12 +123,14 @@ def derived_values(recipe: Recipe) -> dict[str, Any]:
     tensors = [p for group in recipe.groups for p in group["params"]]
     drops = _drop_path_rates(recipe.model.node)
     factor, length = recipe.optimization.schedule.factor, recipe.length
-    # The first and the last learning rate do not depend on the length.
-    any_length = length or RunLength(1000, 1000 * max(1, recipe.config["trainer"]["max_epochs"]))
+    epochs = max(1, recipe.config["trainer"]["max_epochs"])
+    # The first and the last learning rate do not depend on the number of updates; with very many, a decay reaches its end.
+    known = length if length is not None and length.total_steps > 0 else RunLength(1, epochs)
+    fine = RunLength(known.steps_per_epoch * MANY, known.total_steps * MANY)
     values: dict[str, Any] = {
         "learning rate": recipe.peak_lr,
-        "initial learning rate": recipe.peak_lr * factor(0, any_length),
-        "final learning rate": recipe.peak_lr * factor(any_length.total_steps, any_length),
+        "initial learning rate": recipe.peak_lr * factor(0, fine),
+        "final learning rate": recipe.peak_lr * factor(fine.total_steps - 1, fine),
         "parameters": sum(p.numel() for p in tensors),
         "tensors": len(tensors),
         "tensors with weight decay": len(decayed),
@@ -153,32 +150,6 @@ def derived_values(recipe: Recipe) -> dict[str, Any]:
     return values
 
 
-def differences(recipe: Recipe, published: Recipe, unspecified: Sequence[str] = ()) -> list[tuple[str, Any, Any]]:
-    """Returns every value, given or derived, in which a recipe differs from a published one.
-
-    Args:
-        recipe: the recipe.
-        published: the published recipe.
-        unspecified: keys, and prefixes of keys, that the published recipe does not specify.
-
-    Returns:
-        (name, value of the published recipe, value of the recipe), with None if one of them has no such value.
-    """
-    given = _differing(flat(dict(published.config)), flat(dict(recipe.config)))
-    return [row for row in given if not _has_prefix(row[0], (*IGNORED_KEYS, *unspecified))] + _differing(
-        derived_values(published), derived_values(recipe)
-    )
-
-
-def _differing(published: dict[str, Any], given: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    old, new = ({key: value for key, value in values.items() if value != {}} for values in (published, given))
-    return [(name, old.get(name), new.get(name)) for name in old | new if old.get(name) != new.get(name)]
-
-
-def _has_prefix(key: str, prefixes: Sequence[str]) -> bool:
-    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
-
-
 def _drop_path_rates(model: Mapping[str, Any]) -> list[float]:
     blocks = sum(model.get("depths", [1]))
     rates: list[float] = torch.linspace(0, model.get("drop_path_rate") or 0.0, blocks, dtype=torch.float64).tolist()
@@ -193,7 +164,9 @@ def _describe_data(node: Mapping[str, Any], like: Recipe | None) -> tuple[int | 
         return None, tuple(map(str, range(CLASSES[node["variant"]])))
     if like is not None:
         return like.train_images, like.class_names
-    if node.get("root") == MISSING:
-        raise UserError("data.root must be given, for example data.root=/images")
+    check_given({"data": node})
+    if node.get("_target_") == "swin_lab.data.Cifar":  # It would be downloaded.
+        check_node("data", {key: value for key, value in node.items() if key not in LOADER_KEYS}, provided=())
+        return CIFAR_IMAGES, tuple(map(str, range(CIFAR_CLASSES[node["variant"]])))
     source = build_data(dict(node)).source
     return len(source.train.labels), tuple(source.class_names)

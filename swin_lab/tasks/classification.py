@@ -28,6 +28,11 @@ from swin_lab.validation import Fraction, check_fields
 MAX_ROWS = 10
 """Number of rows of a printed table at most."""
 
+NEAR_CHANCE = 0.1
+"""Part of the way from chance to certainty that weights which know the classes are expected to have gone."""
+SIGNIFICANCE = 0.01
+"""Probability below which an accuracy is taken for evidence that the weights do not know the classes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Classification(Task):
@@ -81,25 +86,50 @@ class Classification(Task):
     def training_loss(self, network: nn.Module, batch: Batch, batch_seed: int) -> Tensor:
         images, labels = batch[:2]
         if self.mixing is None:
-            return F.cross_entropy(network(images), labels, label_smoothing=self.label_smoothing)
+            return F.cross_entropy(self._logits(network, images), labels, label_smoothing=self.label_smoothing)
         images, targets = self.mixing.mix(images, labels, self.num_classes, self.label_smoothing, batch_seed)
-        return F.cross_entropy(network(images), targets)
+        return F.cross_entropy(self._logits(network, images), targets)
 
     def evaluation_output(self, network: nn.Module, batch: Batch) -> Tensor:
         """Returns logits (B, num_classes) in float32."""
         images = batch[0]
-        logits: Tensor = network(images).float()
-        return (logits + network(images.flip(-1)).float()) / 2 if self.flip else logits
+        logits = self._logits(network, images).float()
+        return (logits + self._logits(network, images.flip(-1)).float()) / 2 if self.flip else logits
+
+    def _logits(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Returns the logits of images (B, channels, H, W); raises UserError unless the network gives (B, num_classes)."""
+        try:
+            logits: Any = network(images)
+        except ValueError as error:
+            if "Expected more than 1 value per channel" in str(error):
+                raise UserError(
+                    f"batch normalisation needs more than one value per channel, and {len(images)} image of "
+                    f"{images.shape[2]}x{images.shape[3]} pixels leaves one; use larger batches (global_batch, "
+                    "max_device_batch) or larger images"
+                ) from error
+            raise
+        expected = (len(images), self.num_classes)
+        if not isinstance(logits, Tensor) or tuple(logits.shape) != expected:
+            found = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+            raise UserError(
+                f"the model ({type(network).__name__}) returns {found}; classification needs one tensor of logits {expected}, "
+                "(images, classes)"
+            )
+        return logits
 
     def metrics(self) -> ClassificationMetrics:
         return ClassificationMetrics(self.num_classes, self._reassessed_labels)
 
-    def judge_initial_weights(self, metrics: Mapping[str, float]) -> str | None:
+    def judge_initial_weights(self, metrics: Mapping[str, float], num_images: int) -> str | None:
+        from scipy.stats import binom  # takes a second to import
+
         chance = 1 / self.num_classes
-        if metrics["acc1"] >= chance + 0.1 * (1 - chance):
+        expected = chance + NEAR_CHANCE * (1 - chance)
+        correct = round(metrics["acc1"] * num_images)
+        if binom.cdf(correct, num_images, expected) >= SIGNIFICANCE:  # A few images prove nothing.
             return None
         return (
-            f"top-1 is near chance ({chance:.2%}) for weights that should know these classes: "
+            f"top-1 on {num_images:,} images is near chance ({chance:.2%}) for weights that should know these classes: "
             "compare the class order of data and weights, and mean, std and interpolation of the data"
         )
 

@@ -51,7 +51,9 @@ class ClassificationMetrics(Metric):
             batch: images, labels (B,), and, for ReaL metrics, the indices (B,) of the images in the validation set.
         """
         labels = batch[1]
-        self.loss_sum += F.cross_entropy(logits.float(), labels, reduction="none").to(SUM_DTYPE).sum()
+        losses = F.cross_entropy(logits.float(), labels, reduction="none").to(SUM_DTYPE)  # (B,)
+        # An infinite logit of a wrong class would leave the loss finite.
+        self.loss_sum += losses.where(torch.isfinite(logits).all(dim=1), torch.nan).sum()
         self.images += len(labels)
         # Top-1 is the argmax, because the choice of topk among equal logits depends on how many are requested.
         predicted = [logits.argmax(dim=1, keepdim=True)]  # (B, 1)
@@ -71,7 +73,7 @@ class ClassificationMetrics(Metric):
         """Returns the number of images, loss and accuracies (0 to 1) by name, and the confusion matrix [truth, prediction]."""
         values = {"loss": self.loss_sum / self.images}
         values |= dict(zip(self.topk, self.correct / self.images, strict=True))
-        if self.reassessed_labels is not None:
+        if self.reassessed_labels is not None and self.real_images > 0:
             accuracies = self.real_correct / self.real_images
             values |= {f"real_{name}": value for name, value in zip(self.topk, accuracies, strict=True)}
         arrays = {"confusion": self.confusion} if self.confusion.numel() else {}

@@ -14,6 +14,7 @@ from swin_lab.training.engine import VAL, VAL_EMA, Engine
 log = logging.getLogger("swin_lab.training")
 
 BATCHES_BEFORE_ADVICE = 100
+SECONDS_BETWEEN_LINES = 30.0
 ADVICE_THRESHOLD = 0.3
 """Share of the training time below which more workers bring little."""
 
@@ -69,6 +70,64 @@ class EpochSummary(Callback):
         if last is not None and last > done:
             parts.append(f"{_clock((perf_counter() - self._fit_started_at) / done * (last - done))} left")
         log.info("  ".join(parts))
+
+
+class ProgressLines(Callback):
+    """Logs a line every 30 s within an epoch and within an evaluation, for a run without a progress bar."""
+
+    def __init__(self) -> None:
+        self._run_started_at = 0.0
+        self._evaluation_started_at = 0.0
+        self._line_at = 0.0
+        self._images = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._run_started_at = perf_counter()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restart()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._is_due(len(batch[0]) * trainer.world_size):
+            updates, total = trainer.global_step, float(trainer.estimated_stepping_batches)
+            left = (perf_counter() - self._run_started_at) * (total / updates - 1) if updates else None
+            place = f"epoch {trainer.current_epoch + 1:>3}  batch {batch_idx + 1:,}/{trainer.num_training_batches:,}"
+            self._log(place, left)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restart()
+        self._evaluation_started_at = self._line_at
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self._is_due(len(batch[0]) * trainer.world_size):
+            done, total = batch_idx + 1, int(trainer.num_val_batches[0])
+            left = (perf_counter() - self._evaluation_started_at) * (total / done - 1)
+            self._log(f"evaluation  batch {done:,}/{total:,}", left)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restart()  # An evaluation may interrupt an epoch.
+
+    def _restart(self) -> None:
+        self._line_at, self._images = perf_counter(), 0
+
+    def _is_due(self, images: int) -> bool:
+        self._images += images
+        return perf_counter() - self._line_at >= SECONDS_BETWEEN_LINES
+
+    def _log(self, place: str, seconds_left: float | None) -> None:
+        left = "" if seconds_left is None else f"  {_clock(seconds_left)} left"
+        log.info("%s  %s images/s%s", place, f"{self._images / (perf_counter() - self._line_at):,.0f}", left)
+        self._restart()
 
 
 class DataTimeMonitor(Callback):

@@ -1,14 +1,15 @@
 """The LightningModule that trains and evaluates the network of any task."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, isfinite
 from typing import Any
 
 import numpy as np
 import torch
 from lightning import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
@@ -24,6 +25,12 @@ log = logging.getLogger("swin_lab.training")
 
 VAL, VAL_EMA = "val", "val_ema"
 """Prefixes of the metrics of the trained weights, and of their moving average (EMA)."""
+
+FINAL = {VAL: "final", VAL_EMA: "final_ema"}
+"""Prefix of a metric -> the one under which an evaluation after the training is logged, which is no point of the curve."""
+
+NEVER = torch.iinfo(torch.long).max
+"""Number of an update that no run reaches."""
 
 EMA_UPDATES_KEY = "ema_num_updates"
 """Key of the number of EMA updates in a checkpoint."""
@@ -41,6 +48,20 @@ class EvaluationResult:
     num_images: int = 0
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Name -> array, for the metrics of the trained weights that are arrays."""
+    epoch: int | None = None
+    """Epoch after which the weights were evaluated, counted from 1. If None, they have not been trained in this run."""
+
+
+def monitored_metric(task: Task, has_ema: bool) -> str:
+    """Returns the full name of the metric that decides which checkpoint is the best: that of the EMA, if there is one."""
+    return f"{VAL_EMA if has_ema else VAL}/{task.monitor.metric}"
+
+
+def logged_metrics(task: Task, has_ema: bool) -> list[str]:
+    """Returns the full names of all metrics that a training logs."""
+    prefixes = [VAL, VAL_EMA] if has_ema else [VAL]
+    evaluated = [f"{prefix}/{name}" for prefix in prefixes for name in task.metric_formats]
+    return [*evaluated, "train/loss", "train/loss_epoch", "train/lr", "train/grad_norm"]
 
 
 class Engine(LightningModule):
@@ -85,11 +106,14 @@ class Engine(LightningModule):
         self.initial_metrics: dict[str, float] | None = None
         """Metrics of loaded weights before the first update. If None, they were not evaluated."""
         self._last_ema_step = 0
+        self._loaded_epoch: int | None = None
+        self._first_invalid_update = torch.tensor(NEVER)
+        self._optimizer_is_running = False
 
     @property
     def monitor(self) -> str:
         """Returns the full name of the metric that decides which checkpoint is the best: that of the EMA, if there is one."""
-        return f"{VAL if self.ema is None else VAL_EMA}/{self.task.monitor.metric}"
+        return monitored_metric(self.task, self.ema is not None)
 
     def on_fit_start(self) -> None:
         torch.manual_seed(self.seed + self.global_rank)  # Processes must drop different paths.
@@ -97,6 +121,7 @@ class Engine(LightningModule):
     def on_train_start(self) -> None:
         self._move_ema()
         self._last_ema_step = self.trainer.global_step
+        self._first_invalid_update = torch.full((), NEVER, device=self.device)
 
     def _move_ema(self) -> None:
         if self.ema is not None:
@@ -106,11 +131,24 @@ class Engine(LightningModule):
         batch_number = batch_idx * self.trainer.world_size + self.global_rank
         batch_seed = (self.seed * DISTINCT_SEED + self.current_epoch) * DISTINCT_SEED + batch_number
         loss = self.task.training_loss(self.network, batch, batch_seed)
+        self._check_loss(loss)
         self.train_loss.update(loss.detach())
         self.log("train/loss", loss.detach(), prog_bar=True)
         self.log("train/loss_epoch", self.train_loss, on_step=False, on_epoch=True)
         self.log("train/lr", max(group["lr"] for group in self.trainer.optimizers[0].param_groups))
         return loss
+
+    def _check_loss(self, loss: Tensor) -> None:
+        """Checks the kind of a loss, and takes note on the device of the first update whose loss is NaN or infinite."""
+        if not isinstance(loss, Tensor) or loss.ndim > 0 or not loss.requires_grad:
+            found = f"a {type(loss).__name__}"
+            if isinstance(loss, Tensor):
+                found = f"a tensor of shape {list(loss.shape)} with{'' if loss.requires_grad else 'out'} a gradient"
+            name = type(self.task).__name__
+            raise UserError(f"{name}.training_loss returned {found}; it must return a scalar tensor with a gradient")
+        earlier = self._first_invalid_update
+        now = earlier.clamp(max=self.trainer.global_step + 1)
+        self._first_invalid_update = torch.where(torch.isfinite(loss.detach()), earlier, now)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         step = self.trainer.global_step
@@ -120,14 +158,27 @@ class Engine(LightningModule):
                 self.ema.update(self.network)
 
     def on_train_epoch_end(self) -> None:
-        loss = self.trainer.callback_metrics["train/loss_epoch"]
-        if not torch.isfinite(loss):
+        self._stop_if_diverged()
+
+    def _stop_if_diverged(self) -> None:
+        """Raises UserError if the loss of an update was NaN or infinite; the host waits for the device only here."""
+        per_process = self.all_gather(self._first_invalid_update)
+        assert isinstance(per_process, Tensor)
+        update = int(per_process.min())
+        if update != NEVER:
             raise UserError(
-                f"the training loss is {loss.item()} in epoch {self.current_epoch + 1}; "
+                f"the training loss is NaN or infinite at update {update:,} (epoch {self.current_epoch + 1}); "
                 "lower optimizer.lr, lengthen schedule.warmup_epochs, or set precision=32-true"
             )
 
+    @property
+    def _is_training(self) -> bool:
+        """Returns whether the run is between its first update and its last one."""
+        return self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking
+
     def on_validation_epoch_start(self) -> None:
+        if self._is_training:
+            self._stop_if_diverged()
         self._move_ema()
         for metrics in self.val_metrics.values():
             metrics.reset()  # type: ignore[operator]
@@ -149,19 +200,34 @@ class Engine(LightningModule):
         values: dict[str, float] = {}
         arrays: dict[str, np.ndarray] = {}
         num_images = 0
+        fitting = self.trainer.state.fn == TrainerFn.FITTING
         for prefix, metrics in self.val_metrics.items():
             computed: dict[str, Tensor] = metrics.compute()  # type: ignore[operator]
             num_images = int(computed["images"])
             for name in self.task.metric_formats:
                 if name in computed:
                     is_main = (prefix, name) == (VAL, self.task.monitor.metric)
-                    self.log(f"{prefix}/{name}", computed[name], prog_bar=is_main)
+                    self.log(f"{prefix if fitting else FINAL[prefix]}/{name}", computed[name], prog_bar=is_main)
                     values[f"{prefix}/{name}"] = float(computed[name])
             if prefix == VAL:
                 arrays = {name: value.cpu().numpy() for name, value in computed.items() if value.ndim > 0}
-        self.result = EvaluationResult(values, num_images, arrays)
+        self._check_metrics(values, num_images)
+        epoch = self.current_epoch + 1 if self._is_training else self._loaded_epoch
+        self.result = EvaluationResult(values, num_images, arrays, epoch)
         if self.trainer.sanity_checking:
             self._log_initial_metrics()
+
+    def _check_metrics(self, values: Mapping[str, float], num_images: int) -> None:
+        """Raises UserError if no image was evaluated, or if a metric is NaN or infinite."""
+        if num_images == 0:
+            raise UserError("no image was evaluated: none of the validation images can be read; data.on_error=raise shows why")
+        invalid = [f"{name}={value}" for name, value in values.items() if not isfinite(value)]
+        if invalid:
+            advice = "lower optimizer.lr, or set precision=32-true" if self._is_training else "set precision=32-true"
+            raise UserError(
+                f"the evaluation of {num_images:,} images ended with {', '.join(invalid)}: "
+                f"weights, images or outputs are NaN or infinite\nIf weights and images are finite, {advice}"
+            )
 
     def _log_initial_metrics(self) -> None:
         """Logs the metrics of loaded weights before training, as the official code does, so that wrong data is noticed."""
@@ -170,7 +236,7 @@ class Engine(LightningModule):
         formats = self.task.metric_formats
         texts = [formats[name].text(value) for name, value in by_name.items() if formats[name].in_epoch_line]
         log.info("initial    %s on %s images", ", ".join(texts), f"{self.result.num_images:,}")
-        warning = self.task.judge_initial_weights(by_name)
+        warning = self.task.judge_initial_weights(by_name, self.result.num_images)
         if warning is not None:
             log.warning("%s", warning)
 
@@ -196,6 +262,30 @@ class Engine(LightningModule):
         scheduler = LambdaLR(optimizer, lambda step: schedule.factor(step, length))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        assert optimizer_closure is not None
+
+        def closure() -> Any:
+            self._optimizer_is_running = False  # until configure_gradient_clipping, which follows the backward pass
+            return optimizer_closure()
+
+        self._optimizer_is_running = True
+        try:
+            super().optimizer_step(epoch, batch_idx, optimizer, closure)
+        except (UserError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # Optimizers of any library raise anything if a setting does not suit device or gradients.
+            if not self._optimizer_is_running or self.trainer.global_step > 0:
+                raise
+            kind = type(self.trainer.optimizers[0])  # Lightning wraps the argument.
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(
+                f"optimizer._target_={kind.__module__}.{kind.__qualname__} fails in the first update: {reason}\n"
+                "Change its settings, or choose another optimizer"
+            ) from error
+
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
@@ -205,6 +295,7 @@ class Engine(LightningModule):
         self.log("train/grad_norm", nn.utils.clip_grad_norm_(self.network.parameters(), limit))
         if by_value and gradient_clip_val:
             nn.utils.clip_grad_value_(self.network.parameters(), gradient_clip_val)
+        self._optimizer_is_running = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[METADATA_KEY] = self.metadata
@@ -213,6 +304,7 @@ class Engine(LightningModule):
             checkpoint[EMA_UPDATES_KEY] = self.ema.num_updates
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._loaded_epoch = checkpoint["epoch"] + 1
         if self.ema is not None and EMA_KEY in checkpoint:
             tensors = {name.removeprefix(NETWORK_PREFIX): tensor for name, tensor in checkpoint[EMA_KEY].items()}
             self.ema.load_state_dict(tensors, checkpoint[EMA_UPDATES_KEY])

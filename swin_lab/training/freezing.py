@@ -49,12 +49,19 @@ class Freezing(Callback):
             trainer.strategy.model = pl_module
             trainer.strategy.configure_ddp()
 
+    def check(self, network: nn.Module) -> None:
+        """Raises UserError if the network cannot freeze its stages."""
+        needed = ("freeze_stages", "stages", "norm") if self.stages is None else ("freeze_stages",)
+        missing = [name for name in needed if not hasattr(network, name)]
+        if missing:
+            kind = "method" if missing[0] == "freeze_stages" else "attribute"
+            raise UserError(f"callbacks.freezing: a {type(network).__name__} has no {kind} {missing[0]}; choose callbacks=none")
+        number = len(network.stages) if hasattr(network, "stages") else None  # type: ignore[arg-type]
+        if self.stages is not None and number is not None and self.stages > number:
+            raise UserError(f"callbacks.freezing: {self.stages} stages cannot be frozen; the model has {number}")
+
     def _freeze(self, pl_module: LightningModule) -> None:
         network = pl_module.network
-        if not callable(getattr(network, "freeze_stages", None)):
-            raise UserError(
-                f"callbacks.freezing: a {type(network).__name__} has no method freeze_stages; choose callbacks=none"
-            )
         assert isinstance(network, nn.Module)
         head_only = self.stages is None
         network.freeze_stages(len(network.stages) if head_only else self.stages)  # type: ignore[operator, arg-type]

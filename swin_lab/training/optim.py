@@ -54,13 +54,20 @@ class OptimizerConfig:
         groups = [{"params": [nn.Parameter(torch.zeros(1, device="cpu"))], "weight_decay": self.weight_decay} for _ in range(2)]
         try:
             self.create(groups, lr=self.lr)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"optimizer: {name} refuses its settings: {error}") from error
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"optimizer: {name} refuses its settings: {str(error).splitlines()[0]}") from error
 
     def scaled_lr(self, global_batch: int) -> float:
-        """Returns the peak learning rate of a run with this global batch size."""
+        """Returns the peak learning rate of a run with this global batch size.
+
+        Raises:
+            UserError: it is too large for float32.
+        """
         ratio = global_batch / self.reference_batch
-        return self.lr * {"linear": ratio, "sqrt": sqrt(ratio), "none": 1.0}[self.lr_scaling]
+        scaled = self.lr * {"linear": ratio, "sqrt": sqrt(ratio), "none": 1.0}[self.lr_scaling]
+        if scaled > torch.finfo(torch.float32).max:
+            raise UserError(f"optimizer.lr={self.lr} at global_batch={global_batch} is too large for float32; lower it")
+        return scaled
 
     def groups(self, network: nn.Module, global_batch: int) -> list[dict[str, Any]]:
         """Returns the parameter groups of a network, each with its peak `lr`, `weight_decay`, `layer`, `params` and `names`.

@@ -118,8 +118,13 @@ class Task(ABC):
         number of images; a scalar for each name of `metric_formats`; and any number of arrays for `present`.
         """
 
-    def judge_initial_weights(self, metrics: Mapping[str, float]) -> str | None:
-        """Returns a warning if the metrics of loaded weights before the first update are near chance."""
+    def judge_initial_weights(self, metrics: Mapping[str, float], num_images: int) -> str | None:
+        """Returns a warning if the metrics of loaded weights before the first update are near chance.
+
+        Args:
+            metrics: metric -> value.
+            num_images: number of images on which they were measured.
+        """
         return None
 
     def present(self, arrays: Mapping[str, np.ndarray]) -> Presentation:

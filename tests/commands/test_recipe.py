@@ -12,9 +12,6 @@ from swin_lab.run.official import read_official
 from swin_lab.run.recipe import build_recipe, derived_values
 
 LARGE = """
-DATA:
-  IMG_SIZE: 224
-  BATCH_SIZE: 64
 MODEL:
   TYPE: swin
   NAME: swin_large_patch4_window7_224_22kto1k_finetune
@@ -31,40 +28,94 @@ TRAIN:
   BASE_LR: 2e-05
   WARMUP_LR: 2e-08
   MIN_LR: 2e-07
-  ACCUMULATION_STEPS: 2
 """
-"""The published fine-tuning, in keys of the official code."""
+"""The published files, key by key (github.com/microsoft/Swin-Transformer at f82860b); none of them tells a batch size."""
 
 V2_384 = """
-DATA: {IMG_SIZE: 384}
+DATA:
+  IMG_SIZE: 384
 MODEL:
   TYPE: swinv2
   NAME: swinv2_base_patch4_window12to24_192to384_22kto1k_ft
   DROP_PATH_RATE: 0.2
   SWINV2:
     EMBED_DIM: 128
-    DEPTHS: [2, 2, 18, 2]
-    NUM_HEADS: [4, 8, 16, 32]
+    DEPTHS: [ 2, 2, 18, 2 ]
+    NUM_HEADS: [ 4, 8, 16, 32 ]
     WINDOW_SIZE: 24
-    PRETRAINED_WINDOW_SIZES: [12, 12, 12, 6]
-TRAIN: {EPOCHS: 30, WARMUP_EPOCHS: 5, WEIGHT_DECAY: 1e-8, BASE_LR: 2e-05, WARMUP_LR: 2e-08, MIN_LR: 2e-07}
-TEST: {CROP: False}
+    PRETRAINED_WINDOW_SIZES: [ 12, 12, 12, 6 ]
+TRAIN:
+  EPOCHS: 30
+  WARMUP_EPOCHS: 5
+  WEIGHT_DECAY: 1e-8
+  BASE_LR: 2e-05
+  WARMUP_LR: 2e-08
+  MIN_LR: 2e-07
+TEST:
+  CROP: False
 """
 
 PRETRAINING = """
-DATA: {DATASET: imagenet22K, BATCH_SIZE: 512}
+DATA:
+  DATASET: imagenet22K
 MODEL:
   TYPE: swin
   NAME: swin_base_patch4_window7_224_22k
   DROP_PATH_RATE: 0.2
-  SWIN: {EMBED_DIM: 128, DEPTHS: [2, 2, 18, 2], NUM_HEADS: [4, 8, 16, 32], WINDOW_SIZE: 7}
-TRAIN: {EPOCHS: 90, WARMUP_EPOCHS: 5, WEIGHT_DECAY: 0.05, BASE_LR: 1.25e-4, WARMUP_LR: 1.25e-7, MIN_LR: 1.25e-6}
+  SWIN:
+    EMBED_DIM: 128
+    DEPTHS: [ 2, 2, 18, 2 ]
+    NUM_HEADS: [ 4, 8, 16, 32 ]
+    WINDOW_SIZE: 7
+TRAIN:
+  EPOCHS: 90
+  WARMUP_EPOCHS: 5
+  WEIGHT_DECAY: 0.05
+  BASE_LR: 1.25e-4 # 4096 batch-size
+  WARMUP_LR: 1.25e-7
+  MIN_LR: 1.25e-6
+"""
+
+V2_PRETRAINING = """
+DATA:
+  DATASET: imagenet22K
+  IMG_SIZE: 192
+MODEL:
+  TYPE: swinv2
+  NAME: swinv2_large_patch4_window12_192_22k
+  DROP_PATH_RATE: 0.2
+  SWINV2:
+    EMBED_DIM: 192
+    DEPTHS: [ 2, 2, 18, 2 ]
+    NUM_HEADS: [ 6, 12, 24, 48 ]
+    WINDOW_SIZE: 12
+TRAIN:
+  EPOCHS: 90
+  WARMUP_EPOCHS: 5
+  WEIGHT_DECAY: 0.1
+  BASE_LR: 1.25e-4 # 4096 batch-size
+  WARMUP_LR: 1.25e-7
+  MIN_LR: 1.25e-6
+"""
+
+FROM_SCRATCH = """
+MODEL:
+  TYPE: swin
+  NAME: swin_base_patch4_window7_224
+  DROP_PATH_RATE: 0.5
+  SWIN:
+    EMBED_DIM: 128
+    DEPTHS: [ 2, 2, 18, 2 ]
+    NUM_HEADS: [ 4, 8, 16, 32 ]
+    WINDOW_SIZE: 7
 """
 
 PAIRS = {
     "swin_large_patch4_window7_224_22kto1k": LARGE,
     "swinv2_base_patch4_window12to24_192to384_22kto1k_ft": V2_384,
     "swin_base_patch4_window7_224_22k": PRETRAINING,
+    "swinv2_large_patch4_window12_192_22k": V2_PRETRAINING,
+    "swin_base_patch4_window7_224": FROM_SCRATCH,
 }
 
 
@@ -75,12 +126,38 @@ def official(folder: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize("experiment", PAIRS)
-def test_an_official_file_equals_the_experiment_of_its_name(
+def test_an_official_file_as_published_equals_the_experiment_of_its_name(
     experiment: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = official(tmp_path, PAIRS[experiment])
-    assert main(["recipe", "diff", "--official", str(file), f"experiment={experiment}"]) == 0
-    assert f"every value, given or derived, equals that of {file}" in capsys.readouterr().out
+    assert main(["recipe", "diff", "--official", str(file), f"experiment={experiment}", "--exit-code"]) == 0
+    printed = capsys.readouterr().out
+    assert f"every value, given or derived, equals that of {file}" in printed
+    batch = 4096 if experiment.endswith("_22k") else 1024
+    assert f"the file does not tell the number of GPUs; {experiment}" in printed
+    assert f"was trained with {batch} images per update" in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "batch", "note"),
+    [
+        ("swin_base_patch4_window7_224_22k", [], 4096, "was trained with 4096 images per update"),
+        ("swin_base_patch4_window7_224_22k", ["--gpus", "32"], 4096, None),
+        ("swin_base_patch4_window7_224_22k", ["--gpus", "8"], 1024, None),
+        ("mine", [], 1024, "with 8, an update has 1024 images; set it with --gpus"),
+        ("mine", ["--gpus", "3"], 384, None),
+    ],
+    ids=str,
+)
+def test_the_number_of_gpus_is_given_or_that_of_the_published_training_or_8(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, options: list[str], batch: int, note: str | None
+) -> None:
+    file = official(tmp_path, PRETRAINING.replace("swin_base_patch4_window7_224_22k", name))
+    assert main(["recipe", "diff", "--official", str(file), *options]) == 0
+    printed = capsys.readouterr().out
+    assert f"global_batch={batch} " in printed
+    assert ("the file does not tell the number of GPUs" in printed) == (note is not None)
+    assert (note or "") in printed
 
 
 def test_an_official_file_becomes_overrides_that_compose(tmp_path: Path) -> None:
@@ -90,7 +167,7 @@ def test_an_official_file_becomes_overrides_that_compose(tmp_path: Path) -> None
     assert found.name == "swin_large_patch4_window7_224_22kto1k_finetune"
     assert (config["optimizer.lr"], config["optimizer.weight_decay"], config["global_batch"]) == (2e-5, 1e-8, 1024)
     assert "model=swin_large_patch4_window7_224" in found.overrides
-    assert found.unknown == []
+    assert not [note for note in found.notes if "no counterpart" in note]
 
 
 def test_a_network_that_is_not_a_variant_becomes_its_hyper_parameters(tmp_path: Path) -> None:
@@ -130,6 +207,27 @@ def test_each_official_key_becomes_its_counterpart(tmp_path: Path, changed: str,
         ("TRAIN: {}\nDATA: {DATASET: coco}", "DATA.DATASET=coco is unknown; choose one of"),
         ("TRAIN: {BASE_LR: abc}", "TRAIN.BASE_LR=abc must be a finite number"),
         ("TRAIN: {BASE_LR: 0}", "TRAIN.BASE_LR=0.0 must be a positive number"),
+        ("TRAIN: {EPOCHS: -5}", "trainer.max_epochs=-5"),
+        ("TRAIN: {EPOCHS: ten}", "TRAIN.EPOCHS=ten must be an integer"),
+        ("TRAIN: {OPTIMIZER: {BETAS: 3}}", "TRAIN.OPTIMIZER.BETAS=3 must be a list of 2 values"),
+        ("TRAIN: {OPTIMIZER: {NAME: 3}}", "TRAIN.OPTIMIZER.NAME=3 must be a string"),
+        ("TRAIN: {LR_SCHEDULER: {NAME: multistep, MULTISTEPS: [a]}}", "TRAIN.LR_SCHEDULER.MULTISTEPS=[a] must be a list"),
+        ("TRAIN: {LR_SCHEDULER: cosine}", "TRAIN.LR_SCHEDULER=cosine must be a section of keys"),
+        ("MODEL: 5", "MODEL=5 must be a section of keys"),
+        ("MODEL: [1]", "MODEL=[1] must be a section of keys"),
+        ("MODEL:", "MODEL=None must be a section of keys"),
+        ("MODEL: {NAME: {a: 1}}", "must be a value, not a section"),
+        ("MODEL: {SWIN: {DEPTHS: deep}}", "MODEL.SWIN.DEPTHS=deep must be a list, each entry a positive integer"),
+        ("MODEL: {SWIN: {DEPTHS: [2, 2]}}", "depths=[2, 2]"),
+        ("MODEL: {SWIN: {WINDOW_SIZE: 0}}", "window_size=0"),
+        ("MODEL: {}", "none of its keys is known"),
+        ("DATA: {5: 3}", "none of its keys is known"),
+        ("DATA: {IMG_SIZE: -1}", "img_size=-1"),
+        ("DATA: {BATCH_SIZE: 0}", "global_batch=0"),
+        ("AUG: {REPROB: 7}\nTRAIN: {}", "augment.erase=7"),
+        ("BASE: [other.yaml]\nTRAIN: {EPOCHS: 3}", "BASE=['other.yaml'] is not supported"),
+        ("", "none of MODEL, DATA and TRAIN"),
+        ("only words", "none of MODEL, DATA and TRAIN"),
         ("a: 1", "none of MODEL, DATA and TRAIN"),
         ("- 1", "none of MODEL, DATA and TRAIN"),
         ("{", "is not a YAML file"),
@@ -164,6 +262,17 @@ def test_a_difference_is_listed_with_all_that_follows_from_it(capsys: pytest.Cap
     assert rows["drop path rate of the last block"][-2:] == ["0.2", "0.1"]
 
 
+def test_with_exit_code_a_difference_gives_1_as_git_diff_does(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["recipe", "diff", "experiment=swin_tiny_patch4_window7_224", "seed=1"]
+    assert (main(arguments), main([*arguments, "--exit-code"])) == (0, 1)
+    assert "seed" in capsys.readouterr().out
+
+
+def test_fewer_images_than_one_batch_are_remarked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipe", "diff", "experiment=swin_tiny_patch4_window7_224", "--images", "500"]) == 0
+    assert "note       500 images are less than one batch of 1024: no update" in capsys.readouterr().out
+
+
 def test_without_a_recipe_the_message_asks_for_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipe", "diff", "optimizer.lr=1"]) == 2
     assert "experiment=NAME, or --official FILE.yaml" in capsys.readouterr().err
@@ -174,10 +283,103 @@ def test_a_misspelt_key_gives_the_message_of_train_py(capsys: pytest.CaptureFixt
     assert "unknown key optimizer.lrr; did you mean" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("wrong", ["trainer.max_epochs=2.5", "trainer.limit_val_batches=abc", "seed=-1", "transfer.head=all"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *("trainer.max_epochs=2.5", "trainer.limit_val_batches=abc", "seed=-1", "transfer.head=all", "+logger.csv=3"),
+        *("name=a/b/c", "trainer.accelerator=foo", "trainer.strategy=foo", "precision=foo", "data.num_workers=9999"),
+        "transfer.head=keep",
+    ],
+)
 def test_values_are_checked_as_in_training(tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str) -> None:
-    assert main(["lr", str(tmp_path / "rates.png"), wrong]) == 2
-    assert wrong in capsys.readouterr().err
+    assert main(["lr", str(tmp_path / "rates.png"), "data=synthetic", wrong]) == 2
+    assert wrong.lstrip("+") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("elsewhere", ["weights=nowhere.pth", "precision=16-mixed", "trainer.accelerator=gpu", "name=2026"])
+def test_weights_and_devices_of_another_machine_are_not_needed(tmp_path: Path, elsewhere: str) -> None:
+    assert main(["lr", str(tmp_path / "rates.png"), "data=synthetic", elsewhere]) == 0
+
+
+@pytest.mark.parametrize("removed", ["~trainer.max_epochs", "~name", "~trainer", "~data"])
+def test_a_removed_key_that_training_needs_is_named(capsys: pytest.CaptureFixture[str], removed: str) -> None:
+    assert main(["recipe", "diff", "experiment=swin_tiny_patch4_window7_224", removed]) == 2
+    assert removed.lstrip("~") in capsys.readouterr().err
+
+
+def test_a_removed_key_has_the_default_of_lightning(tmp_path: Path) -> None:
+    removed = ["~trainer.limit_train_batches", "~trainer.max_steps"]
+    assert main(["lr", str(tmp_path / "rates.png"), "data=synthetic", *removed]) == 0
+
+
+def test_cifar_is_not_downloaded_for_a_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    both = ["experiment=swin_tiny_patch4_window7_224", "experiment=cifar10"]
+    assert main(["recipe", "diff", *both]) == 0
+    assert "equals that of experiment=cifar10" in capsys.readouterr().out  # The last one counts, as in train.py.
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_image_in_a_folder_that_cannot_be_written_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lr", "/proc/rates.png", "data=synthetic"]) == 2
+    assert capsys.readouterr().err == "error: cannot write /proc/rates.png: no such file or directory\n"
+
+
+@pytest.mark.parametrize(("batch", "expected"), [(128, 1024), (256, 1024), (100, 800)])
+def test_the_published_batch_is_used_if_that_of_the_file_divides_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], batch: int, expected: int
+) -> None:
+    file = official(tmp_path, FROM_SCRATCH + f"DATA:\n  BATCH_SIZE: {batch}\n")
+    assert main(["recipe", "diff", "--official", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert f"global_batch={expected} " in printed
+    assert ("set it with --gpus" in printed) == (batch == 100)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--images", "0"], "--images=0 must be an integer of at least 1"),
+        (["--images", "1" + "0" * 30], "0 must be an integer of at most 1000000000000"),
+        (["--images", "many"], "--images=many must be an integer"),
+        (["--devices", "0"], "--devices=0 must be an integer of at least 1"),
+        (["--devices", "-3"], "--devices=-3 must be an integer of at least 1"),
+        (["--devices", "3"], "global_batch=32 is not divisible by 3 devices"),
+        (["--config-dir", "nowhere"], "nowhere"),
+        (["--config-dir", __file__], "test_recipe.py"),
+        (["--gpus", "3"], "no such option: --gpus"),
+        (["+trainer.accumulate_grad_batches=4"], "trainer.accumulate_grad_batches is set by the run"),
+        (["trainer.max_epochs=-1"], "the run has no end; give trainer.max_epochs=N"),
+        (["data.train_images=5"], "5 images are less than one batch of 32"),
+        (["trainer.limit_train_batches=1e-9"], "trainer.limit_train_batches=1e-09"),
+        (["optimizer.lr=1e300", "global_batch=3200"], "optimizer.lr=1e+300"),
+        (["experiment=mine"], "experiment=mine is unknown"),
+        (["experiment=mine"], "--config-dir DIR"),
+        (["global_batch=1", "mixing=imagenet"], "mixing needs two images at once"),
+        (["augment=imagenet", "augment.erase=7"], "augment.erase=7"),
+    ],
+    ids=str,
+)
+def test_meaningless_options_and_values_of_lr_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main(["lr", str(tmp_path / "rates.png"), "data=synthetic", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert len(err.splitlines()) <= 3
+    assert not (tmp_path / "rates.png").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--gpus", "0"], ["--gpus", "x"], ["--official", "nowhere.yaml"], ["--official", "."], ["experiment=none"], []],
+    ids=str,
+)
+def test_meaningless_options_of_recipe_diff_are_refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert main(["recipe", "diff", *arguments]) == 2
+    assert 1 <= len(capsys.readouterr().err.splitlines()) <= 3
 
 
 def test_the_learning_rate_is_plotted_and_the_groups_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,10 +476,24 @@ def test_a_run_has_as_many_updates_as_lightning_performs(limits: list[str], upda
 
 
 @pytest.mark.parametrize(
-    ("schedule", "end"),
-    [("constant", 1.0), ("cosine", 0.01), ("linear", 0.01), ("step", 0.1), ("multistep", 0.01)],
+    ("values", "epochs", "end"),
+    [
+        (["schedule=constant"], 100, 1.0),
+        (["schedule=cosine"], 100, 0.01),
+        (["schedule=cosine", "schedule.cosine_after_warmup=false"], 100, 0.01),
+        (["schedule=cosine", "schedule.min_lr_ratio=0"], 100, 0.0),
+        (["schedule=linear"], 100, 0.01),
+        (["schedule=step"], 59, 0.1),
+        (["schedule=step"], 60, 0.1),  # The second decrease would follow the last update.
+        (["schedule=multistep"], 90, 0.1),
+        (["schedule=multistep"], 91, 0.01),
+        (["schedule=multistep", "schedule.interval=epoch"], 90, 0.1),
+        (["schedule=constant", "schedule.warmup_epochs=4", "schedule.warmup_lr_ratio=0"], 2, 0.5),
+    ],
+    ids=str,
 )
-def test_the_final_learning_rate_is_that_of_the_schedule(schedule: str, end: float) -> None:
-    config = composed(["data=synthetic", f"schedule={schedule}", f"trainer.max_epochs={59 if schedule == 'step' else 100}"])
-    recipe = build_recipe(config)
-    assert derived_values(recipe)["final learning rate"] == pytest.approx(recipe.peak_lr * end, rel=1e-9)
+def test_the_final_learning_rate_is_that_at_the_end_of_the_schedule(values: list[str], epochs: int, end: float) -> None:
+    for images in (320, 3):  # With fewer images than a batch, the number of updates is 0.
+        length = [f"data.train_images={images}", f"trainer.max_epochs={epochs}"]
+        recipe = build_recipe(composed(["data=synthetic", *length, *values]))
+        assert derived_values(recipe)["final learning rate"] == pytest.approx(recipe.peak_lr * end, rel=1e-9)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from swin_lab.errors import UserError
 from swin_lab.report import draw_heatmap
 
 
@@ -37,3 +38,8 @@ def test_the_darkest_cell_has_the_largest_share(tmp_path):
 @pytest.mark.parametrize("name", ["$5_ to $6_", r"a$\frac$b", "50% off", "__init__"])
 def test_a_name_that_looks_like_a_formula_is_drawn_as_text(tmp_path, name):
     assert drawn(tmp_path / "a.png", [name, "x"], np.eye(2, dtype=int)).is_file()
+
+
+def test_a_file_that_cannot_be_written_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"cannot write .*nowhere/a.png: no such file or directory"):
+        drawn(tmp_path / "nowhere" / "a.png", list("ab"), np.eye(2))

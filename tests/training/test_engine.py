@@ -2,6 +2,7 @@
 
 import logging
 import math
+from functools import partial
 
 import lightning
 import numpy as np
@@ -16,11 +17,12 @@ from torch.utils.data import DataLoader, TensorDataset
 from swin_lab import SwinConfig, SwinTransformer
 from swin_lab.errors import UserError
 from swin_lab.metadata import METADATA_KEY
-from swin_lab.training import Constant, Cosine, RunLength
+from swin_lab.training import Constant, Cosine, EmaConfig, OptimizerConfig, RunLength
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # Lightning's advice on workers
 
 CLASSES = 7
+VAL_PAIR, FINAL_PAIR = ("val", "val_ema"), ("final", "final_ema")
 
 
 class Linear(nn.Module):
@@ -102,8 +104,33 @@ def test_confusion_counts_are_truth_by_prediction():
     assert (module.result.arrays["confusion"] == expected).all()
 
 
-def test_an_image_with_nan_logits_is_part_of_the_loss():
-    assert not math.isfinite(evaluated(engine(), *labelled(9, nan=[2])).result.metrics["val/loss"])
+def test_an_evaluation_with_nan_logits_is_an_error():
+    with pytest.raises(UserError, match="the evaluation of 9 images ended with val/loss=nan: weights, images or outputs"):
+        evaluated(engine(), *labelled(9, nan=[2]))
+
+
+def test_an_infinite_logit_of_a_wrong_class_is_an_error():
+    """The loss and the accuracy of such an image are finite."""
+    network = Linear()
+    nn.init.constant_(network.layer.bias[:1], -float("inf"))
+    images, _ = labelled(8)
+    with pytest.raises(UserError, match="val/loss=nan"):
+        evaluated(engine(network), images, torch.ones(8, dtype=torch.long))
+
+
+def test_an_evaluation_without_any_image_is_an_error():
+    empty = [(torch.empty(0), torch.empty(0, dtype=torch.long))] * 2
+    with pytest.raises(UserError, match="no image was evaluated: none of the validation images can be read"):
+        trainer().validate(engine(), DataLoader(empty, batch_size=None), verbose=False)
+
+
+def test_nan_metrics_after_a_finite_loss_stop_the_training():
+    class Break(Callback):
+        def on_validation_start(self, trainer, pl_module):
+            nn.init.constant_(pl_module.network.layer.weight, float("inf"))
+
+    with pytest.raises(UserError, match=r"val/loss=nan.*\n.*lower optimizer\.lr"):
+        trainer(callbacks=[Break()]).fit(engine(), loader(*labelled(8)), loader(*labelled(8)))
 
 
 class Rates(Callback):
@@ -171,10 +198,116 @@ def test_clipping_by_value_limits_every_gradient():
     assert step == pytest.approx(1e-4 * math.sqrt(CLASSES * 49), rel=1e-2)
 
 
-@pytest.mark.parametrize("bad", [range(16), [13], [0]], ids=["all", "last-batch", "first-batch"])
-def test_a_loss_that_is_nan_stops_the_run_with_advice(bad):
-    with pytest.raises(UserError, match=r"loss is nan in epoch 1; lower optimizer\.lr"):
-        trainer().fit(engine(), loader(*labelled(16, nan=bad)))
+@pytest.mark.parametrize(("bad", "update"), [(range(16), 1), ([13], 4), ([0], 1)], ids=["all", "last-batch", "first-batch"])
+@pytest.mark.parametrize("validated", [True, False])
+def test_a_loss_that_is_nan_stops_the_run_and_names_the_update(bad, update, validated):
+    message = rf"the training loss is NaN or infinite at update {update} \(epoch 1\); lower optimizer\.lr"
+    val = [loader(*labelled(4))] if validated else []
+    with pytest.raises(UserError, match=message):
+        trainer().fit(engine(), loader(*labelled(16, nan=bad)), *val)
+
+
+def test_the_update_of_accumulated_batches_is_named():
+    with pytest.raises(UserError, match="at update 2 "):
+        trainer(accumulate_grad_batches=2).fit(engine(), loader(*labelled(16, nan=[13])))
+
+
+class Returns:
+    """Replaces the loss of a task."""
+
+    def __init__(self, loss):
+        self.loss = loss
+
+    def __call__(self, network, batch, batch_seed):
+        return self.loss(network(batch[0]))
+
+
+@pytest.mark.parametrize(
+    ("loss", "found"),
+    [
+        (lambda logits: logits.mean(dim=1), r"a tensor of shape \[4\] with a gradient"),
+        (lambda logits: logits.mean().detach(), r"a tensor of shape \[\] without a gradient"),
+        (lambda logits: 0.5, "a float"),
+        (lambda logits: None, "a NoneType"),
+        (lambda logits: {"loss": logits.mean()}, "a dict"),
+    ],
+    ids=["per-image", "detached", "number", "nothing", "dict"],
+)
+def test_a_loss_that_is_no_scalar_tensor_is_refused(loss, found):
+    module = engine()
+    object.__setattr__(module.task, "training_loss", Returns(loss))
+    message = f"Classification.training_loss returned {found}; it must return a scalar tensor with a gradient"
+    with pytest.raises(UserError, match=message):
+        trainer().fit(module, loader(*labelled(8)))
+
+
+def optimizer(target, **settings):
+    values = {"lr": 1e-2, "reference_batch": 1, "lr_scaling": "none", "weight_decay": 0.0}
+    return OptimizerConfig(create=partial(target, **settings), **values)
+
+
+class NeedsNothing(torch.optim.SGD):
+    """Has a `step` without a closure."""
+
+    def step(self):
+        return None
+
+
+@pytest.mark.parametrize(
+    ("target", "settings", "reason"),
+    [
+        (torch.optim.AdamW, {"capturable": True}, "capturable=True"),
+        (torch.optim.SGD, {"differentiable": True}, "leaf"),
+        (torch.optim.SparseAdam, {}, "does not support dense gradients"),
+        (NeedsNothing, {}, "closure"),
+    ],
+    ids=["capturable", "differentiable", "sparse", "no-closure"],
+)
+def test_an_optimizer_that_fails_in_the_first_update_is_named(target, settings, reason):
+    message = rf"optimizer\._target_=\S*{target.__name__} fails in the first update: .*{reason}"
+    with pytest.raises(UserError, match=message):
+        trainer().fit(engine(optimizer=optimizer(target, **settings)), loader(*labelled(8)))
+
+
+class FailingNetwork(Linear):
+    def forward(self, images):
+        raise RuntimeError("my own bug")
+
+
+class FailingCallback(Callback):
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        raise RuntimeError("my own bug")
+
+
+@pytest.mark.parametrize(
+    ("network", "callbacks"), [(FailingNetwork(), []), (Linear(), [FailingCallback()])], ids=["network", "callback"]
+)
+def test_an_error_of_a_network_or_callback_in_the_first_update_keeps_its_traceback(network, callbacks):
+    with pytest.raises(RuntimeError, match="my own bug"):
+        trainer(callbacks=callbacks).fit(engine(network), loader(*labelled(8)))
+
+
+class Logged(Callback):
+    """Records the names of the metrics of every evaluation."""
+
+    def __init__(self):
+        self.names = []
+
+    def on_validation_end(self, trainer, pl_module):
+        self.names.append({name for name in trainer.callback_metrics if not name.startswith("train/")})
+
+
+def test_an_evaluation_after_the_training_is_logged_as_final():
+    """Its result has the same names as those of the training."""
+    seen = Logged()
+    module, run = engine(ema=EmaConfig(decay=0.9)), trainer(callbacks=[seen])
+    run.fit(module, loader(*labelled(8)), loader(*labelled(8)))
+    in_training = module.result
+    run.validate(module, loader(*labelled(8)), verbose=False)
+    names = [{f"{prefix}/{name}" for prefix in pair for name in ("loss", "acc1", "acc5")} for pair in (VAL_PAIR, FINAL_PAIR)]
+    assert seen.names == names
+    assert module.result.metrics.keys() == in_training.metrics.keys() == names[0]
+    assert in_training.epoch == 1
 
 
 def test_the_epoch_of_a_diverging_run_is_named():
@@ -183,7 +316,7 @@ def test_the_epoch_of_a_diverging_run_is_named():
             if trainer.current_epoch == 2:
                 nn.init.constant_(pl_module.network.layer.weight, float("inf"))
 
-    with pytest.raises(UserError, match="in epoch 3"):
+    with pytest.raises(UserError, match=r"at update 9 \(epoch 3\)"):
         trainer(max_epochs=5, callbacks=[Diverge()]).fit(engine(), loader(*labelled(16)))
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from swin_lab.validation import PositiveInt
+
 DEFAULTS: dict[str, Any] = {
     "DATA.BATCH_SIZE": 128,
     "DATA.DATASET": "imagenet",
@@ -57,6 +59,34 @@ NETWORK_DEFAULTS: dict[str, Any] = {
     "PRETRAINED_WINDOW_SIZES": [0, 0, 0, 0],
 }
 """Default values of the keys of MODEL.SWIN and MODEL.SWINV2."""
+
+TYPES: dict[str, Any] = {
+    "TRAIN.LR_SCHEDULER.MULTISTEPS": tuple[PositiveInt, ...],
+    "TRAIN.OPTIMIZER.BETAS": tuple[float, float],
+    "AUG.AUTO_AUGMENT": str | None,
+    "DEPTHS": tuple[PositiveInt, ...],
+    "NUM_HEADS": tuple[PositiveInt, ...],
+    "PRETRAINED_WINDOW_SIZES": tuple[int, ...],
+}
+"""Types of values whose type is not that of their default."""
+
+PUBLISHED_BATCH: dict[str, int] = {
+    **{f"swin_{size}_patch4_window7_224_22k": 4096 for size in ("tiny", "small", "base", "large")},
+    **{f"swinv2_{size}_patch4_window12_192_22k": 4096 for size in ("base", "large")},
+    **{f"swin_{size}_patch4_window7_224": 1024 for size in ("tiny", "small", "base")},
+    "swin_tiny_c24_patch4_window8_256": 1024,
+    **{f"swin_{size}_patch4_window7_224_22kto1k_finetune": 1024 for size in ("tiny", "small", "base", "large")},
+    **{f"swin_{size}_patch4_window12_384_22kto1k_finetune": 1024 for size in ("base", "large")},
+    "swin_base_patch4_window12_384_finetune": 1024,
+    **{f"swinv2_{size}_patch4_window{window}_256": 1024 for size in ("tiny", "small", "base") for window in (8, 16)},
+    **{f"swinv2_{size}_patch4_window12to16_192to256_22kto1k_ft": 1024 for size in ("base", "large")},
+    **{f"swinv2_{size}_patch4_window12to24_192to384_22kto1k_ft": 1024 for size in ("base", "large")},
+}
+"""MODEL.NAME of a published file -> images per update over all GPUs, which no key of the file tells.
+
+4096 is in the comments of the files for ImageNet-22k; 1024 follows from the commands in get_started.md: 8 GPUs with 128 images,
+or with 64 images and two accumulation steps.
+"""
 
 IGNORED_KEYS = (
     "MODEL.RESUME",

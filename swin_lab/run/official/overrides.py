@@ -10,7 +10,7 @@ DATASETS = {"imagenet": "imagenet1k", "imagenet22k": "imagenet22k"}
 """DATA.DATASET -> choice of data."""
 
 
-def to_overrides(file: str, values: dict[str, Any], network: dict[str, Any], *, version: int, devices: int) -> list[str]:
+def to_overrides(file: str, values: dict[str, Any], network: dict[str, Any], *, version: int, global_batch: int) -> list[str]:
     """Returns the overrides of train.py that make the same configuration.
 
     Args:
@@ -18,7 +18,7 @@ def to_overrides(file: str, values: dict[str, Any], network: dict[str, Any], *, 
         values: every key of the official configuration under its dotted name.
         network: the keys of MODEL.SWIN or MODEL.SWINV2.
         version: version of the architecture, 1 or 2.
-        devices: number of GPUs.
+        global_batch: images per update over all GPUs.
 
     Raises:
         UserError: a value is unknown or cannot be expressed.
@@ -27,7 +27,8 @@ def to_overrides(file: str, values: dict[str, Any], network: dict[str, Any], *, 
         *_model(network, version, values),
         *_data(file, values),
         *_augmentation(values),
-        *_batch(values, devices),
+        f"global_batch={global_batch}",
+        f"max_device_batch={values['DATA.BATCH_SIZE']}",
         *_optimizer(values),
         *_schedule(file, values),
         f"trainer.max_epochs={values['TRAIN.EPOCHS']}",
@@ -103,11 +104,6 @@ def _augmentation(values: dict[str, Any]) -> list[str]:
     ]
 
 
-def _batch(values: dict[str, Any], devices: int) -> list[str]:
-    per_device, steps = values["DATA.BATCH_SIZE"], values["TRAIN.ACCUMULATION_STEPS"]
-    return [f"global_batch={per_device * steps * devices}", f"max_device_batch={per_device}"]
-
-
 def _optimizer(values: dict[str, Any]) -> list[str]:
     decay = values["TRAIN.LAYER_DECAY"]
     return [
@@ -154,4 +150,4 @@ def _ratio(learning_rate: float, base: float) -> float:
 
 
 def _without_spaces(value: Any) -> str:
-    return str(value).replace(" ", "")
+    return str(list(value) if isinstance(value, tuple) else value).replace(" ", "")
