@@ -11,7 +11,7 @@ from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError
 
@@ -19,8 +19,10 @@ from swin_lab.errors import UserError, did_you_mean
 
 PositiveInt = Annotated[int, Gt(0)]
 NonNegativeInt = Annotated[int, Ge(0)]
-PositiveFloat = Annotated[float, Gt(0)]
-NonNegativeFloat = Annotated[float, Ge(0)]
+LARGEST = 1e6
+"""Larger numbers are mistakes: no epoch count, rate, ratio or norm of a configuration comes near."""
+PositiveFloat = Annotated[float, Gt(0), Le(LARGEST)]
+NonNegativeFloat = Annotated[float, Ge(0), Le(LARGEST)]
 Probability = Annotated[float, Ge(0), Le(1)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
 """A number from 0 to 1, without 1, such as a drop rate or a decay."""
@@ -36,6 +38,8 @@ class Expected:
     text: str
     """It follows "must be"."""
 
+
+Text = Annotated[str, MinLen(1), Expected("a string that is not empty")]
 
 _NOT_A_YAML_STRING = re.compile(r"[-+]?(\d[\d_]*)?\.?\d*([eE][-+]?\d+)?|true|false|null|~", re.IGNORECASE)
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
@@ -120,7 +124,7 @@ def describe(annotation: Any) -> str:
         described = dict.fromkeys(describe(argument) for argument in arguments if argument is not NoneType)
         return " or ".join([*described, *(["null"] if NoneType in arguments else [])])
     if origin is Literal:
-        return f"one of {', '.join(map(_shown, arguments))}"
+        return f"one of {', '.join(map(shown, arguments))}"
     if origin is tuple and Ellipsis not in arguments:
         same = len(set(arguments)) == 1
         return f"a list of {len(arguments)} values" + (f", each {describe(arguments[0])}" if same else "")
@@ -136,10 +140,12 @@ def _describe_number(kind: Any, constraints: Sequence[Any]) -> str:
     noun = "integer" if kind is int else "number"
     low = next((constraint for constraint in constraints if isinstance(constraint, Ge | Gt)), None)
     high = next((constraint for constraint in constraints if isinstance(constraint, Le | Lt)), None)
-    if isinstance(low, Gt) and low.gt == 0 and high is None:
-        return f"a positive {noun}"
-    if isinstance(low, Ge) and low.ge == 0 and high is None:
-        return f"a non-negative {noun}"
+    if high is None or (isinstance(high, Le) and high.le == LARGEST):
+        end = "" if high is None else f" up to {LARGEST:,.0f}"
+        if isinstance(low, Gt) and low.gt == 0:
+            return f"a positive {noun}{end}"
+        if isinstance(low, Ge) and low.ge == 0:
+            return f"a non-negative {noun}{end}"
     bounds = []
     if low is not None:
         bounds.append(f"of at least {low.ge}" if isinstance(low, Ge) else f"above {low.gt}")
@@ -152,7 +158,7 @@ def _message(name: str, value: Any, annotation: Any) -> str:
     choices = _choices(annotation)
     if choices and isinstance(value, str):
         return f"{name}={value} is unknown{did_you_mean(value, choices)}"
-    return f"{name}={_shown(value)} must be {describe(annotation)}"
+    return f"{name}={shown(value)} must be {describe(annotation)}"
 
 
 def _equals_a_choice_of_another_type(value: Any, annotation: Any) -> bool:
@@ -179,12 +185,12 @@ def _literals(annotation: Any) -> list[Any]:
     return list(arguments) if origin is Literal else []
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """Shows a value as YAML writes it; a string that YAML would read as a number or a truth value has quotes."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_shown, value))}]"
+        return f"[{', '.join(map(shown, value))}]"
     return f"'{value}'" if isinstance(value, str) and _NOT_A_YAML_STRING.fullmatch(value) else str(value)
 
 

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import typer
+from pydantic import ValidationError
 from typer.core import TyperGroup
 
 from swin_lab.commands import data, init, models, recipe, run, weights
-from swin_lab.errors import UserError, did_you_mean
+from swin_lab.errors import UserError, did_you_mean, explain_path
 
 OK, WRONG_INPUT, INTERRUPTED = 0, 2, 130
 
@@ -76,9 +77,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if "" in given:
+            shown = " ".join(word or "''" for word in ["swin-lab", *given])
+            raise UserError(f"an argument is empty: {shown}\nA variable of the shell may not be set")
         code = app(args=given or ["--help"], prog_name="swin-lab", standalone_mode=False)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return WRONG_INPUT
+    except OSError as error:
+        if (message := explain_path(error)) is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
         return WRONG_INPUT
     except typer.TyperException as error:  # an unknown command or option, a missing or invalid value
         print(f"error: {_in_native_form(error)}", file=sys.stderr)
@@ -88,6 +97,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _in_native_form(error: typer.TyperException) -> str:
     """Returns a message of Typer in the form of swin_lab's own messages."""
+    context = getattr(error, "ctx", None)
+    hint = "" if context is None else f"\nSee {context.command_path} --help"
+    if isinstance(error.__cause__, ValidationError) and (expected := _expected_number(error.__cause__)):
+        return f"{error.param.opts[0]}={error.__cause__.errors()[0]['input']} must be {expected}{hint}"  # type: ignore[attr-defined]
     message = error.format_message().rstrip(".").replace("Value error, ", "")
     choice = re.search(r"'([^']*)' is not one of (.*)", message)
     if choice:
@@ -96,8 +109,18 @@ def _in_native_form(error: typer.TyperException) -> str:
     message = re.sub(r"\.? Did you mean (.*)\?$", lambda found: f"; did you mean {found[1].replace(chr(39), '')}?", message)
     message = re.sub(r" \(Possible options: ([^)]*)\)$", r"; did you mean \1?", message)
     message = message[:1].lower() + message[1:]
-    context = getattr(error, "ctx", None)
-    return message if "did you mean" in message or context is None else f"{message}\nSee {context.command_path} --help"
+    return message if "did you mean" in message else f"{message}{hint}"
+
+
+def _expected_number(error: ValidationError) -> str | None:
+    """Returns which number an option takes, or None if its value is wrong for another reason."""
+    details = error.errors()[0]
+    if details["type"].startswith("int_"):
+        return "an integer"
+    bounds = {"greater_than_equal": "least", "less_than_equal": "most"}
+    if details["type"] not in bounds:
+        return None
+    return f"an integer of at {bounds[details['type']]} {next(iter(details['ctx'].values()))}"
 
 
 if __name__ == "__main__":

@@ -40,6 +40,11 @@ Overrides = Annotated[
         metavar="KEY=VALUE", help="Overrides of train.py, such as experiment=NAME.", autocompletion=complete_override
     ),
 ]
-Devices = Annotated[int, typer.Option(metavar="N", min=1, help="Number of devices that share the global batch.")]
-Images = Annotated[int | None, typer.Option(metavar="N", min=1, help="Images per epoch, if the data is not available.")]
-ConfigDir = Annotated[Path | None, typer.Option(metavar="DIR", help="A directory with further configuration files.")]
+Devices = Annotated[int, typer.Option(metavar="N", min=1, max=10**6, help="Number of devices that share the global batch.")]
+Images = Annotated[
+    int | None, typer.Option(metavar="N", min=1, max=10**12, help="Images per epoch, if the data is not available.")
+]
+ConfigDir = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", exists=True, file_okay=False, help="A directory with further configuration files."),
+]

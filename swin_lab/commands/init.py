@@ -1,5 +1,6 @@
 """`swin-lab init DIR`: a new project that extends swin_lab."""
 
+import shlex
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -28,5 +29,6 @@ def init(
         raise UserError(f"cannot write {target}: {error.strerror or error}") from error
     for file in sorted(path for path in target.rglob("*") if path.is_file()):
         print(f"{'written':<10} {folder / file.relative_to(target)}")
-    print(f"{'train':<10} python {folder / 'train.py'} experiment=my_experiment")
-    print(f"{'or':<10} swin-lab train --config-dir {folder / 'conf'} experiment=my_experiment")
+    print(f"{'train':<10} {shlex.join(['python', str(folder / 'train.py'), 'experiment=my_experiment'])}")
+    by_command = ["swin-lab", "train", "--config-dir", str(folder / "conf"), "experiment=my_experiment"]
+    print(f"{'or':<10} {shlex.join(by_command)}")

@@ -1,14 +1,12 @@
-"""Reads Hydra's flags from a command line, and finds out how this process was started."""
+"""How this process was started, and the commands that start others."""
 
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from swin_lab.errors import UserError, did_you_mean
+from swin_lab.errors import UserError
 
 Job = Literal["train", "eval"]
 Launcher = Literal["script", "swin-lab"]
@@ -19,15 +17,6 @@ MODULE = "swin_lab.__main__"
 RUN_DIR = "SWIN_LAB_RUN_DIR"
 """Environment variable that gives the run directory to the other processes of a run."""
 
-CONFIG_DIR = ("--config-dir", "-cd")
-WITH_VALUES = (*CONFIG_DIR, "--config-name", "-cn", "--config-path", "-cp")
-"""Flags that every run of a sweep needs, too."""
-FLAGS = (
-    *("--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun", "--shell-completion"),
-    *("--config-path", "--config-name", "--config-dir", "--experimental-rerun", "--info"),
-)
-"""Hydra's long flags; any unambiguous beginning of one is accepted as well."""
-
 
 @dataclass(frozen=True)
 class Invocation:
@@ -36,38 +25,6 @@ class Invocation:
     overrides: tuple[str, ...] = ()
     eval_command: str = "python eval.py"
     """Command that evaluates a checkpoint, started in the same way."""
-
-
-def check_flags(arguments: Sequence[str]) -> None:
-    """Raises UserError for a long flag that Hydra does not have."""
-    for part in arguments:
-        flag = part.partition("=")[0]
-        if flag.startswith("--") and not any(known.startswith(flag) for known in FLAGS):
-            raise UserError(f"unknown option {flag}{did_you_mean(flag, FLAGS)}")
-
-
-def flags_and_values(arguments: Sequence[str], flags: Sequence[str] = WITH_VALUES) -> list[str]:
-    """Returns these flags and their values as they were given: "--flag", "value" or "--flag=value"."""
-    found = [part for flag, value in pairwise([*arguments, ""]) if flag in flags for part in (flag, value)]
-    return found + [part for part in arguments if part.startswith(tuple(f"{flag}=" for flag in flags))]
-
-
-def config_dirs(arguments: Sequence[str]) -> list[Path]:
-    """Returns the absolute directories of `--config-dir`."""
-    given = flags_and_values(arguments, CONFIG_DIR)
-    values = [part.partition("=")[2] if part.startswith("-") else part for part in given if part not in CONFIG_DIR]
-    return [Path(value).absolute() for value in values if value]
-
-
-def overrides_in(arguments: Sequence[str]) -> list[str]:
-    """Returns the arguments that are neither flags nor values of flags."""
-    values_of_flags = set(flags_and_values(arguments))
-    return [part for part in arguments if not part.startswith("-") and part not in values_of_flags]
-
-
-def search_path(config_directories: Sequence[Path]) -> list[str]:
-    """Returns the override by which Hydra's compose function finds configuration files in further directories."""
-    return [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in config_directories)}]"] if config_directories else []
 
 
 def relaunch_command() -> list[str]:
@@ -83,3 +40,18 @@ def command_of(job: Job, launcher: Launcher) -> str:
         return f"python {script.with_name(f'{job}.py') if script.name in ('train.py', 'eval.py') else f'{job}.py'}"
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return f"{'python -m swin_lab' if spec is not None and spec.name == MODULE else 'swin-lab'} {job}"
+
+
+def local_rank() -> int:
+    """Returns the number of this process among those of a run on this machine, which Lightning, torchrun or SLURM sets.
+
+    Raises:
+        UserError: the environment variable is not a number.
+    """
+    for name in ("LOCAL_RANK", "SLURM_PROCID"):
+        value = os.environ.get(name)
+        if value and not value.isdigit():
+            raise UserError(f"the environment variable {name}={value} must be a non-negative integer; unset it")
+        if value:
+            return int(value)
+    return 0

@@ -1,6 +1,7 @@
 """Splitting of the global batch over devices and accumulation steps."""
 
 from dataclasses import dataclass
+from math import ceil
 
 from swin_lab.errors import UserError
 from swin_lab.validation import PositiveInt, check_value
@@ -21,25 +22,56 @@ class Batching:
         return f"{self.global_batch} = {self.devices} device{plural} x {self.device_batch} images{accumulated}"
 
 
-def split_batch(global_batch: int, devices: int, max_device_batch: int | None) -> Batching:
+def split_batch(global_batch: int, devices: int, max_device_batch: int | None, *, mixes: bool = False) -> Batching:
     """Splits the global batch into the fewest accumulation steps of equal batches of at most `max_device_batch` images.
 
     Args:
         global_batch: images per optimizer update over all devices.
         devices: number of devices.
         max_device_batch: maximum number of images that one device processes at once. If None, there is no limit.
+        mixes: whether images are mixed with other images of the batch on the same device.
 
     Raises:
-        UserError: a number is not positive, or the global batch is not divisible by the devices; the message names the nearest
-            batch sizes that are.
+        UserError: a number is not positive; the global batch is not divisible by the devices, or it would take more than twice
+            the accumulation steps that the limit makes necessary, and the message names the nearest batch sizes that do not;
+            or a device would have no two images to mix.
     """
     check_value("global_batch", global_batch, PositiveInt)
     check_value("max_device_batch", max_device_batch, PositiveInt | None)
     if global_batch % devices:
-        lower, upper = global_batch // devices * devices, -(-global_batch // devices) * devices
-        nearest = f"{lower} or {upper}" if lower else str(upper)
+        lower, upper = global_batch // devices, -(-global_batch // devices)
+        nearest = _nearest([lower * devices, upper * devices])
         raise UserError(f"global_batch={global_batch} is not divisible by {devices} devices; the nearest are {nearest}")
     per_device = global_batch // devices
-    limit = min(max_device_batch or per_device, per_device)
-    device_batch = next(size for size in range(limit, 0, -1) if per_device % size == 0)
-    return Batching(global_batch, devices, device_batch, per_device // device_batch)
+    limit = max_device_batch or per_device
+    device_batch = _largest_part(per_device, limit)
+    if device_batch is None:
+        divisor = _largest_divisor(per_device, limit)
+        lower = next(size for size in range(per_device, 0, -1) if _largest_part(size, limit))
+        upper = next(size for size in range(per_device, 2 * per_device + 1) if _largest_part(size, limit))
+        raise UserError(
+            f"global_batch={global_batch} on {devices} device{'s' * (devices > 1)} with max_device_batch={limit} takes "
+            f"{per_device // divisor} accumulated batches of {divisor}; the nearest that split well are "
+            f"{_nearest([lower * devices, upper * devices])}"
+        )
+    batching = Batching(global_batch, devices, device_batch, per_device // device_batch)
+    if mixes and device_batch == 1:
+        raise UserError(
+            f"mixing needs two images at once on a device, and global_batch is {batching}; "
+            "raise max_device_batch or global_batch, or set mixing=none"
+        )
+    return batching
+
+
+def _largest_part(images: int, limit: int) -> int | None:
+    """Returns the largest equal part within the limit. If it takes more than twice the necessary steps, returns None."""
+    part = _largest_divisor(images, limit)
+    return part if images // part <= 2 * ceil(images / limit) else None
+
+
+def _largest_divisor(images: int, limit: int) -> int:
+    return next(size for size in range(min(limit, images), 0, -1) if images % size == 0)
+
+
+def _nearest(sizes: list[int]) -> str:
+    return " or ".join(str(size) for size in sizes if size > 0)

@@ -3,29 +3,29 @@
 Every component is complete when it is constructed, and no function here changes one. Models are built in model.py.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
 from dataclasses import dataclass, fields
 from typing import Any
 
 from lightning import Callback
 from torch import nn
 
-from swin_lab.data import ImageSource, LoaderConfig, channel_statistics
+from swin_lab.data import ImageSource, LoaderConfig, channel_statistics, check_source
 from swin_lab.errors import UserError, did_you_mean
 from swin_lab.models import SwinTransformer
 from swin_lab.preprocessing import Preprocessing
-from swin_lab.run.instantiate import Parameters, build_dataclass, check_keys, instantiate, is_chosen, resolve
+from swin_lab.run.instantiate import build_dataclass, check_keys, instantiate, is_chosen
 from swin_lab.run.model import SWIN, Model
-from swin_lab.run.settings import Node, TrainConfig, TransferConfig
-from swin_lab.run.trainer import check_trainer
+from swin_lab.run.settings import Node
+from swin_lab.run.targets import Parameters, resolve
 from swin_lab.training import DataDescription, EmaConfig, OptimizerConfig, Schedule, Task
+from swin_lab.training.engine import logged_metrics, monitored_metric
 from swin_lab.training.optim import RECIPE_KEYS
-from swin_lab.weights.preprocessing import preset_preprocessing
+from swin_lab.weights.preprocessing import check_preset, preset_preprocessing
+
+log = logging.getLogger("swin_lab")
 
 LOADER_KEYS = tuple(field.name for field in fields(LoaderConfig))
-
-Step = Callable[[Any], Any]
-"""Maps an image to an image, or a tensor to a tensor."""
 
 
 @dataclass(frozen=True)
@@ -53,35 +53,31 @@ class Optimization:
     ema: EmaConfig | None
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """Contains the random transforms of training images."""
-
-    image_transforms: Sequence[Step]
-    tensor_transforms: Sequence[Step]
-
-
-def check_settings(config: Mapping[str, Any]) -> None:
-    """Checks the types of the top-level keys of conf/train.yaml, and of `transfer` and `trainer`; name may be missing.
-
-    Raises:
-        UserError: a key is unknown, or a value is invalid.
-    """
-    build_dataclass("", TrainConfig, {**config, "name": str(config["name"])})
-    build_dataclass("transfer", TransferConfig, config["transfer"])
-    check_trainer(config["trainer"])
+def accepts(group: str, node: Node, key: str) -> bool:
+    """Returns whether the class that a group's node names, or the recipe or loader settings beside it, take a key."""
+    signature = Parameters.of(resolve(group, node))
+    beside = {"optimizer": RECIPE_KEYS, "data": LOADER_KEYS}.get(group, ())
+    return signature.takes_any or key in signature.names or key in beside
 
 
 def build_data(node: Node) -> Data:
     """Builds the dataset of a `data` node."""
     check_keys("data", node, also=LOADER_KEYS)
     loader = loader_config(node)
-    return Data(instantiate("data", {key: value for key, value in node.items() if key not in LOADER_KEYS}), loader)
+    source = instantiate("data", {key: value for key, value in node.items() if key not in LOADER_KEYS})
+    return Data(check_source(source), loader)
 
 
 def loader_config(node: Node) -> LoaderConfig:
     """Returns the loader settings among the keys of a `data` node."""
     return build_dataclass("data", LoaderConfig, {key: value for key, value in node.items() if key in LOADER_KEYS})
+
+
+def check_validation_images(source: ImageSource, devices: int) -> None:
+    """Raises UserError if there are fewer validation images than devices."""
+    images = len(source.val.labels)
+    if images < devices:
+        raise UserError(f"there are {images} validation images for {devices} devices; provide more, or lower trainer.devices")
 
 
 def build_task(node: Node, data: DataDescription) -> Task:
@@ -106,12 +102,14 @@ def build_optimization(optimizer: Node, schedule: Node, ema: Node) -> Optimizati
     return Optimization(
         build_dataclass("optimizer", OptimizerConfig, recipe | {"create": create}),
         instantiate("schedule", schedule, kind=Schedule),
-        instantiate("ema", ema, kind=EmaConfig) if is_chosen(ema) else None,
+        instantiate("ema", ema, kind=EmaConfig) if is_chosen("ema", ema) else None,
     )
 
 
 def build_preprocessing(model: Model, data: Data | None, loader: LoaderConfig, preset: str | None) -> Preprocessing:
     """Returns the preprocessing of a model: that of a preset, of the model itself, or of the loader settings, in this order.
+
+    A preset is for Swin Transformers. An experiment that sets one can be used with any network, so it is left out for others.
 
     Args:
         model: the network, its input size and number of channels.
@@ -120,8 +118,13 @@ def build_preprocessing(model: Model, data: Data | None, loader: LoaderConfig, p
         preset: official, timm, torchvision or huggingface.
 
     Raises:
-        UserError: a value is invalid, or the preset is unknown or not for this network.
+        UserError: a value is invalid, or the preset is unknown.
     """
+    if preset is not None and not isinstance(model.network, SwinTransformer):
+        check_preset(preset)
+        used = "the data.* settings apply" if model.own_preprocessing is None else "its own preprocessing is used"
+        log.info("%-10s preset=%s is for %s; for a %s, %s", "note", preset, SWIN, type(model.network).__name__, used)
+        preset = None
     if preset is None and model.own_preprocessing is not None:
         return model.own_preprocessing
     settings: dict[str, Any] = {key: getattr(loader, key) for key in ("resize_mode", "crop_pct", "interpolation")}
@@ -147,52 +150,26 @@ def preset_settings(preset: str, network: nn.Module) -> dict[str, Any]:
     return preset_preprocessing(preset, network.config)
 
 
-def build_callbacks(nodes: Node | None, monitor: str, mode: str) -> tuple[Callback, ...]:
+def build_callbacks(nodes: Node | None, task: Task, has_ema: bool) -> tuple[Callback, ...]:
     """Builds the callbacks of the `callbacks` group.
 
     Args:
         nodes: name -> node; null removes a callback.
-        monitor: full name of the monitored metric; a callback that requires `monitor` gets it, and `mode`, if it has none.
-        mode: min or max.
+        task: defines the monitored metric; a callback that requires `monitor` gets it, and `mode`, if it has none.
+        has_ema: whether the run has a moving average of the weights, whose metric is then monitored.
+
+    Raises:
+        UserError: a node is invalid, or a callback monitors a metric that is not logged.
     """
     callbacks: list[Callback] = []
+    provided = {"monitor": monitored_metric(task, has_ema), "mode": task.monitor.mode}
     for name, node in (nodes or {}).items():
         if node is None:
             continue
         required = "monitor" in Parameters.of(resolve(f"callbacks.{name}", node)).required
-        callbacks.append(
-            instantiate(f"callbacks.{name}", node, {"monitor": monitor, "mode": mode} if required else None, Callback)
-        )
+        callback: Callback = instantiate(f"callbacks.{name}", node, provided if required else None, Callback)
+        monitored, logged = getattr(callback, "monitor", None), logged_metrics(task, has_ema)
+        if monitored is not None and monitored not in logged:
+            raise UserError(f"callbacks.{name}.monitor={monitored} is not logged{did_you_mean(monitored, logged)}")
+        callbacks.append(callback)
     return tuple(callbacks)
-
-
-def build_augmentation(node: Node, preprocessing: Preprocessing) -> Augmentation:
-    """Builds the augmentation of an `augment` node: a class that has both lists of transforms, or the lists themselves.
-
-    Transforms that need `size`, `img_size` or `mean` and are not given one get that of the preprocessing.
-
-    Raises:
-        UserError: the node has neither.
-    """
-    size = list(preprocessing.img_size)
-    known = {"size": size, "img_size": size, "mean": preprocessing.mean}
-    if "_target_" in node:
-        built = instantiate("augment", node, _required("augment", node, known))
-        return Augmentation(built.image_transforms, built.tensor_transforms)
-    lists = [field.name for field in fields(Augmentation)]
-    for key in node:
-        if key not in lists:
-            raise UserError(f"unknown key augment.{key}{did_you_mean(str(key), lists)}")
-    for key in lists:
-        if not isinstance(node.get(key), list):
-            raise UserError(f"augment.{key} must be a list of transforms; an empty list is []")
-    places = {key: f"augment.{key}" for key in lists}
-    return Augmentation(
-        *([instantiate(places[key], step, _required(places[key], step, known)) for step in node[key]] for key in lists)
-    )
-
-
-def _required(where: str, node: Node, known: dict[str, Any]) -> dict[str, Any]:
-    """Returns the known values that are required parameters of a target; parameters with a default keep it."""
-    required = Parameters.of(resolve(where, node)).required
-    return {key: value for key, value in known.items() if key in required}

@@ -16,9 +16,11 @@ from lightning import Trainer
 from omegaconf import OmegaConf
 
 from swin_lab.errors import UserError
-from swin_lab.run.arguments import RUN_DIR
+from swin_lab.run.arguments import RUN_DIR, local_rank
 
 log = logging.getLogger("swin_lab")
+
+MIN_WIDTH = 40
 
 
 @contextmanager
@@ -68,13 +70,15 @@ def run_folder(out: str, name: str) -> Path:
 
 def is_other_process() -> bool:
     """Returns whether this is a further process of a run on several devices, which prints nothing but errors."""
-    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0"))) > 0
+    return local_rank() > 0
 
 
 def start_console(quiet: bool) -> None:
     """Prints swin_lab's log messages, above a progress bar where there is one, and silences Lightning's advice."""
     log.setLevel(logging.ERROR if quiet else logging.INFO)
     log.propagate = False
+    if rich.get_console().width < MIN_WIDTH:  # A terminal, or COLUMNS, can have a width of 0, in which nothing is printed.
+        rich.get_console().width = MIN_WIDTH
     if not any(isinstance(handler, _Console) for handler in log.handlers):
         log.addHandler(_Console())
     for name in ("lightning.pytorch", "lightning.fabric", "lightning", "pytorch_lightning"):
@@ -107,6 +111,8 @@ def _started_from_outside(trainer: Trainer) -> bool:
 
 def _create(wanted: Path, config: dict[str, Any], overrides: Sequence[str]) -> Path:
     path = wanted
+    if wanted.exists() and not wanted.is_dir():
+        raise UserError(f"out={wanted} is a file; choose a folder, which is created if it does not exist")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path = _first_free(wanted)

@@ -10,39 +10,34 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from swin_lab.errors import UserError
 from swin_lab.paths import CONF
-from swin_lab.run.arguments import (
-    CONFIG_DIR,
-    RUN_DIR,
-    Invocation,
-    Job,
-    Launcher,
-    check_flags,
-    command_of,
-    config_dirs,
-    flags_and_values,
-    relaunch_command,
-)
-from swin_lab.run.explain import explain
+from swin_lab.run.arguments import RUN_DIR, Invocation, Job, Launcher, command_of, local_rank, relaunch_command
+from swin_lab.run.command_line import OF_EVERY_RUN, CommandLine
+from swin_lab.run.compose import resolved
+from swin_lab.run.explain import explain, message_of
+from swin_lab.run.help import help_text
+from swin_lab.run.own_modules import allow_imports_from
 
 OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 JOBS = {"train": "swin_lab.run.fit", "eval": "swin_lab.run.evaluate"}
 """Job -> module whose function `run` runs it."""
+
+USER_MISTAKES = (UserError, HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 JobFunction = Callable[[dict[str, Any], Path | None, Invocation], dict[str, Any]]
 
@@ -52,8 +47,7 @@ class Start:
     """How a job was started."""
 
     job: Job
-    arguments: list[str]
-    """Overrides and Hydra flags."""
+    line: CommandLine
     launcher: Launcher
     eval_command: str
     """Command that evaluates a checkpoint with the same launcher and configuration directory."""
@@ -64,7 +58,8 @@ def main(
 ) -> int:
     """Runs a job with overrides and Hydra flags.
 
-    Modules in the current directory, in the configuration directory and next to it can be named in `_target_`.
+    Modules in the current directory, in the configuration directory and next to it can be named in `_target_`; nothing else
+    imports them.
 
     Args:
         job: "train" or "eval".
@@ -75,35 +70,31 @@ def main(
     Returns:
         The exit code: 0; 2 for wrong input, with a message on stderr; 130 after Ctrl-C.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    typed_flags = flags_and_values(given, CONFIG_DIR)
-    if config_dir is not None and not typed_flags:
-        given += ["--config-dir", str(config_dir)]
-    _make_importable(config_dirs(given))
+    line = CommandLine()
     try:
-        if RUN_DIR in os.environ and int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        line = CommandLine.parse(sys.argv[1:] if arguments is None else arguments)
+        typed = line.flag_words(["--config-dir"])
+        if config_dir is not None and not typed:
+            line = replace(line, flags=(*line.flags, ("--config-dir", str(config_dir))))
+        allow_imports_from([Path.cwd(), *(path for folder in line.config_dirs for path in (folder.parent, folder))])
+        if RUN_DIR in os.environ and local_rank() > 0:
             return _join(job, Path(os.environ[RUN_DIR]))
-        check_flags(given)
-        eval_command = shlex.join([*command_of("eval", launcher).split(), *typed_flags])
-        return _compose_and_run(Start(job, given, launcher, eval_command))
-    except (UserError, HydraException, OmegaConfBaseException, YAMLError) as error:
-        print(f"error: {explain(error, job, given)}", file=sys.stderr)
+        if line.has("--help"):
+            print(help_text(job, command_of(job, launcher), line.overrides, line.config_dirs))
+            return OK
+        eval_command = shlex.join([*command_of("eval", launcher).split(), *typed])
+        return _compose_and_run(Start(job, line, launcher, eval_command))
+    except (*USER_MISTAKES, OSError) as error:
+        print(f"error: {message_of(error, job, line.overrides, line.config_dirs)}", file=sys.stderr)
         return WRONG_INPUT
     except KeyboardInterrupt as interrupt:
         print(f"\ninterrupted{': ' if str(interrupt) else ''}{interrupt}", file=sys.stderr)
         return INTERRUPTED
 
 
-def _make_importable(config_directories: Sequence[Path]) -> None:
-    """Appends to sys.path, so that a user's file never hides an installed package."""
-    for folder in (Path.cwd(), *(path for directory in config_directories for path in (directory.parent, directory))):
-        if str(folder) not in sys.path:
-            sys.path.append(str(folder))
-
-
 def _join(job: Job, run_dir: Path) -> int:
     """Runs a further process of a run on several devices, with the configuration that the first process has written."""
-    _function_of(job)(_plain(OmegaConf.load(run_dir / "config.yaml")), None, Invocation())
+    _function_of(job)(yaml.safe_load((run_dir / "config.yaml").read_text()), None, Invocation())
     return OK
 
 
@@ -118,21 +109,24 @@ def _compose_and_run(start: Start) -> int:
         with _command_line(process_arguments):  # Lightning starts further processes with these arguments.
             try:
                 _run_job(start, composed, finished, codes)
-            except UserError as error:  # The other runs of a sweep continue.
-                print(f"error: {error}", file=sys.stderr)
+            except (
+                *USER_MISTAKES,
+                OSError,
+            ) as error:  # The other runs continue; Hydra prints nothing.
+                print(f"error: {message_of(error, start.job, start.line.overrides, start.line.config_dirs)}", file=sys.stderr)
                 codes.append(WRONG_INPUT)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and exiting.
-    OmegaConf.register_new_resolver(
-        "command", lambda: command_of(start.job, start.launcher), replace=True
-    )  # for the --help text
     try:
-        with _command_line(start.arguments):
+        with _command_line([*start.line.flag_words(), *start.line.overrides]):
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=start.job)(task)()
-    except ValueError as error:  # Hydra raises it for some overrides that it cannot parse.
-        if composed_once:
+    except (ValueError, TypeError, AssertionError, RecursionError, OSError) as error:  # Hydra raises these for some overrides.
+        if composed_once or isinstance(error, USER_MISTAKES):
             raise
-        raise UserError(f"{' '.join(start.arguments)}: {error}") from error
+        message = explain(error, start.job, start.line.overrides, start.line.config_dirs)
+        raise UserError(f"{shlex.join(start.line.overrides)}: {message}") from error
+    if start.line.has("--multirun") and not composed_once and not start.line.has("--cfg") and not start.line.has("--info"):
+        raise UserError(f"the sweep {shlex.join(start.line.overrides)} has no runs; give at least one value")
     if len(finished) > 1:
         from swin_lab.report import print_sweep
 
@@ -144,17 +138,20 @@ def _run_job(start: Start, composed: DictConfig, finished: list[dict[str, Any]],
     """Runs one configuration; appends its result to `finished`, or the exit code of its process to `codes`."""
     hydra_config = HydraConfig.get()
     sweeping = hydra_config.mode == RunMode.MULTIRUN
+    overrides, chosen = list(hydra_config.overrides.task), dict(hydra_config.runtime.choices)
     _check_complete(composed)
-    config = _plain(composed)
+    config, unused = resolved(composed, chosen, overrides, start.line.config_dirs)
+    for name in unused:
+        group = name.partition(".")[0]
+        print(f"warning: {group}={chosen[group]} does not take {name} of the experiment", file=sys.stderr)
     if config.get("name", "") is None:
-        config["name"] = "{data}_{model}".format(**hydra_config.runtime.choices)
+        config["name"] = f"{chosen.get('data')}_{chosen.get('model')}"
     elif "name" in config:
         config["name"] = str(config["name"])  # YAML reads name=2026 as a number
     folder, number = Path(hydra_config.runtime.output_dir), str(hydra_config.job.num) if sweeping else ""
-    overrides = list(hydra_config.overrides.task)
     if sweeping and str(config["trainer"]["devices"]) != "1":
         location = [f"out={folder / number}"] if start.job == "eval" else [f"out={folder}", f"name={number}"]
-        codes.append(_in_its_own_process(start, [*flags_and_values(start.arguments), *overrides, *location]))
+        codes.append(_in_its_own_process(start, [*start.line.flag_words(OF_EVERY_RUN), *overrides, *location]))
         finished += [json.loads(file.read_text()) for file in sorted((folder / number).rglob("results.json"))]
         return
     invocation = Invocation(tuple(overrides), start.eval_command)
@@ -182,12 +179,6 @@ def _command_line(arguments: list[str]) -> Iterator[None]:
         yield
     finally:
         sys.argv = before
-
-
-def _plain(config: Any) -> dict[str, Any]:
-    """Returns plain Python with every interpolation resolved."""
-    container: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    return container
 
 
 def _check_complete(config: DictConfig) -> None:

@@ -7,34 +7,35 @@ from pathlib import Path
 from typing import Any
 
 import rich
-from lightning import Callback
+from lightning import Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
 from swin_lab.data import ImageData
+from swin_lab.data.decoding import decoder
 from swin_lab.data.transforms import eval_transform
 from swin_lab.errors import UserError
+from swin_lab.metadata import RunMetadata
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.report import print_evaluation
 from swin_lab.run.arguments import Invocation
-from swin_lab.run.components import Data, build_data, build_task, preset_settings
+from swin_lab.run.components import Data, build_data, build_task, check_validation_images, preset_settings
 from swin_lab.run.directory import is_other_process, run_directory, start_console, timestamped
 from swin_lab.run.guard import guarded
 from swin_lab.run.identity import describe_data, identity
 from swin_lab.run.instantiate import build_dataclass
-from swin_lab.run.restore import Restored, merged, restore
+from swin_lab.run.restore import Restored, restore
 from swin_lab.run.results import metric_formats, present
 from swin_lab.run.settings import EvalConfig, RestoreConfig
-from swin_lab.run.trainer import build_trainer, choose_precision
-from swin_lab.run.trust import refuse_foreign_classes
-from swin_lab.training import Engine, Task
-from swin_lab.weights import Contents, read_source
+from swin_lab.run.stored import images_at_once, restored_node
+from swin_lab.run.trainer import build_trainer, check_launch, choose_precision
+from swin_lab.run.trust import TARGET
+from swin_lab.training import Engine, ProgressLines, Task
+from swin_lab.weights import Contents, open_checkpoint, read_source
 
 log = logging.getLogger("swin_lab")
 
 CLASSIFICATION = {"_target_": "swin_lab.tasks.Classification"}
 """The task for weights that were not written by a run."""
-DEVICE_BATCH = 64
-"""Images per device at once for weights that were not written by a run."""
 
 
 def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) -> dict[str, Any]:
@@ -55,15 +56,14 @@ def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) 
     config = build_dataclass("", EvalConfig, values)
     settings = build_dataclass("transfer", RestoreConfig, config.transfer)
     contents = read_source(config.checkpoint)
+    stored = contents.metadata.run if contents.metadata is not None else None
+    trainer, precision = build_evaluator(config, stored)
     data, task = compose_evaluation(config, contents)
+    check_validation_images(data.source, trainer.world_size)
     restored = restore(contents, task, data.source.class_names, settings, trust=config.trust)
     preprocessing = choose_preprocessing(restored, config.preset)
-    stored = contents.metadata.run if contents.metadata is not None else None
-    data_module = build_data_module(data, preprocessing, config.batch or (stored.device_batch if stored else DEVICE_BATCH))
-    wanted = str(config.precision or (stored.precision if stored is not None else "auto"))
-    precision = choose_precision(wanted, str(config.trainer.get("accelerator", "auto")))
-    bar: list[Callback] = [RichProgressBar()] if rich.get_console().is_terminal else []
-    trainer = build_trainer(config.trainer, precision, callbacks=bar)
+    device_batch = images_at_once(config.batch, contents, preprocessing, trust=config.trust)
+    data_module = build_data_module(data, preprocessing, device_batch)
     engine = Engine(restored.network, task, {})
     with (
         run_directory(trainer, directory or _results_folder(config.out, contents.file), values, invocation.overrides) as folder,
@@ -86,22 +86,40 @@ def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) 
     return result
 
 
+def build_evaluator(config: EvalConfig, stored: RunMetadata | None) -> tuple[Trainer, str]:
+    """Builds Lightning's Trainer and returns it with the precision: the given one, else that of the checkpoint's run.
+
+    Raises:
+        UserError: Lightning refuses a value, or the devices do not exist.
+    """
+    wanted = str(config.precision or (stored.precision if stored is not None else "auto"))
+    precision = choose_precision(wanted, str(config.trainer.get("accelerator", "auto")))
+    progress = RichProgressBar() if rich.get_console().is_terminal else ProgressLines()
+    trainer = build_trainer(config.trainer, precision, callbacks=[progress])
+    check_launch(config.trainer, trainer)
+    return trainer, precision
+
+
 def compose_evaluation(config: EvalConfig, contents: Contents) -> tuple[Data, Task]:
     """Builds data and task: the given ones, else those of the checkpoint's run, changed by the given keys.
 
     Raises:
-        UserError: the file does not name its data, or names a class that is not trusted.
+        UserError: the file does not name its data, or asks for more than a file may without trust=true.
     """
-    stored = contents.metadata.run.config if contents.metadata is not None and contents.metadata.run is not None else {}
-    given = config.data or {}
-    data_node = given if "_target_" in given else merged(stored.get("data", {}), given)
-    task_node = merged(stored.get("task", CLASSIFICATION), config.task)
-    if "_target_" not in data_node:
+    data_node = restored_node(contents, "data", config.data, {}, trust=config.trust)
+    changes = {key: value for key, value in config.task.items() if value is not None}
+    task_node = restored_node(contents, "task", changes, CLASSIFICATION, trust=config.trust)
+    if TARGET not in data_node:
+        given = config.transfer  # A file without any network is refused as such.
+        open_checkpoint(contents, name=given["name"], img_size=given["img_size"], window_size=given["window_size"])
         raise UserError(f"{contents.file.name} does not name its data; add data=folder data.root=... or another choice of data")
-    if not config.trust:
-        from_file = {} if "_target_" in given else {"data": data_node}
-        refuse_foreign_classes(contents.file, from_file | ({} if "_target_" in config.task else {"task": task_node}))
-    data = build_data(data_node)
+    try:
+        data = build_data(data_node)
+    except UserError as error:
+        if TARGET in (config.data or {}):
+            raise
+        hint = "\nA checkpoint does not download data by itself; add +data.download=true, or data=... of your own"
+        raise UserError(f"{contents.file.name}: {error}" + hint * (data_node.get("download") is False)) from error
     return data, build_task(task_node, data.description)
 
 
@@ -115,6 +133,7 @@ def build_data_module(data: Data, preprocessing: Preprocessing, device_batch: in
         device_batch=device_batch,
         seed=0,
         loading=data.loader,
+        decode=decoder(preprocessing),
     )
 
 

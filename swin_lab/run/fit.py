@@ -9,8 +9,7 @@ from time import perf_counter
 from typing import Any
 
 import rich
-import torch
-from lightning import Callback, Trainer, seed_everything
+from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
 from swin_lab.data import cores
@@ -21,13 +20,13 @@ from swin_lab.run.directory import is_other_process, run_directory, run_folder, 
 from swin_lab.run.guard import guarded
 from swin_lab.run.identity import describe_data, identity
 from swin_lab.run.instantiate import build_dataclass
-from swin_lab.run.loggers import build_loggers, close, flat
+from swin_lab.run.loggers import build_loggers, close, log_configuration
 from swin_lab.run.results import metric_formats
 from swin_lab.run.settings import TrainConfig
 from swin_lab.run.trainer import build_trainer, find_launch
 from swin_lab.run.training import Training, build_training
-from swin_lab.run.trust import foreign_classes
-from swin_lab.training import DataTimeMonitor, EpochSummary
+from swin_lab.run.trust import needs_trust
+from swin_lab.training import DataTimeMonitor, EpochSummary, EvaluationResult, ProgressLines
 
 log = logging.getLogger("swin_lab")
 
@@ -54,7 +53,7 @@ def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) 
     seed_everything(config.seed, verbose=False)
     launch = find_launch(config.trainer, config.precision)
     training = build_training(config, launch, values)
-    trust = " trust=true" if foreign_classes([training.model.node, config.data, config.task]) else ""
+    trust = " trust=true" if needs_trust({"model": training.model.node, "data": config.data, "task": config.task}) else ""
     eval_command = invocation.eval_command + trust
     with (
         run_directory(launch.trainer, directory or timestamped(folder), values, invocation.overrides) as run_dir,
@@ -64,13 +63,14 @@ def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) 
         announce(training)
         try:
             session.trainer.fit(training.engine, training.data_module)
+            last = training.engine.result
             evaluate_best(session, training)
             result = {
                 "metrics": dict(training.engine.result.metrics),
                 "skipped": len(training.data_module.skipped_everywhere()),
             }
             if session.trainer.is_global_zero:
-                result |= record(session, training, run_dir)
+                result |= record(session, training, run_dir, last)
                 result |= {"overrides": list(invocation.overrides), "eval_command": eval_command}
                 result |= {"wall_seconds": perf_counter() - started_at} | identity()
                 (run_dir / "results.json").write_text(json.dumps(result, indent=2) + "\n")
@@ -100,18 +100,17 @@ def start_session(training: Training, run_dir: Path, plain: dict[str, Any]) -> S
     epoch_summary = EpochSummary(batching.device_batch * batching.devices)
     workers = data_module.workers_on(training.launch.devices_per_node)
     data_time = DataTimeMonitor(lambda: data_module.seconds_waited, f"{workers} workers, {cores()} cores")
-    bar: list[Callback] = [RichProgressBar()] if rich.get_console().is_terminal else []
+    progress = RichProgressBar() if rich.get_console().is_terminal else ProgressLines()
     loggers = build_loggers(config.logger, run_dir, config.name)
     trainer = build_trainer(
         config.trainer,
         training.launch.precision,
-        callbacks=[best, last, epoch_summary, data_time, *bar, *training.callbacks],
+        callbacks=[best, last, epoch_summary, data_time, progress, *training.callbacks],
         loggers=loggers,
         accumulate=batching.accumulate,
         evaluate_first=training.evaluate_first,
     )
-    for logger in loggers:
-        logger.log_hyperparams(flat(plain))
+    log_configuration(loggers, plain)
     return Session(trainer, best, last, epoch_summary, data_time)
 
 
@@ -146,10 +145,15 @@ def evaluate_best(session: Session, training: Training) -> None:
     session.trainer.validate(training.engine, training.data_module, ckpt_path=best, verbose=False, weights_only=True)
 
 
-def record(session: Session, training: Training, run_dir: Path) -> dict[str, Any]:
-    """Returns the contents of results.json except the metrics."""
-    best = session.best.best_model_path
-    best_epoch = int(torch.load(best, map_location="cpu", weights_only=True, mmap=True)["epoch"]) + 1 if best else None
+def record(session: Session, training: Training, run_dir: Path, last: EvaluationResult) -> dict[str, Any]:
+    """Returns the contents of results.json except the metrics.
+
+    Args:
+        session: the finished run.
+        training: its components.
+        run_dir: the run directory.
+        last: the result of the last evaluation during the training.
+    """
     return {
         "name": training.config.name,
         "run_dir": str(run_dir),
@@ -160,7 +164,8 @@ def record(session: Session, training: Training, run_dir: Path) -> dict[str, Any
         "initial_metrics": training.engine.initial_metrics,
         "images": training.engine.result.num_images,
         "preprocessing": training.preprocessing.as_dict() | {"description": str(training.preprocessing)},
-        "best_epoch": best_epoch,
+        "best_epoch": training.engine.result.epoch,
+        "last_evaluation": {"epoch": last.epoch, "metrics": dict(last.metrics)} if last.epoch is not None else None,
         "epochs": session.trainer.current_epoch,
         "updates": session.trainer.global_step,
         "images_per_second": session.epoch_summary.images_per_second,
@@ -172,8 +177,16 @@ def record(session: Session, training: Training, run_dir: Path) -> dict[str, Any
     }
 
 
+class _RunCheckpoint(ModelCheckpoint):
+    """A checkpoint of the run, whose state has another name than that of any checkpoint of the `callbacks` group."""
+
+    @property
+    def state_key(self) -> str:
+        return f"{type(self).__name__}({self.filename})"
+
+
 def _checkpoint(run_dir: Path, filename: str, monitor: str | None, mode: str) -> ModelCheckpoint:
-    return ModelCheckpoint(
+    return _RunCheckpoint(
         dirpath=run_dir / "checkpoints",
         filename=filename,
         monitor=monitor,

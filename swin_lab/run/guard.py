@@ -44,7 +44,10 @@ def guarded(run_dir: Path, processes: int) -> Iterator[None]:
         yield
         if torch.distributed.is_initialized():  # Its threads must end before the interpreter does.
             torch.distributed.destroy_process_group()
-    except SystemExit:  # Lightning raises it after Ctrl-C.
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, KeyboardInterrupt):  # Rich raises it when the reader of a pipe has gone.
+            raise
+        # Lightning raises it after Ctrl-C.
         last = run_dir / "checkpoints" / "last.ckpt"
         raise KeyboardInterrupt(f"the last checkpoint is {shorter(last)}" if last.is_file() else "") from None
     except UserError as error:

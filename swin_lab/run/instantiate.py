@@ -3,22 +3,18 @@
 Hydra's `instantiate` checks none of these before it calls the target. This module knows nothing about images.
 """
 
-import inspect
-import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, fields
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
-from hydra.errors import HydraException
-from hydra.utils import get_object
-
 from swin_lab.errors import UserError, did_you_mean
-from swin_lab.validation import admits, check_value, type_hints
+from swin_lab.run.limits import WRITTEN_FOLDERS, why_not
+from swin_lab.run.targets import HYDRA_KEYS, PARTIAL, TARGET, Parameters, has_target, resolve, result_type
+from swin_lab.validation import admits, check_value, shown
 
-TARGET, PARTIAL = "_target_", "_partial_"
 T = TypeVar("T")
-HYDRA_KEYS = (TARGET, PARTIAL, "_convert_", "_recursive_")
 
 
 def instantiate(where: str, node: Mapping[str, Any], extra: Mapping[str, Any] | None = None, kind: type = object) -> Any:
@@ -36,21 +32,20 @@ def instantiate(where: str, node: Mapping[str, Any], extra: Mapping[str, Any] | 
         UserError: the target does not exist, does not take a key, needs another one, refuses a value, or is of another kind.
     """
     target = resolve(where, node)
+    _check_kind(where, node, target, kind)
     signature = Parameters.of(target)
     check_keys(where, node)
     given = {key: value for key, value in node.items() if key not in HYDRA_KEYS}
+    signature.check_limits(where, given)
     arguments = {key: _argument(f"{where}.{key}", value, signature.hints.get(key, Any)) for key, value in given.items()}
     arguments |= {key: value for key, value in (extra or {}).items() if key in signature.names and key not in arguments}
     if node.get(PARTIAL):
         if kind is not object:
             raise UserError(f"{where}.{PARTIAL}=true makes no {kind.__name__}; remove it")
         return partial(target, **arguments)
-    missing = [name for name in signature.required if name not in arguments]
-    if missing:
-        raise UserError(f"{where}.{missing[0]} is missing; {node[TARGET]} needs it")
+    _check_complete(where, node, signature, arguments)
     built = _call(where, node[TARGET], target, signature, arguments)
-    if not isinstance(built, kind):
-        raise UserError(f"{where}.{TARGET}={node[TARGET]} makes a {type(built).__name__}; it must make a {kind.__name__}")
+    _check_class(where, node, type(built), kind)
     return built
 
 
@@ -96,101 +91,109 @@ def check_keys(where: str, node: Mapping[str, Any], also: Sequence[str] = ()) ->
                 check_keys(f"{where}.{key}", child)
 
 
-def check_config(where: str, node: Mapping[str, Any]) -> None:
-    """Checks the keys of a node and, for a target with a config dataclass, the values, without building the target.
+def check_node(where: str, node: Mapping[str, Any], provided: Sequence[str] | None = None, kind: type = object) -> None:
+    """Checks the keys and values of a node without building its target; creates the folder that the target will write.
+
+    Args:
+        where: name of the node.
+        node: plain Python.
+        provided: arguments that the run provides. If None, arguments may be missing.
+        kind: class of which the object must be an instance; it is not checked if the target does not tell what it makes.
 
     Raises:
-        UserError: a key is unknown, or a value is invalid.
+        UserError: a key is unknown or missing, a value is invalid, or the target is of another kind, needs a package that is
+            not installed, or contradicts the run.
     """
+    target = resolve(where, node)
+    if (reason := why_not(target)) is not None:
+        raise UserError(f"{where}.{TARGET}={node[TARGET]} {reason}")
+    _check_kind(where, node, target, kind)
     check_keys(where, node)
-    signature = Parameters.of(resolve(where, node))
+    signature = Parameters.of(target)
+    given = {key: value for key, value in node.items() if key not in HYDRA_KEYS}
+    signature.check_limits(where, given)
+    for key, value in given.items():
+        if not has_target(value):
+            check_value(f"{where}.{key}", value, signature.hints.get(key, Any))
+    if provided is not None:
+        _check_complete(where, node, signature, [*given, *provided])
+    for key in given.keys() & WRITTEN_FOLDERS:
+        _create_folder(f"{where}.{key}", given[key])
     if signature.config_class is not None:
-        given = {key: value for key, value in node.items() if key not in HYDRA_KEYS and value is not None}
-        for key, value in given.items():
-            check_value(f"{where}.{key}", value, signature.hints[key])
-        signature.config_class(**given)
+        _config(where, signature.config_class, given)
 
 
-def is_chosen(node: Mapping[str, Any] | None) -> bool:
-    """Returns whether a group chooses a class; the choice `none` is an empty node, to which an experiment may add keys."""
-    return bool(node) and TARGET in (node or {})
+def is_chosen(where: str, node: Mapping[str, Any] | None) -> bool:
+    """Returns whether a group chooses a class; the choice `none` is an empty node.
+
+    Raises:
+        UserError: the node has keys and no class.
+    """
+    if node and TARGET not in node:
+        key = next(iter(node))
+        raise UserError(f"{where}.{key}={shown(node[key])}: no {where} is chosen; {where}=... chooses one, see --help")
+    return bool(node)
 
 
-def resolve(where: str, node: Mapping[str, Any]) -> Any:
-    """Returns the class or function that a node names; raises UserError if it does not exist."""
-    if not isinstance(node, Mapping):
-        raise UserError(f"{where}={node} must name a class: {{_target_: package.module.Class, argument: value}}")
-    if TARGET not in node:
-        raise UserError(f"{where} does not name a class (_target_); choose one of the choices that --help lists")
-    name = node[TARGET]
-    if not isinstance(name, str) or not name:
-        raise UserError(f"{where}.{TARGET}={name} cannot be imported; give the full name of a class: package.module.Class")
-    hydra_log = logging.getLogger("hydra.utils")  # Hydra also logs the error that is raised below.
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message; a single word, such as a missing key, means nothing without its class."""
+    line = next(iter(str(error).strip().splitlines()), "")
+    return line if " " in line else f"{type(error).__name__} {line}".strip()
+
+
+def _create_folder(name: str, folder: str | None) -> None:
     try:
-        hydra_log.disabled = True
-        target = get_object(name)
-    except (ImportError, AttributeError, HydraException, ValueError, TypeError) as error:
-        reason = (str(error) or type(error).__name__).strip().splitlines()
-        raise UserError(f"{where}.{TARGET}={name} cannot be imported: {' '.join(reason[:2])}") from error
-    finally:
-        hydra_log.disabled = False
-    if not callable(target):
-        raise UserError(f"{where}.{TARGET}={name} is not a class or function")
-    try:
-        inspect.signature(target)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where}.{TARGET}={name} has no signature, so its arguments cannot be checked") from error
-    return target
+        Path(folder or ".").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{name}={folder} cannot be created: {error.strerror or error}") from error
 
 
-@dataclass(frozen=True)
-class Parameters:
-    """Describes the parameters of a target."""
+def _check_kind(where: str, node: Mapping[str, Any], target: Any, kind: type) -> None:
+    made = result_type(target)
+    if made is not None and not node.get(PARTIAL):
+        _check_class(where, node, made, kind)
 
-    names: frozenset[str]
-    required: tuple[str, ...]
-    hints: Mapping[str, Any]
-    takes_any: bool
-    config_class: type | None
-    """The dataclass whose fields the target takes as its keys. If None, the keys are the parameters themselves."""
 
-    @classmethod
-    def of(cls, target: Any) -> "Parameters":
-        """Reads the signature of a class or function."""
-        parameters = inspect.signature(target).parameters
-        hints = type_hints(getattr(target, "__init__") if isinstance(target, type) else target)  # noqa: B009 - mypy
-        config_class = hints.get("config") if list(parameters) == ["config"] else None
-        if isinstance(config_class, type) and is_dataclass(config_class):
-            return cls(
-                frozenset(field.name for field in fields(config_class)), (), type_hints(config_class), False, config_class
-            )
-        named = [p for p in parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-        required = tuple(p.name for p in named if p.default is p.empty)
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        return cls(frozenset(p.name for p in named), required, hints, takes_any, None)
+def _check_class(where: str, node: Mapping[str, Any], made: type, kind: type) -> None:
+    if not issubclass(made, kind):
+        raise UserError(f"{where}.{TARGET}={node[TARGET]} makes a {made.__name__}; it must make a {kind.__name__}")
+
+
+def _check_complete(where: str, node: Mapping[str, Any], signature: Parameters, given: Iterable[str]) -> None:
+    missing = [name for name in signature.required if name not in set(given)]
+    if missing:
+        raise UserError(f"{where}.{missing[0]} is missing; {node[TARGET]} needs it")
 
 
 def _argument(where: str, value: Any, annotation: Any) -> Any:
     """Builds the objects inside a value, then checks its type."""
     if isinstance(value, Mapping) and TARGET in value:
         return check_value(where, instantiate(where, value), annotation)
-    if isinstance(value, Mapping) and not admits(annotation, dict) and admits(annotation, type(None)):
+    if value == {} and not admits(annotation, dict) and admits(annotation, type(None)):
         return None  # The choice `none` of a group is an empty node.
     if isinstance(value, Mapping):
-        return {key: _argument(f"{where}.{key}", entry, Any) for key, entry in value.items()}
+        return check_value(where, {key: _argument(f"{where}.{key}", entry, Any) for key, entry in value.items()}, annotation)
     if isinstance(value, list) and any(isinstance(entry, Mapping) for entry in value):
         return check_value(where, [_argument(f"{where}.{i}", entry, Any) for i, entry in enumerate(value)], annotation)
     return check_value(where, value, annotation)
 
 
+def _config(where: str, config_class: type, arguments: Mapping[str, Any]) -> Any:
+    """Builds the configuration of a target, whose messages begin with the name of a field; adds that of the node."""
+    try:
+        return config_class(**arguments)
+    except UserError as error:
+        raise UserError(f"{where}.{error}") from error
+
+
 def _call(where: str, name: str, target: Any, signature: Parameters, arguments: dict[str, Any]) -> Any:
     try:
         if signature.config_class is not None:
-            return target(signature.config_class(**arguments))
+            return target(_config(where, signature.config_class, arguments))
         return target(**arguments)
     except UserError:
         raise
-    except (TypeError, ValueError) as error:
-        if str(name).startswith("swin_lab."):  # swin_lab raises UserError for wrong input; any other error is a bug.
+    except Exception as error:  # Other libraries raise anything for a wrong value, or for what is not installed.
+        if name.startswith("swin_lab."):  # swin_lab raises UserError for wrong input; any other error is a bug.
             raise
-        raise UserError(f"{where}: {error}") from error
+        raise UserError(f"{where}: {first_line(error)}") from error

@@ -11,28 +11,63 @@ from typing import Any, Literal
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from swin_lab.errors import UserError
-from swin_lab.run.instantiate import instantiate
-from swin_lab.validation import check_value
+from swin_lab.run.guard import CANNOT_WRITE
+from swin_lab.run.instantiate import check_node, first_line, instantiate
+from swin_lab.run.targets import resolve
+from swin_lab.validation import Text
 
 log = logging.getLogger("swin_lab")
+
+LOGGER_ARGUMENTS = ("run_dir", "run_name")
+"""Arguments that the run gives to a logger that takes them."""
+
+
+def check_loggers(nodes: dict[str, dict[str, Any]] | None) -> None:
+    """Checks the nodes of the `logger` group without building a logger, which may need the run directory or a service.
+
+    Raises:
+        UserError: a node makes no logger, a key or value is invalid, or a package, a key or the right to write is missing.
+    """
+    for name, node in (nodes or {}).items():
+        where = f"logger.{name}"
+        check_node(where, node or {}, LOGGER_ARGUMENTS, Logger)
+        if resolve(where, node) is wandb_logger:
+            _check_mode(node.get("mode", "auto"))
+
+
+def log_configuration(loggers: Sequence[Logger], config: dict[str, Any]) -> None:
+    """Logs the configuration of a run as hyper-parameters.
+
+    Raises:
+        UserError: a logger cannot write, or its service cannot be reached.
+        OSError: the disk is full or cannot be written.
+    """
+    values = flat(config)
+    for logger in loggers:
+        try:
+            logger.log_hyperparams(values)
+        except Exception as error:  # The client of a service raises anything.
+            if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
+                raise
+            raise UserError(f"logger {type(logger).__name__}: {first_line(error)}") from error
 
 
 def build_loggers(nodes: dict[str, dict[str, Any]] | None, run_dir: Path, name: str) -> list[Logger]:
     """Builds the two local loggers and those of the `logger` group, which get `run_dir` and `run_name` if they take them."""
-    extra = {"run_dir": run_dir, "run_name": name}
+    extra = dict(zip(LOGGER_ARGUMENTS, (run_dir, name), strict=True))
     return [
         TensorBoardLogger(run_dir, name="", version="", default_hp_metric=False),
         CSVLogger(run_dir, name="", version=""),
-        *(instantiate(f"logger.{key}", node, extra) for key, node in (nodes or {}).items()),
+        *(instantiate(f"logger.{key}", node, extra, Logger) for key, node in (nodes or {}).items()),
     ]
 
 
 def wandb_logger(
-    project: str,
+    project: Text,
     run_dir: Path,
     run_name: str,
-    entity: str | None = None,
-    tags: Sequence[str] = (),
+    entity: Text | None = None,
+    tags: tuple[Text, ...] = (),
     mode: Literal["auto", "online", "offline"] = "auto",
 ) -> Logger:
     """Builds a Weights & Biases logger that never prompts and uploads no checkpoints.
@@ -46,15 +81,13 @@ def wandb_logger(
         mode: online, offline, or auto: online if there is a key, else offline.
 
     Raises:
-        UserError: the mode is unknown or needs a key, or wandb is not installed.
+        UserError: the mode needs a key, or wandb is not installed.
     """
-    check_value("logger.wandb.mode", mode, Literal["auto", "online", "offline"])
     try:
         from lightning.pytorch.loggers import WandbLogger
     except ImportError as error:
         raise UserError("logger=wandb needs the package wandb: pip install wandb") from error
-    if mode == "online" and not _has_key():
-        raise UserError("logger.wandb.mode=online needs a key: wandb login, or the environment variable WANDB_API_KEY")
+    _check_mode(mode)
     offline = mode == "offline" or os.environ.get("WANDB_MODE") == "offline" or (mode == "auto" and not _has_key())
     if offline:
         log.info("wandb: offline; send the run later with: wandb sync %s/wandb/offline-run-*", run_dir)
@@ -69,6 +102,11 @@ def wandb_logger(
         log_model=False,
     )
     return logger
+
+
+def _check_mode(mode: str) -> None:
+    if mode == "online" and not _has_key():
+        raise UserError("logger.wandb.mode=online needs a key: wandb login, or the environment variable WANDB_API_KEY")
 
 
 def _has_key() -> bool:

@@ -1,16 +1,18 @@
 """Builds the network of a `model` node for a task, and loads weights into it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from torch import nn
 
 from swin_lab.errors import UserError
 from swin_lab.models import SwinTransformer
 from swin_lab.preprocessing import Preprocessing
-from swin_lab.run.instantiate import Parameters, instantiate, resolve
+from swin_lab.run.instantiate import instantiate
 from swin_lab.run.settings import Node, TransferConfig
+from swin_lab.run.targets import Parameters, resolve
 from swin_lab.training import Task
+from swin_lab.validation import shown
 from swin_lab.weights import Checkpoint, LoadReport, open_checkpoint, transfer, with_pretrained_windows
 
 SWIN = "swin_lab.models.SwinTransformer"
@@ -44,15 +46,25 @@ def open_weights(weights: str | None, settings: TransferConfig, node: Node) -> C
         node: the `model` node, checked here so that a checkpoint of another network fails before the data is read.
 
     Raises:
-        UserError: the recipe needs weights, they cannot be read, or they are for another network.
+        UserError: the recipe needs weights, they cannot be read, they are for another network, or there are only settings.
     """
     if weights is None:
         if settings.required:
             raise UserError("weights must be given: this recipe fine-tunes, for example weights=FILE.pth, a run, OWNER/NAME")
+        check_transfer(weights, settings)
         return None
     checkpoint = open_checkpoint(weights, name=settings.name, ema=settings.ema)
     _fitted(node, checkpoint)
     return checkpoint
+
+
+def check_transfer(weights: str | None, settings: TransferConfig) -> None:
+    """Raises UserError for settings without weights, unless `transfer.required` says whether there are to be weights."""
+    if weights is not None or settings.required is not None:
+        return
+    for field in fields(settings):
+        if (value := getattr(settings, field.name)) != field.default:
+            raise UserError(f"transfer.{field.name}={shown(value)} has no effect without weights; add weights=FILE")
 
 
 def _fitted(node: Node, checkpoint: Checkpoint) -> Node:

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Lt
 
-from swin_lab.validation import PositiveInt, check_fields
+from swin_lab.models.config import ImageSize, PerStage
+from swin_lab.validation import PositiveInt, Text, check_fields
 
 Node = dict[str, Any]
 """The choice of a configuration group: `_target_` and its arguments, plain Python."""
@@ -22,8 +23,8 @@ class TransferConfig:
     bias_interpolation: Literal["bicubic", "geometric"] = "bicubic"
     ema: bool = False
     strict: bool = True
-    name: str | None = None
-    required: bool = False
+    name: Text | None = None
+    required: bool | None = None
     evaluate_first: bool = True
 
     def __post_init__(self) -> None:
@@ -35,12 +36,12 @@ class RestoreConfig:
     """Contains the settings of loading weights for an evaluation, as conf/eval.yaml explains them."""
 
     head: Literal["auto", "keep", "map22k", "by_name"] = "auto"
-    img_size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
-    window_size: Any = None  # SwinConfig checks it.
+    img_size: ImageSize | None = None
+    window_size: PerStage | None = None
     bias_interpolation: Literal["bicubic", "geometric"] = "bicubic"
     ema: bool = False
     strict: bool = True
-    name: str | None = None
+    name: Text | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, "transfer.")
@@ -61,18 +62,16 @@ class TrainConfig:
     trainer: Node
     logger: Nodes | None
     callbacks: Nodes | None
-    name: str
-    out: str
+    name: Text
+    out: Text
     seed: Annotated[int, Ge(0), Lt(2**32)]
     global_batch: PositiveInt
     max_device_batch: PositiveInt | None
-    precision: str | int
-    img_size: PositiveInt | tuple[PositiveInt, PositiveInt] | None
-    preset: str | None
-    weights: str | None
+    precision: Text | PositiveInt
+    img_size: ImageSize | None
+    preset: Text | None
+    weights: Text | None
     transfer: Node
-    experiment: Any = None
-    debug: Any = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -82,14 +81,14 @@ class TrainConfig:
 class EvalConfig:
     """Contains the keys of conf/eval.yaml, which explains them."""
 
-    checkpoint: str
+    checkpoint: Text
     trainer: Node
     data: Node | None = None
     task: Node
-    out: str | None
+    out: Text | None
     batch: PositiveInt | None
-    precision: str | int | None
-    preset: str | None
+    precision: Text | PositiveInt | None
+    preset: Text | None
     trust: bool
     transfer: Node
 

@@ -1,32 +1,36 @@
 """The components of a training run, built and checked before the run directory exists."""
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import torch
 from lightning import Callback
 
 from swin_lab.data import ImageData, ImageSource
+from swin_lab.data.decoding import decoder
 from swin_lab.data.transforms import eval_transform, train_transform
 from swin_lab.errors import UserError
 from swin_lab.metadata import Metadata, RunMetadata
 from swin_lab.preprocessing import Preprocessing
+from swin_lab.run.augmentation import build_augmentation
 from swin_lab.run.batching import Batching, split_batch
 from swin_lab.run.components import (
     Data,
     Optimization,
-    build_augmentation,
     build_callbacks,
     build_data,
     build_optimization,
     build_preprocessing,
     build_task,
+    check_validation_images,
 )
-from swin_lab.run.instantiate import build_dataclass, check_config, check_keys, is_chosen
+from swin_lab.run.instantiate import build_dataclass, check_node, is_chosen
+from swin_lab.run.loggers import check_loggers
 from swin_lab.run.model import Model, build_model, open_weights
-from swin_lab.run.settings import TrainConfig, TransferConfig
-from swin_lab.run.trainer import Launch
-from swin_lab.training import Engine, Task
+from swin_lab.run.settings import Node, TrainConfig, TransferConfig
+from swin_lab.run.trainer import Launch, build_trainer, check_batches
+from swin_lab.training import Engine, Freezing, Task
 
 
 @dataclass(frozen=True)
@@ -65,19 +69,14 @@ def build_training(config: TrainConfig, launch: Launch, plain: dict[str, Any]) -
     Raises:
         UserError: a key or value is invalid, or components do not fit each other.
     """
-    for name, node in (config.logger or {}).items():
-        check_keys(f"logger.{name}", node or {})
-    check_config("model", config.model)
-    if is_chosen(config.mixing) and "mixing" not in config.task:
-        raise UserError(f"mixing is chosen, but {config.task.get('_target_')} does not mix images; set mixing=none")
-    for name, node in (config.callbacks or {}).items():
-        check_keys(f"callbacks.{name}", node or {})
-    batching = split_batch(config.global_batch, launch.world_size, config.max_device_batch)
+    check_nodes(config)
+    mixes = is_chosen("mixing", config.mixing)
+    batching = split_batch(config.global_batch, launch.world_size, config.max_device_batch, mixes=mixes)
     optimization = build_optimization(config.optimizer, config.schedule, config.ema)
     settings = build_dataclass("transfer", TransferConfig, config.transfer)
     checkpoint = open_weights(config.weights, settings, config.model)
     data = build_data(config.data)
-    check_sizes(data.source, batching)
+    check_sizes(data.source, batching, config.trainer)
     task = build_task(config.task, data.description)
     torch.manual_seed(config.seed)  # The initialisation must not depend on random numbers that the data has used.
     model = build_model(
@@ -97,10 +96,31 @@ def build_training(config: TrainConfig, launch: Launch, plain: dict[str, Any]) -
         run=RunMetadata(precision=launch.precision, device_batch=batching.device_batch, config=plain),
     )
     engine = build_engine(config, batching, optimization, task, model, metadata)
-    callbacks = build_callbacks(config.callbacks, engine.monitor, task.monitor.mode)
+    callbacks = build_callbacks(config.callbacks, task, optimization.ema is not None)
+    optimization.optimizer.groups(model.network, batching.global_batch)  # raises what it would raise in a started run
+    build_trainer(config.trainer, launch.precision, callbacks=list(callbacks))  # Lightning refuses what cannot be combined.
+    for callback in callbacks:
+        if isinstance(callback, Freezing):
+            callback.check(model.network)
     evaluate_first = settings.evaluate_first and model.report is not None and model.report.keeps_all_classes
     components = (optimization, data, task, model, preprocessing, data_module, engine, callbacks)
     return Training(config, launch, batching, *components, evaluate_first)
+
+
+def check_nodes(config: TrainConfig) -> None:
+    """Checks what can be checked before any component is built.
+
+    Raises:
+        UserError: a key of the model, of a logger or of a callback is unknown, or a value is invalid, or nothing mixes images.
+    """
+    # null is the model's own default, or a value that the task or the data gives.
+    check_node("model", {key: value for key, value in config.model.items() if value is not None})
+    check_loggers(config.logger)
+    for name, node in (config.callbacks or {}).items():
+        if node is not None:
+            check_node(f"callbacks.{name}", node, provided=("monitor", "mode"), kind=Callback)
+    if is_chosen("mixing", config.mixing) and "mixing" not in config.task:
+        raise UserError(f"mixing is chosen, but {config.task.get('_target_')} does not mix images; set mixing=none")
 
 
 def build_engine(
@@ -130,17 +150,17 @@ def build_data_module(config: TrainConfig, batching: Batching, data: Data, prepr
         device_batch=batching.device_batch,
         seed=config.seed,
         loading=data.loader,
+        decode=decoder(preprocessing),
     )
 
 
-def check_sizes(source: ImageSource, batching: Batching) -> None:
-    """Raises UserError if there are too few images for the batch or the devices."""
-    train, val = len(source.train.labels), len(source.val.labels)
+def check_sizes(source: ImageSource, batching: Batching, trainer: Node) -> None:
+    """Raises UserError if there are too few images for the batch, the devices or the limits of the `trainer` node."""
+    train = len(source.train.labels)
     if train == 0:
         raise UserError("data.val_only=true leaves no training images; remove it, or evaluate with eval.py")
     if train < batching.global_batch:
         raise UserError(f"global_batch={batching.global_batch} is larger than the {train} training images; lower it")
-    if val < batching.devices:
-        raise UserError(
-            f"there are {val} validation images for {batching.devices} devices; provide more, or lower trainer.devices"
-        )
+    check_validation_images(source, batching.devices)
+    val_batches = ceil(ceil(len(source.val.labels) / batching.devices) / batching.device_batch)
+    check_batches(trainer, train // batching.global_batch * batching.accumulate, val_batches)

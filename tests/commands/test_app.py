@@ -53,7 +53,7 @@ def test_the_help_of_each_command_shows_an_example_of_it(cli: Command, command: 
         (["inspect"], "missing argument 'IN'\nSee swin-lab inspect --help"),
         (["convert", "a", "b", "--layuot", "timm"], "no such option: --layuot; did you mean --layout?"),
         (["convert", "a", "b", "--layout", "tim"], "invalid value for '--layout': tim is unknown; did you mean timm?"),
-        (["lr", "a.png", "--devices", "0"], "invalid value for '--devices': "),
+        (["lr", "a.png", "--devices", "0"], "--devices=0 must be an integer of at least 1\nSee swin-lab lr --help"),
         (["train", "--multrun"], "unknown option --multrun; did you mean --multirun?"),
         (["train", "modle=x"], "unknown key modle; did you mean model?"),
         (["eval"], "checkpoint must be given"),

@@ -81,3 +81,9 @@ def test_an_empty_folder_is_filled(cli: Command, tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_created_is_refused(cli: Command) -> None:
     outcome = cli("init", "/dev/null/project")
     assert (outcome.code, "cannot write /dev/null/project" in outcome.err) == (2, True)
+
+
+def test_printed_commands_can_be_copied_from_a_folder_with_a_space(cli: Command) -> None:
+    printed = cli("init", "my project").out
+    assert "python 'my project/train.py' experiment=my_experiment" in printed
+    assert "swin-lab train --config-dir 'my project/conf' experiment=my_experiment" in printed

@@ -26,25 +26,53 @@ def test_a_global_batch_is_split_into_the_largest_equal_parts_within_the_limit(
     assert split_batch(global_batch, devices, limit) == Batching(global_batch, devices, device_batch, accumulate)
 
 
+def split_or_none(*arguments):
+    try:
+        return split_batch(*arguments)
+    except UserError:
+        return None
+
+
+@pytest.mark.parametrize(("global_batch", "devices", "limit"), [(1, 1, None), (4, 4, None), (64, 1, 1)])
+def test_a_batch_of_one_image_cannot_be_mixed(global_batch, devices, limit):
+    assert split_batch(global_batch, devices, limit).device_batch == 1
+    with pytest.raises(UserError, match=r"mixing needs two images at once on a device, and global_batch is .*set mixing=none"):
+        split_batch(global_batch, devices, limit, mixes=True)
+
+
 @pytest.mark.parametrize("devices", [1, 2, 3, 8])
 @pytest.mark.parametrize("limit", [None, 1, 2, 7, 16, 100])
 def test_parts_times_devices_times_accumulation_is_the_global_batch(devices, limit):
     for per_device in range(1, 65):
-        parts = split_batch(per_device * devices, devices, limit)
-        assert parts.devices * parts.device_batch * parts.accumulate == per_device * devices
-        assert parts.device_batch <= (limit or per_device)
+        parts = split_or_none(per_device * devices, devices, limit)
+        if parts is not None:
+            assert parts.devices * parts.device_batch * parts.accumulate == per_device * devices
+            assert parts.device_batch <= (limit or per_device)
 
 
 @pytest.mark.parametrize("limit", range(1, 25))
-def test_no_split_with_fewer_accumulation_steps_exists(limit):
-    for per_device in range(1, 25):
-        fitting = [size for size in range(1, limit + 1) if per_device % size == 0]
-        assert split_batch(per_device, 1, limit).accumulate == per_device // max(fitting)
+def test_a_split_has_the_fewest_steps_or_is_refused_as_more_than_twice_the_necessary(limit):
+    for per_device in range(1, 65):
+        fewest = per_device // max(size for size in range(1, limit + 1) if per_device % size == 0)
+        split = split_or_none(per_device, 1, limit)
+        assert (split.accumulate if split else None) == (fewest if fewest <= 2 * -(-per_device // limit) else None)
 
 
-@pytest.mark.parametrize("prime", [2, 7, 127])
-def test_a_prime_part_above_the_limit_is_accumulated_one_by_one(prime):
-    assert split_batch(prime, 1, prime - 1) == Batching(prime, 1, 1, prime)
+@pytest.mark.parametrize(
+    ("arguments", "steps", "nearest"),
+    [
+        ((34, 2, 16), "17 accumulated batches of 1", "32 or 36"),
+        ((127, 1, 64), "127 accumulated batches of 1", "126 or 128"),
+        ((2 * 17, 1, 16), "17 accumulated batches of 2", "33 or 35"),
+    ],
+)
+def test_a_split_into_tiny_batches_is_refused_with_the_nearest_that_are_not(arguments, steps, nearest):
+    """Batches of one image are slow, and mixup and CutMix have nothing to mix in them."""
+    with pytest.raises(UserError, match=f"global_batch={arguments[0]} .* takes {steps}; .* {nearest}$") as refusal:
+        split_batch(*arguments)
+    for size in nearest.split(" or "):
+        assert split_batch(int(size), *arguments[1:])
+    assert str(refusal.value).count("\n") < 3
 
 
 @pytest.mark.parametrize("prime", [2, 7, 127])

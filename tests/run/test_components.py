@@ -2,16 +2,21 @@
 
 import sys
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from conftest import TINY
+from lightning import Callback
 from torch import nn
 
 from swin_lab import SwinTransformer
 from swin_lab.data import Digits, LoaderConfig, Synthetic
 from swin_lab.errors import UserError
-from swin_lab.run.components import Data, build_augmentation, build_data, build_optimization, build_preprocessing, build_task
+from swin_lab.run.augmentation import build_augmentation
+from swin_lab.run.components import Data, build_data, build_optimization, build_preprocessing, build_task
+from swin_lab.run.instantiate import check_node
 from swin_lab.run.model import build_model
 from swin_lab.training import Cosine, DataDescription, EmaConfig
 
@@ -35,6 +40,7 @@ ADAMW = {
 }
 COSINE = {"_target_": "swin_lab.training.Cosine", "warmup_epochs": 1, "warmup_lr_ratio": 0.1, "min_lr_ratio": 0.01}
 SYNTHETIC = {"_target_": "swin_lab.data.Synthetic", "num_classes": 3, "train_images": 6, "val_images": 3}
+CHECKPOINT = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint"}
 THREE = DataDescription(class_names=("a", "b", "c"))
 
 
@@ -120,8 +126,8 @@ def swin(node):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"betas": [0.9]}, r"optimizer\.betas=\[0\.9\] must be a list of 2 values"),
-        ({"betas": [0.9, 1.0]}, r"optimizer: AdamW refuses its settings: Invalid beta"),
+        ({"betas": [0.9]}, r"optimizer\.betas=\[0\.9\] must be a list of 2 numbers"),
+        ({"betas": [0.9, 1.0]}, r"optimizer\.betas=\[0\.9, 1\.0\] must be a list of 2 numbers, each at least 0 and below 1"),
         ({"beta": [0.9, 0.99]}, r"unknown key optimizer\.beta; did you mean betas\?"),
         ({"reference_bach": 3}, r"unknown key optimizer\.reference_bach; did you mean reference_batch\?"),
         ({"_target_": "torch.optim.Rprop"}, r"unknown key optimizer\.betas"),
@@ -131,6 +137,83 @@ def swin(node):
 def test_an_invalid_optimizer_setting_is_refused(changes, message):
     with pytest.raises(UserError, match=message):
         build_optimization(ADAMW | changes, COSINE, {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"foreach": True, "fused": True}, "^optimizer: AdamW refuses its settings: .*foreach"),
+        ({"maximize": True}, r"^optimizer\.maximize=true must be false; a run minimises the loss$"),
+    ],
+    ids=str,
+)
+def test_a_setting_that_the_optimizer_or_the_run_refuses_is_one_line(changes, message):
+    with pytest.raises(UserError, match=message):
+        build_optimization(ADAMW | changes, COSINE, {})
+
+
+def test_the_default_of_adafactor_may_be_given():
+    node = {key: value for key, value in ADAMW.items() if key != "betas"} | {"_target_": "torch.optim.Adafactor"}
+    optimizer = build_optimization(node | {"eps": [None, 0.001]}, COSINE, {}).optimizer
+    assert optimizer.create.keywords["eps"] == (None, 0.001)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("lightning.pytorch.callbacks.LearningRateFinder", "set optimizer.lr"),
+        ("lightning.pytorch.callbacks.BatchSizeFinder", "set max_device_batch"),
+        ("lightning.pytorch.callbacks.GradientAccumulationScheduler", "set global_batch and max_device_batch"),
+        ("lightning.pytorch.callbacks.StochasticWeightAveraging", "ema=warm"),
+        ("lightning.pytorch.callbacks.EMAWeightAveraging", "ema=warm"),
+        ("lightning.pytorch.callbacks.BackboneFinetuning", "callbacks=unfreeze"),
+        ("lightning.pytorch.callbacks.SpikeDetection", "remove it"),
+        ("lightning.pytorch.callbacks.TQDMProgressBar", "a run has one already"),
+        ("lightning.pytorch.callbacks.DeviceStatsMonitor", "needs the package psutil: pip install psutil"),
+        ("lightning.pytorch.loggers.CSVLogger", "makes a CSVLogger; it must make a Callback"),
+    ],
+)
+def test_a_callback_that_contradicts_the_run_or_lacks_a_package_is_refused(monkeypatch, target, message):
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    with pytest.raises(UserError, match=rf"^callbacks\.x\._target_={target} .*{message}$"):
+        check_node("callbacks.x", {"_target_": target}, ("monitor", "mode"), Callback)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("filename", "best"), ("filename", "last"), ("save_last", True), ("mode", "most"), ("dirpath", "/proc/x")],
+)
+def test_a_further_checkpoint_must_not_replace_those_of_the_run(key, value):
+    with pytest.raises(UserError, match=rf"^callbacks\.x\.{key}="):
+        check_node("callbacks.x", CHECKPOINT | {key: value}, (), Callback)
+
+
+def test_further_checkpoints_are_written_beside_those_of_the_run(command):
+    nodes = {"all": "save_top_k:-1", "top": "monitor:val/acc1,mode:max,filename:top"}
+    given = [f"+callbacks.{key}={{_target_:{CHECKPOINT['_target_']},{settings}}}" for key, settings in nodes.items()]
+    done = command("train", *TINY, *given)
+    assert done.code == 0, done.err
+    names = {file.name for file in Path("runs").rglob("*.ckpt")}
+    assert names == {"best.ckpt", "last.ckpt", "top.ckpt", "epoch=0-step=4.ckpt", "epoch=1-step=8.ckpt"}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            [f"+callbacks.{key}={{_target_:lightning.pytorch.callbacks.ModelCheckpoint}}" for key in "ab"],
+            "trainer: Found more than",
+        ),
+        (["trainer.limit_train_batches=0.01"], "trainer.limit_train_batches=0.01 leaves none of 4 batches"),
+        (["+trainer.val_check_interval=1000"], "trainer.val_check_interval=1000 is more than the 4 training batches"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_together_is_refused_before_the_run_directory_exists(command, given, message):
+    done = command("train", *TINY, *given)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert message in done.err
+    assert not Path("runs").exists()
 
 
 def test_weight_decay_is_not_dropped_silently_by_an_optimizer_without_it():

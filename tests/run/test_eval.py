@@ -94,3 +94,16 @@ def test_a_checkpoint_that_names_a_foreign_class_is_refused_unless_trusted(comma
     assert outcome.code == 2
     assert "subprocess.check_output" in outcome.err
     assert "trust=true" in outcome.err
+
+
+def test_an_evaluation_in_which_no_image_can_be_read_is_an_error(command: Command, tmp_path: Path) -> None:
+    assert command("train", *TINY, "data.num_classes=2", "trainer.max_epochs=1").code == 0
+    for name in ("pattern 0", "pattern 1"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        (tmp_path / "images" / name / "0.png").write_text("not an image")
+    skipping = ["data=folder", "data.root=images", "data.val_only=true", "data.on_error=skip"]
+    outcome = command("eval", f"checkpoint={only_run(tmp_path)}", *skipping)
+    assert outcome.code == 2
+    assert "no image was evaluated" in outcome.err
+    assert "nan" not in outcome.out
+    assert len(outcome.err.strip().splitlines()) <= 3

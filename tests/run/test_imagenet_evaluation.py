@@ -144,7 +144,7 @@ def test_weights_of_the_same_classes_are_evaluated_before_training(command: Comm
 def test_weights_with_an_accuracy_near_chance_give_a_warning(command: Command, tmp_path: Path) -> None:
     torch.manual_seed(1)
     save_weights(SwinTransformer(SwinConfig(**SHAPE | {"depths": (1, 2)}, num_classes=6)), tmp_path / "random.pth", "official")
-    printed = command("train", *TINY, "weights=random.pth", "trainer.max_epochs=1").out
+    printed = command("train", *TINY, "data.val_images=600", "weights=random.pth", "trainer.max_epochs=1").out
     assert "near chance (16.67%)" in printed
 
 

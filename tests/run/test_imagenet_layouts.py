@@ -20,7 +20,8 @@ from timm.data.imagenet_info import ImageNetInfo
 from swin_lab.data import ImageData
 from swin_lab.data.decoding import decode
 from swin_lab.data.transforms import eval_transform, train_transform
-from swin_lab.run.components import build_augmentation, build_data, build_preprocessing, build_task
+from swin_lab.run.augmentation import build_augmentation
+from swin_lab.run.components import build_data, build_preprocessing, build_task
 from swin_lab.run.compose import composed
 from swin_lab.run.model import build_model
 

@@ -1,12 +1,15 @@
 """Strict instantiation: a misspelt key or an invalid value is refused with the name of the key before anything runs."""
 
+import builtins
 import sys
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
 
 import pytest
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+import swin_lab
 from swin_lab.errors import UserError
 from swin_lab.run.instantiate import build_dataclass, check_keys, instantiate, is_chosen
 from swin_lab.training import Cosine
@@ -32,9 +35,9 @@ class Anything:
         self.keys = keys
 
 
-class Broken:
-    def __init__(self) -> None:
-        raise ZeroDivisionError("a bug")
+class Refusing:
+    def __init__(self, error: str) -> None:
+        raise {**vars(builtins), "MisconfigurationException": MisconfigurationException}[error]("the reason why\nmore")
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Configured:
 def importable(monkeypatch):
     """Makes the classes above importable as the module `custom`."""
     module = ModuleType("custom")
-    for kind in (Part, Whole, Anything, Broken, Configured):
+    for kind in (Part, Whole, Anything, Refusing, Configured):
         setattr(module, kind.__name__, kind)
     monkeypatch.setitem(sys.modules, "custom", module)
 
@@ -151,9 +154,9 @@ def test_an_inner_object_of_the_wrong_class_is_refused():
 
 def test_a_group_that_is_chosen_as_none_is_none():
     assert instantiate("whole", {"_target_": "custom.Whole", "part": {}}).part is None
-    assert not is_chosen({})
-    assert not is_chosen(None)
-    assert is_chosen({"_target_": "custom.Part"})
+    assert not is_chosen("ema", {})
+    assert not is_chosen("ema", None)
+    assert is_chosen("ema", {"_target_": "custom.Part"})
 
 
 def test_a_target_that_takes_any_key_is_given_any():
@@ -195,14 +198,38 @@ def test_a_missing_argument_is_named():
 
 
 def test_a_value_that_a_class_from_another_library_refuses_is_located():
-    node = {"_target_": "torchvision.transforms.v2.RandomErasing", "p": 2}
-    with pytest.raises(UserError, match=r"^augment\.tensor_transforms: `p` should"):
+    node = {"_target_": "torchvision.transforms.v2.RandomErasing", "scale": [2, 3]}
+    with pytest.raises(UserError, match=r"^augment\.tensor_transforms: Scale should"):
         instantiate("augment.tensor_transforms", node)
 
 
-def test_a_bug_in_a_class_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError, match="a bug"):
-        instantiate("x", {"_target_": "custom.Broken"})
+@pytest.mark.parametrize(
+    "error",
+    [
+        *("RuntimeError", "MisconfigurationException", "ModuleNotFoundError", "OSError", "AttributeError"),
+        *("ZeroDivisionError", "AssertionError", "TypeError", "NotImplementedError"),
+    ],
+)
+def test_whatever_a_class_outside_swin_lab_raises_is_one_line_with_the_name_of_the_node(error):
+    with pytest.raises(UserError) as caught:
+        instantiate("x", {"_target_": "custom.Refusing", "error": error})
+    assert str(caught.value) == "x: the reason why"
+
+
+def test_a_message_of_one_word_is_shown_with_the_class_of_the_error():
+    with pytest.raises(UserError, match=r"^x: KeyError 'unknown'$"):
+        instantiate("x", {"_target_": "custom.Refusing", "error": "unknown"})
+
+
+def test_a_bug_in_a_class_of_swin_lab_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(swin_lab, "Refusing", Refusing, raising=False)
+    with pytest.raises(ZeroDivisionError):
+        instantiate("x", {"_target_": "swin_lab.Refusing", "error": "ZeroDivisionError"})
+
+
+def test_a_class_of_another_kind_is_refused_before_it_is_built():
+    with pytest.raises(UserError, match=r"^x\._target_=custom\.Refusing makes a Refusing; it must make a Part$"):
+        instantiate("x", {"_target_": "custom.Refusing", "error": "OSError"}, kind=Part)
 
 
 def test_keys_that_belong_to_another_part_may_be_allowed():

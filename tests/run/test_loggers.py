@@ -5,12 +5,14 @@ import getpass
 import importlib.util
 import os
 import sys
+from pathlib import Path
 
 import pytest
+from conftest import TINY
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from swin_lab.errors import UserError
-from swin_lab.run.loggers import build_loggers, close, flat, wandb_logger
+from swin_lab.run.loggers import build_loggers, check_loggers, close, flat, log_configuration, wandb_logger
 
 with_wandb = pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed")
 
@@ -72,17 +74,69 @@ def test_a_logger_that_does_not_exist_is_refused(tmp_path, target):
 
 
 @pytest.mark.parametrize(
-    ("mode", "message"),
+    ("key", "value", "message"),
     [
-        ("on", "on is unknown; did you mean online"),
-        ("disabled", "disabled is unknown; choose one of auto, offline, online"),
-        (None, "null must be one of auto, online, offline"),
-        (True, "true must be one of auto, online, offline"),
+        ("mode", "on", "on is unknown; did you mean online"),
+        ("mode", "disabled", "disabled is unknown; choose one of auto, offline, online"),
+        ("mode", None, "null must be one of auto, online, offline"),
+        ("mode", True, "true must be one of auto, online, offline"),
+        ("project", "", "'' must be a string that is not empty"),
+        ("tags", "a", "a must be a list, each entry a string"),
     ],
 )
-def test_an_unknown_mode_is_refused(tmp_path, mode, message):
-    with pytest.raises(UserError, match=rf"logger\.wandb\.mode={message}"):
-        wandb_logger("swin_lab", tmp_path, "digits", mode=mode)
+def test_an_invalid_setting_is_refused_before_the_run_directory_exists(key, value, message):
+    node = {"_target_": "swin_lab.run.loggers.wandb_logger", "project": "swin_lab", key: value}
+    with pytest.raises(UserError, match=rf"logger\.wandb\.{key}={message}"):
+        check_loggers({"wandb": node})
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        (
+            {"_target_": "lightning.Callback"},
+            r"logger\.x\._target_=lightning\.Callback makes a Callback; it must make a Logger",
+        ),
+        ({"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1}, "makes a Linear; it must make a Logger"),
+        ({"_target_": "swin_lab.create_model", "name": "x"}, "it must make a Logger"),
+        ({"_target_": "lightning.pytorch.loggers.MLFlowLogger"}, "needs the package mlflow: pip install mlflow"),
+        ({"_target_": "lightning.pytorch.loggers.CometLogger"}, "needs the package comet-ml: pip install comet-ml"),
+        ({"_target_": "swin_lab.run.loggers.wandb_logger", "project": "x"}, "needs the package wandb: pip install wandb"),
+        ({"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": "/proc/x"}, r"logger\.x\.save_dir=/proc/x cannot be"),
+        (
+            {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": ".", "flush_logs_every_n_steps": 0},
+            r"logger\.x\.flush_logs_every_n_steps=0 must be a positive integer",
+        ),
+        (None, r"logger\.x does not name a class"),
+    ],
+    ids=str,
+)
+def test_a_logger_that_cannot_work_is_refused_before_the_run_directory_exists(monkeypatch, node, message):
+    for module in ("mlflow", "comet_ml", "wandb"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=message):
+        check_loggers({"x": node})
+
+
+@with_wandb
+def test_an_online_logger_without_a_key_is_refused_before_the_run_directory_exists(no_account):
+    with pytest.raises(UserError, match=r"logger\.wandb\.mode=online needs a key"):
+        check_loggers({"wandb": {"_target_": "swin_lab.run.loggers.wandb_logger", "project": "x", "mode": "online"}})
+
+
+def test_a_service_that_a_logger_does_not_reach_is_reported_in_one_line(tmp_path, monkeypatch):
+    def refuse(self, params):
+        raise ConnectionError("the service is down\nmore")
+
+    monkeypatch.setattr(CSVLogger, "log_hyperparams", refuse)
+    with pytest.raises(UserError, match=r"^logger CSVLogger: the service is down$"):
+        log_configuration([CSVLogger(tmp_path)], {})
+
+
+def test_a_run_with_an_impossible_logger_leaves_no_directory(command):
+    done = command("train", *TINY, "+logger.csv={_target_:lightning.Callback}")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert not Path("runs").exists()
 
 
 @with_wandb
@@ -144,9 +198,12 @@ def test_the_logger_of_the_group_is_given_the_run(no_account):
 @with_wandb
 @pytest.mark.slow
 def test_an_offline_run_writes_its_files_to_the_run_directory_without_a_prompt(no_account):
+    import wandb
+
     logger = wandb_logger("swin_lab", no_account, "digits", tags=["a"])
     logger.log_hyperparams({"lr": 1e-3})
     logger.log_metrics({"val/acc1": 0.5}, step=1)
     close([logger])
+    wandb.teardown()  # It waits until W&B's own process has written everything; wandb.finish() does not.
     (run,) = (no_account / "wandb").glob("offline-run-*")
-    assert [file for file in run.glob("*.wandb") if file.stat().st_size > 0]
+    assert [file for file in run.glob("*.wandb") if file.stat().st_size > 100]  # A header alone has 7 bytes.

@@ -3,19 +3,31 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import timm
 import torch
 from conftest import ROOT, TINY, Command, only_run
 from PIL import Image
 from torchvision import transforms
+from torchvision.datasets.folder import pil_loader
+from transformers.image_utils import load_image
 
-from swin_lab.data.decoding import decode
+from swin_lab.data.decoding import decode, decoder
 from swin_lab.data.transforms import eval_transform
 from swin_lab.errors import UserError
 from swin_lab.models import model_config
 from swin_lab.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from swin_lab.run.compose import composed
+from swin_lab.run.evaluate import build_data_module as build_evaluation_data
+from swin_lab.run.instantiate import build_dataclass
+from swin_lab.run.recipe import build_recipe
+from swin_lab.run.settings import TrainConfig
+from swin_lab.run.trainer import find_launch
+from swin_lab.run.training import build_training
 from swin_lab.weights.preprocessing import PRESETS, preset_preprocessing
 
+RECIPE = "experiment=swin_tiny_patch4_window7_224"
 SAMPLE = ROOT.parent / "shared" / "data" / "imagenet-sample" / "val"
 BICUBIC = transforms.InterpolationMode.BICUBIC
 
@@ -67,7 +79,55 @@ def test_the_official_preset_equals_torchvision_for_each_real_image(variant: str
     for file in files:
         with Image.open(file) as image:
             expected = reference(image.convert("RGB"))
-        assert torch.equal(native(decode(file.read_bytes())), expected), file
+        assert torch.equal(native(decode(file.read_bytes(), exif_orientation=False)), expected), file
+
+
+def sideways(folder: Path) -> Path:
+    """Writes class folders with landscape images whose EXIF orientation says that they are portraits."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    generator = torch.Generator().manual_seed(0)
+    for split in ("train", "val"):
+        for label in ("a", "b"):
+            (folder / split / label).mkdir(parents=True)
+            pixels = torch.randint(0, 256, (24, 40, 3), generator=generator, dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).save(folder / split / label / "0.jpg", exif=exif)
+    return folder
+
+
+def read_by_timm(file: Path) -> Image.Image:
+    image: Image.Image = timm.data.ImageDataset(str(file.parent.parent))[0][0]
+    return image
+
+
+FOLDER = [entry for entry in TINY if not entry.startswith("data")] + ["data=folder", "global_batch=2"]
+
+ORIGINS = {
+    "official": pil_loader,  # the official code's datasets are torchvision's ImageFolder, or zip files read in the same way
+    "timm": read_by_timm,
+    "torchvision": pil_loader,
+    "huggingface": lambda file: load_image(str(file)),
+}
+"""Preset -> the function by which its origin reads an image file."""
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_an_exif_orientation_is_treated_as_by_the_origin_of_the_preset(tmp_path: Path, name: str) -> None:
+    file = sideways(tmp_path) / "val" / "a" / "0.jpg"
+    values = preset_preprocessing(name, model_config("swin_tiny_patch4_window7_224"))
+    preprocessing = Preprocessing(img_size=(224, 224), channels=3, mean=IMAGENET_MEAN, std=IMAGENET_STD, **values)
+    expected = ORIGINS[name](file)
+    assert expected.size == ((24, 40) if name == "huggingface" else (40, 24))
+    assert (np.asarray(decoder(preprocessing)(file.read_bytes())) == np.asarray(expected)).all()
+
+
+@pytest.mark.parametrize(("preset", "size"), [("official", (40, 24)), ("huggingface", (24, 40)), ("null", (24, 40))])
+def test_training_and_evaluation_read_images_as_the_preset_says(tmp_path: Path, preset: str, size: tuple[int, int]) -> None:
+    config = composed([*FOLDER, "name=tiny", f"data.root={sideways(tmp_path)}", f"preset={preset}"])
+    training = build_training(build_dataclass("", TrainConfig, config), find_launch(config["trainer"], "32-true"), config)
+    evaluation = build_evaluation_data(training.data, training.preprocessing, 1)
+    content = training.data.source.train.encoded(0)
+    assert [module.decode(content).size for module in (training.data_module, evaluation)] == [size, size]
 
 
 @pytest.mark.parametrize(("name", "variant"), EXPECTED)
@@ -115,3 +175,26 @@ def test_without_a_preset_the_keys_of_data_apply(command: Command, tmp_path: Pat
     command("train", *TINY, "trainer.max_epochs=1", "data.resize_mode=stretch")
     result = json.loads((only_run(tmp_path) / "results.json").read_text())
     assert result["preprocessing"]["description"] == "own (stretched to 32x32, bicubic)"
+
+
+@pytest.mark.parametrize(
+    ("model", "used"),
+    [
+        (["model=timm", "model.name=resnet10t"], "for a TimmModel, its own preprocessing is used"),
+        (["model=torchvision", "model.name=resnet18"], "for a TorchvisionModel, its own preprocessing is used"),
+    ],
+    ids=str,
+)
+def test_the_preset_of_a_recipe_leaves_the_model_of_another_library_its_own_preprocessing(
+    caplog: pytest.LogCaptureFixture, model: list[str], used: str
+) -> None:
+    given = [*model, "data=synthetic"]
+    with caplog.at_level("INFO", "swin_lab"):
+        recipes = [build_recipe(composed([experiment, *given])) for experiment in (RECIPE, "experiment=none")]
+    assert recipes[0].preprocessing == recipes[1].preprocessing
+    assert [record.message.endswith(used) for record in caplog.records] == [True]
+
+
+def test_an_unknown_preset_is_refused_for_every_model() -> None:
+    with pytest.raises(UserError, match="preset=oficial is unknown; did you mean official"):
+        build_recipe(composed(["model=timm", "model.name=resnet10t", "data=synthetic", "preset=oficial"]))

@@ -13,8 +13,8 @@ DATA = ROOT.parent / "shared" / "data"
 @pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "cifar10").is_dir(), reason="no CIFAR-10 parquet files next to the project")
 def test_one_epoch_on_part_of_cifar10_learns(command: Command, tmp_path: Path) -> None:
-    """After 9,600 images, the loss is lower and the top-1 accuracy on 1,600 test images is above 25%."""
-    part = ["trainer.max_epochs=1", "trainer.limit_train_batches=300", "trainer.limit_val_batches=50"]
+    """After 16,000 images, the loss is lower and the top-1 accuracy on 1,600 test images is above 30%."""
+    part = ["trainer.max_epochs=1", "trainer.limit_train_batches=500", "trainer.limit_val_batches=50"]
     quick = [
         "schedule.warmup_epochs=0.2",
         "data.num_workers=1",
@@ -27,4 +27,4 @@ def test_one_epoch_on_part_of_cifar10_learns(command: Command, tmp_path: Path) -
     with (run / "metrics.csv").open() as file:
         losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
     assert sum(losses[-50:]) / 50 < sum(losses[:50]) / 50 - 0.2
-    assert json.loads((run / "results.json").read_text())["metrics"]["val/acc1"] > 0.25
+    assert json.loads((run / "results.json").read_text())["metrics"]["val/acc1"] > 0.3

@@ -205,3 +205,79 @@ def test_a_run_that_only_max_steps_ends_makes_that_many_updates(command: Command
     outcome = command("train", *TINY, "trainer.max_epochs=-1", "trainer.max_steps=6")
     assert outcome.code == 0, outcome.err
     assert json.loads((only_run(tmp_path) / "results.json").read_text())["updates"] == 6
+
+
+def test_the_evaluation_of_the_best_weights_is_logged_as_final_and_is_no_point_of_the_curve(
+    command: Command, tmp_path: Path
+) -> None:
+    assert command("train", *TINY, "trainer.max_epochs=3", "ema=warm").code == 0
+    run = only_run(tmp_path)
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for name in ("val/acc1", "val_ema/loss"):
+        assert len([row for row in rows if row[name]]) == 3
+    (final,) = [row for row in rows if row["final/loss"]]
+    metrics = json.loads((run / "results.json").read_text())["metrics"]
+    assert float(final["final/acc1"]) == metrics["val/acc1"]
+    assert float(final["final_ema/loss"]) == metrics["val_ema/loss"]
+
+
+def test_the_last_epoch_is_printed_and_recorded_next_to_the_best(command: Command, tmp_path: Path) -> None:
+    """The best epoch was selected on the images of its evaluation."""
+    rates = ["trainer.max_epochs=3", "optimizer.lr=0.03"]
+    printed = command("train", *TINY, *rates).out
+    run = only_run(tmp_path)
+    result = json.loads((run / "results.json").read_text())
+    with (run / "metrics.csv").open() as file:
+        accuracies = [float(row["val/acc1"]) for row in csv.DictReader(file) if row["val/acc1"]]
+    assert result["last_evaluation"]["epoch"] == 3
+    assert result["last_evaluation"]["metrics"]["val/acc1"] == accuracies[-1]
+    assert accuracies[result["best_epoch"] - 1] == max(accuracies) == result["metrics"]["val/acc1"]
+    assert re.search(rf"last epoch +│ top-1 {accuracies[-1]:.4%} ", printed)
+
+
+def test_if_the_last_epoch_was_not_evaluated_the_last_evaluated_one_is_named(command: Command, tmp_path: Path) -> None:
+    printed = command("train", *TINY, "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2").out
+    assert "after epoch 2, the last evaluated one" in printed
+    assert json.loads((only_run(tmp_path) / "results.json").read_text())["last_evaluation"]["epoch"] == 2
+
+
+def test_the_best_checkpoint_is_read_once(command: Command, monkeypatch) -> None:
+    read = []
+    load = torch.load
+    monkeypatch.setattr(torch, "load", lambda file, *args, **kwargs: read.append(file) or load(file, *args, **kwargs))
+    assert command("train", *TINY).code == 0
+    assert len(read) == 1
+
+
+def test_an_optimizer_that_fails_in_the_first_update_does_not_stop_a_sweep(command: Command, tmp_path: Path) -> None:
+    outcome = command("train", "-m", *TINY, "trainer.max_epochs=1", "+optimizer.capturable=true,false")
+    assert outcome.code == 2
+    assert "optimizer._target_=torch.optim.adamw.AdamW fails in the first update" in outcome.err
+    assert len(list((tmp_path / "runs").rglob("results.json"))) == 1
+
+
+def test_no_precision_is_another_one_under_its_name(command: Command) -> None:
+    outcome = command("train", *TINY, "precision=16-mixed")
+    assert (outcome.code, "precision=16-mixed needs a GPU" in outcome.err) == (2, True)
+    assert "precision bf16-true" in command("train", *TINY, "trainer.max_epochs=1", "precision=bf16-true").out
+
+
+def test_a_batch_of_one_image_cannot_be_mixed(command: Command, tmp_path: Path) -> None:
+    outcome = command("train", *TINY, "max_device_batch=1", "mixing=imagenet")
+    assert outcome.code == 2
+    assert "16 = 1 device x 1 images x 16 accumulated" in outcome.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_diverging_training_ends_with_an_error_and_without_results(command: Command, tmp_path: Path) -> None:
+    outcome = command("train", *TINY, "trainer.max_epochs=5", "optimizer.lr=1e6", "optimizer.weight_decay=0")
+    assert outcome.code == 2
+    assert re.search(r"the training loss is NaN or infinite at update \d+ \(epoch 1\)|the evaluation of", outcome.err)
+    assert not list(tmp_path.rglob("results.json"))
+
+
+def test_printed_commands_can_be_copied_from_a_folder_with_a_space(command: Command, tmp_path: Path) -> None:
+    printed = command("train", *TINY, "out=a b", "trainer.max_epochs=1").out
+    assert "--logdir 'a b'\n" in printed
+    assert f"eval.py 'checkpoint={only_run(tmp_path).relative_to(tmp_path)}'" in printed
