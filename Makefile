@@ -1,13 +1,13 @@
-# `make` alone prints this list. Everything is installed into .venv, by uv if it is available, or else by venv and pip.
+# `make` alone prints this list. Everything is installed into .venv (test-lowest: .venv-lowest), by uv or else by venv and pip.
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test check clean
+.PHONY: help train test test-lowest check clean
 
 help:  ## this list
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 train: .venv/.installed  ## train the worked example; ARGS="key=value ..." are passed on
 	@$(BIN)/python train.py $(ARGS)
@@ -15,13 +15,16 @@ train: .venv/.installed  ## train the worked example; ARGS="key=value ..." are p
 test: .venv/.installed-dev  ## run the tests; ARGS="-k name" are passed on
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
+test-lowest: .venv-lowest/.installed  ## run the tests with the lowest versions that pyproject.toml allows, in .venv-lowest
+	@.venv-lowest/bin/python -m pytest -n 2 $(ARGS)
+
 check: .venv/.installed-dev  ## lint, format and types, without changing a file
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
 clean:  ## remove .venv and caches; runs/ stays
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-lowest .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:
@@ -34,6 +37,19 @@ clean:  ## remove .venv and caches; runs/ stays
 .venv/.installed-dev: pyproject.toml | .venv/bin/python
 	$(call install,-e '.[dev]')
 	@touch .venv/.installed $@
+
+# Only uv can choose the lowest versions; without it, it is installed into .venv-lowest by pip.
+.venv-lowest/.installed: pyproject.toml
+	@echo "installing the lowest versions into .venv-lowest (about two minutes)"
+	@rm -rf .venv-lowest
+	@if command -v uv >/dev/null 2>&1; then \
+		uv venv --quiet --python "$(PYTHON)" .venv-lowest && \
+		uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e '.[test]'; \
+	else \
+		$(PYTHON) -m venv .venv-lowest && .venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv && \
+		.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e '.[test]'; \
+	fi
+	@touch $@
 
 define install
 	@echo "installing into .venv (about two minutes the first time)"
