@@ -101,6 +101,16 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return run
 
 
+@pytest.fixture(scope="session")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the configuration of a tiny model of transformers."""
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("vit")
+    sizes = {"image_size": 32, "patch_size": 8, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    transformers.ViTConfig(**sizes, intermediate_size=32).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def process(tmp_path: Path) -> Command:
     """Runs train.py or eval.py as a process of its own, in an empty folder."""
@@ -134,19 +144,19 @@ def build_components(config: dict[str, Any]) -> dict[str, Any]:
     Returns:
         The values that were derived from the components, such as the number of parameters.
     """
-    from swin_lab.run.components import LOADER_KEYS, build_augmentation, build_callbacks
+    from swin_lab.run.components import LOADER_KEYS, build_callbacks, build_task
     from swin_lab.run.instantiate import build_dataclass, check_keys
     from swin_lab.run.recipe import build_recipe, derived_values
     from swin_lab.run.settings import TrainConfig, TransferConfig
     from swin_lab.run.trainer import build_trainer
+    from swin_lab.training import DataDescription
 
     build_dataclass("", TrainConfig, config | {"name": "some"})
     build_dataclass("transfer", TransferConfig, config["transfer"])
     check_keys("data", config["data"], LOADER_KEYS)
     devices = config["trainer"]["devices"]
     recipe = build_recipe(config, devices if isinstance(devices, int) else 1, like=_synthetic())  # task, network, optimizer
-    build_augmentation(config["augment"], recipe.preprocessing)
-    callbacks = build_callbacks(config["callbacks"], "val/acc1", "max")
+    callbacks = build_callbacks(config["callbacks"], build_task(config["task"], DataDescription(class_names=("a", "b"))), False)
     for name, node in (config["logger"] or {}).items():
         check_keys(f"logger.{name}", node or {})
     build_trainer(config["trainer"] | {"accelerator": "cpu"}, "32-true", callbacks=list(callbacks))

@@ -21,7 +21,7 @@ ALLOWED_IMPORTS = {
     "run": {"ops", "models", "weights", "data", "training", "tasks", "report"},
     "commands": {"ops", "models", "weights", "data", "training", "tasks", "report", "run"},
     "__main__.py": {"commands"},
-    "__init__.py": {"models", "weights"},
+    "__init__.py": {"models", "weights", "data"},
 }
 """Packages that a package may import, besides the modules at the top level; they are listed from the bottom to the top."""
 FRAMEWORKS = {"hydra": {"run"}, "lightning": {"data", "training", "tasks", "run"}, "wandb": {"run"}}

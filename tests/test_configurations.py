@@ -35,20 +35,11 @@ def test_there_are_no_other_groups() -> None:
     assert {folder.name for folder in CONF.iterdir() if folder.is_dir()} == set(GROUPS)
 
 
-@pytest.fixture(scope="module")
-def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the configuration of a tiny model of transformers."""
-    import transformers
-
-    folder = tmp_path_factory.mktemp("vit")
-    sizes = {"image_size": 32, "patch_size": 8, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    transformers.ViTConfig(**sizes, intermediate_size=32).save_pretrained(folder)
-    return folder
-
-
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
-def test_every_choice_composes_and_builds(group: str, choice: str, vit: Path) -> None:
-    names = {"timm": ["name=resnet10t"], "torchvision": ["name=mobilenet_v3_small"], "transformers": [f"model.name={vit}"]}
+def test_every_choice_composes_and_builds(group: str, choice: str, request: pytest.FixtureRequest) -> None:
+    names = {"timm": ["name=resnet10t"], "torchvision": ["name=mobilenet_v3_small"]}
+    if choice == "transformers":
+        names[choice] = [f"model.name={request.getfixturevalue('vit')}"]
     derived = build_components(composed([f"{group}={choice}", *(names.get(choice, []) if group == "model" else [])]))
     assert derived["parameters"] > 0
 
@@ -63,7 +54,7 @@ def test_the_types_of_the_top_level_have_exactly_its_keys(job: str, kind: type) 
 
 @pytest.mark.parametrize("group", ["mixing", "ema"])
 def test_the_choice_none_chooses_no_class(group: str) -> None:
-    assert not is_chosen(composed([f"{group}=none"])[group])
+    assert not is_chosen(group, composed([f"{group}=none"])[group])
 
 
 @pytest.mark.parametrize("choice", [choice for group, choice in CHOICES if group == "augment"])

@@ -24,10 +24,16 @@ def test_preprocessing_survives_a_checkpoint():
     assert Preprocessing.from_dict(json.loads(json.dumps(made.as_dict()))) == made
 
 
+def test_a_file_that_does_not_mention_the_exif_orientation_was_written_when_all_images_were_rotated():
+    stored = preprocessing(preset="official", exif_orientation=False).as_dict()
+    del stored["exif_orientation"]
+    assert Preprocessing.from_dict(stored).exif_orientation
+
+
 def test_preprocessing_as_a_dict_is_plain_python():
     values = preprocessing(mean=(0.5, 0.4, 0.3)).as_dict()
     flat = [x for value in values.values() for x in (value if isinstance(value, list) else [value])]
-    assert {type(x) for x in flat} == {int, float, str, type(None)}
+    assert {type(x) for x in flat} == {int, float, str, bool, type(None)}
 
 
 @pytest.mark.parametrize(
@@ -44,6 +50,7 @@ def test_preprocessing_as_a_dict_is_plain_python():
         ({"mean": [123.7, 116.3, 103.5]}, "data.mean"),  # of values from 0 to 255
         ({"std": [0.2, 0.0, 0.2]}, "data.std"),
         ({"std": [0.2]}, "data.std"),
+        ({"exif_orientation": "no"}, "data.exif_orientation=no must be true or false"),
         ({"resize_mode": "squeeze"}, "data.resize_mode=squeeze is unknown; choose one of crop, stretch"),
     ],
     ids=str,

@@ -108,3 +108,9 @@ def test_wrong_inputs_are_answered_in_a_few_lines(cli, weights, arguments, parts
 
 def test_every_layout_that_can_be_written_can_be_chosen():
     assert get_args(LayoutName) == LAYOUT_NAMES
+
+
+@pytest.mark.parametrize("name", ["out.pth", "out.safetensors"])
+def test_a_file_that_cannot_be_written_is_refused_in_one_line(cli, weights, name):
+    outcome = cli("convert", "tiny.safetensors", f"/proc/{name}")
+    assert (outcome.code, outcome.err) == (2, f"error: cannot write /proc/{name}: No such file or directory\n")

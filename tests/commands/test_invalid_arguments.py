@@ -1,0 +1,141 @@
+"""Arguments and options of every `swin-lab` command with invalid values: exit code 2, a few lines, and nothing is written."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import typer
+from conftest import Command
+
+from swin_lab import SwinConfig, SwinTransformer, save_weights
+from swin_lab.commands.app import app
+
+VALUES = ("abc", "true", "-1", "0", "1e30", "nan", "inf", "", "[3]", "null", "9" * 30, "folder", "text.txt")
+OVERRIDES = (
+    *(
+        "seed=-1",
+        "modle=3",
+        "model=swin_tinny",
+        "=",
+        "seed",
+        "seed==1",
+        "model.depths=[2,0]",
+        "optimizer.lr=fast",
+        "~optimizer",
+    ),
+    *(
+        "data=imagnet",
+        "experiment=3",
+        "trainer.max_epochs=nan",
+        "global_batch=0",
+        "data=_loading",
+        "--cfg",
+        "seed=1,2",
+        "model=null",
+    ),
+)
+FILES = ("nowhere.pth", "nowhere/weights.pth", "folder", "text.txt", "empty.pth", "", "a" * 5000, "/dev/null")
+
+COMMANDS: Mapping[str, list[str]] = {
+    "init": ["new"],
+    "models": [],
+    "inspect": ["tiny.safetensors"],
+    "convert": ["tiny.safetensors", "out.safetensors"],
+    "export": ["tiny.safetensors", "out.onnx"],
+    "recipe diff": ["data=synthetic"],
+    "lr": ["rates.png", "data=synthetic"],
+    "data check": ["data=synthetic"],
+    "data pack": ["data=synthetic", "--out", "shards"],
+    "data prepare-val": ["folder", "--labels", "text.txt"],
+}
+"""Command -> valid arguments."""
+
+VALID: Mapping[str, str] = {
+    "--out": "abc true -1 0 1e30 nan inf [3] null folder " + "9" * 30,
+    "--config-dir": "folder -1",
+    "--layout": "",
+}
+"""Option -> values that are valid after all: names of new folders, and a folder that exists."""
+
+WRONG_ARGUMENTS: Mapping[str, list[list[str]]] = {
+    "init": [["full"], ["text.txt"], ["text.txt/new"], ["a" * 5000], []],
+    "models": [["abc"], [""], ["swin_[tiny"], ["*", "*"]],
+    "inspect": [[name] for name in FILES] + [[]],
+    "convert": [[name, "out.safetensors"] for name in FILES]
+    + [["tiny.safetensors", name] for name in ("tiny.safetensors", "out.docx", "", "text.txt", "text.txt/x.pth", "full", "out")]
+    + [["tiny.safetensors"], []],
+    "export": [[name, "out.onnx"] for name in FILES]
+    + [["tiny.safetensors", name] for name in ("out.docx", "", "text.txt", "text.txt/x.onnx", "full", "out")]
+    + [["tiny.safetensors", "out.onnx", "--img-size", size] for size in ("0x32", "32x", "32x32x32", "99999x32", "-32x32")],
+    "recipe diff": [[override] for override in OVERRIDES],
+    "lr": [["rates.png", override] for override in OVERRIDES] + [["text.txt"], ["rates.docx"], [""], ["text.txt/x.png"], []],
+    "data check": [[override] for override in OVERRIDES] + [["nowhere"], ["text.txt"], [""], []],
+    "data pack": [
+        ["nowhere", "--out", "shards"],
+        ["data=synthetic", "--out", "text.txt"],
+        [],
+    ],
+    "data prepare-val": [["nowhere", "--labels", "text.txt"], ["text.txt", "--labels", "text.txt"], ["folder"], []],
+}
+"""Command -> arguments that must be refused."""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A folder with a tiny weight file, a text file, an empty file, an empty folder and a full one."""
+    config = SwinConfig(img_size=32, embed_dim=8, depths=(1,), num_heads=(1,), window_size=4, num_classes=2)
+    save_weights(SwinTransformer(config), tmp_path / "tiny.safetensors")
+    for name in ("folder", "full"):
+        (tmp_path / name).mkdir()
+    for name, text in (("text.txt", "some text\n"), ("empty.pth", ""), ("full/file.txt", "precious\n")):
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def options(command: str) -> list[typer.core.TyperOption]:
+    """Returns the options of a command, without --help."""
+    found = typer.main.get_command(app)
+    for part in command.split():
+        found = found.commands[part]
+    return [p for p in found.params if isinstance(p, typer.core.TyperOption) and p.name != "help"]
+
+
+def cases(command: str) -> Iterator[list[str]]:
+    """Yields the command lines of a command that must be refused."""
+    valid = COMMANDS[command]
+    yield from WRONG_ARGUMENTS[command]
+    yield [*valid, "--no-such-option"]
+    for option in options(command):
+        name = option.opts[0]
+        yield [*valid, f"{name}x"]
+        if option.is_flag:
+            yield from ([*valid, f"{name}={value}"] for value in ("abc", "no", "1"))
+            continue
+        yield [*valid, name]
+        without = [word for i, word in enumerate(valid) if name not in (word, valid[i - 1])]
+        yield from ([*without, name, value] for value in VALUES if value not in VALID.get(name, "").split())
+
+
+def test_every_command_is_listed() -> None:
+    commands = typer.main.get_command(app).commands
+    names = {
+        f"{name} {inner}" if inner else name for name, group in commands.items() for inner in getattr(group, "commands", [""])
+    }
+    assert names - {"train", "eval"} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_invalid_values_are_refused(cli: Command, files: Path, command: str) -> None:
+    before = {path: path.read_bytes() for path in files.rglob("*") if path.is_file()}
+    wrong = []
+    for arguments in cases(command):
+        outcome = cli(*command.split(), *arguments)
+        lines = outcome.err.strip().splitlines()
+        if outcome.code != 2 or not 1 <= len(lines) <= 3 or not lines[0].startswith("error: "):
+            wrong.append(f"{' '.join(arguments)[:200]}: exit code {outcome.code}: {outcome.printed[-500:]}")
+    assert wrong == []
+    assert {path: path.read_bytes() for path in files.rglob("*") if path.is_file()} == before
+
+
+def test_there_are_at_least_200_cases() -> None:
+    assert sum(1 for command in COMMANDS for _ in cases(command)) >= 200

@@ -1,0 +1,213 @@
+"""Every key with a dozen invalid values, and every choice misspelt: exit code 2, and one to three lines that name the key.
+
+Composition takes most of the time of such a command, so the same files are read and composed once, and a run that would start
+is stopped before its directory is made.
+"""
+
+import pickle
+import re
+import urllib.error
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TINY, Command, Outcome, only_run
+from invalid_values import RUN, VALID, VIT, Base, bases
+from omegaconf import OmegaConf
+
+from swin_lab.run.choices import choices, groups
+
+BASES = bases()
+ONCE: dict[object, Any] = {}
+"""What was read and composed before, for all tests of a process."""
+
+TOP = "top level"
+PARTS = ("task", "model", "data", "augment", "optimizer", "schedule", "trainer", "transfer", TOP)
+NAMED = {"transfer.required=true": "weights must be given", "model.pretrained=true": "no file named"}
+"""Override -> what its message says instead of the key: the value is valid, and something else is missing."""
+NO_FILES = ("nowhere", "could not be downloaded")
+"""Parts of messages about data that does not exist: the values that are checked before it is read were accepted."""
+
+
+class StartedError(Exception):
+    """Raised where a run would make its directory: everything was accepted."""
+
+
+@pytest.fixture
+def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reads and composes the same files of the configuration once for all commands."""
+    from hydra._internal import config_loader_impl
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.config_repository import CachingConfigRepository
+    from hydra._internal.hydra import Hydra
+
+    load, list_defaults = OmegaConf.load, config_loader_impl.create_defaults_list
+    compose, repository = ConfigLoaderImpl._compose_config_from_defaults_list, CachingConfigRepository.__init__
+
+    def load_once(file):
+        if not isinstance(file, Path):
+            return load(file)
+        if file not in ONCE:
+            ONCE[file] = load(file)
+        return ONCE[file]
+
+    def list_once(repo, config_name, overrides_list, prepend_hydra, skip_missing):
+        rest = [one for one in overrides_list if isinstance(one.value(), dict) or not repo.group_exists(one.key_or_group)]
+        of_groups = [one for one in overrides_list if one not in rest]
+        key = (config_name, *(one.input_line for one in of_groups))
+        if key not in ONCE:
+            ONCE[key] = list_defaults(repo, config_name, of_groups, prepend_hydra, skip_missing)
+        return replace(ONCE[key], config_overrides=rest)
+
+    def compose_once(self, defaults, repo):
+        key = tuple((entry.config_path, entry.package, entry.primary) for entry in defaults)
+        if key not in ONCE:
+            shared, repo.cache = repo.cache, {}  # Composition changes the first file that it has read.
+            ONCE[key] = pickle.dumps(compose(self, defaults, repo))
+            repo.cache = shared
+        return pickle.loads(ONCE[key])
+
+    def one_repository(self, delegate):
+        repository(self, delegate)
+        self.cache = ONCE.setdefault("files", {})
+
+    monkeypatch.setattr(OmegaConf, "load", staticmethod(load_once))
+    monkeypatch.setattr(config_loader_impl, "create_defaults_list", list_once)
+    monkeypatch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", compose_once)
+    monkeypatch.setattr(CachingConfigRepository, "__init__", one_repository)
+    monkeypatch.setattr(Hydra, "get_mode", lambda self, config_name, overrides: None)  # It composes only to read hydra.mode.
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a short training."""
+    from swin_lab.run.entry import main
+
+    folder = tmp_path_factory.mktemp("run")
+    assert main("train", [*TINY, "trainer.max_epochs=1", f"out={folder}"]) == 0
+    return only_run(folder)
+
+
+@pytest.fixture
+def checked(command: Command, composed_once: None, tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """Runs a command up to its run directory, without a network; tiny_run was trained before."""
+    import timm.models._builder
+    import torch
+    import torchvision.datasets
+
+    from swin_lab.run import evaluate, fit
+
+    @contextmanager
+    def no_directory(*arguments: object) -> Iterator[None]:
+        raise StartedError
+        yield
+
+    def no_download(*arguments: object, **options: object) -> None:
+        raise urllib.error.URLError("no network")
+
+    for module in (fit, evaluate):
+        monkeypatch.setattr(module, "run_directory", no_directory)
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "download", no_download)
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no_download)
+    monkeypatch.setattr(timm.models._builder, "load_pretrained", lambda *arguments, **options: None)
+
+    def run(job: str, *arguments: str) -> Outcome:
+        try:
+            return command(job, *arguments)
+        except StartedError:
+            return Outcome(0, "", "accepted")
+
+    return run
+
+
+def complaint(outcome: Outcome, override: str) -> str | None:
+    """Returns what is wrong with the refusal of an override; None if it is as it must be."""
+    lines = outcome.err.strip().splitlines()
+    key, _, value = override.lstrip("+~").rpartition(".")[2].partition("=")
+    if outcome.code != 2:
+        return f"{override}: exit code {outcome.code}: {outcome.err[-300:]}"
+    if not 1 <= len(lines) <= 3 or not lines[0].startswith("error: ") or "Traceback" in outcome.err:
+        return f"{override}: {outcome.err[-500:]}"
+    named = NAMED.get(override, key) in outcome.err or (
+        len(value) > 1 and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", outcome.err)
+    )
+    return None if named else f"{override}: the message names neither key nor value: {outcome.err}"
+
+
+@pytest.fixture
+def overrides_of(request: pytest.FixtureRequest) -> Callable[[Base], list[str]]:
+    """Returns the overrides of a base with the paths of existing files."""
+    paths = {RUN: "tiny_run", VIT: "vit"}
+
+    def replaced(override: str) -> str:
+        key, _, value = override.partition("=")
+        return f"{key}={request.getfixturevalue(paths[value])}" if value in paths else override
+
+    return lambda base: [replaced(override) for override in base.overrides]
+
+
+def parts() -> list[tuple[str, str]]:
+    """Returns the bases, the longest ones divided by the groups of their keys so that they can run at the same time."""
+    return [(name, part) for name in BASES for part in (PARTS if name in ("train", "eval") else [""])]
+
+
+def is_in(override: str, part: str) -> bool:
+    """Returns whether an override belongs to a part: the keys of a group, those of no group, or all ("")."""
+    key = override.lstrip("+")
+    return part == "" or (key.startswith(f"{part}.") if part != TOP else not key.startswith(tuple(f"{p}." for p in PARTS)))
+
+
+@pytest.mark.parametrize(("name", "part"), parts())
+def test_invalid_values_are_refused(
+    checked: Callable[..., Outcome], overrides_of: Callable[[Base], list[str]], name: str, part: str
+) -> None:
+    base = BASES[name]
+    overrides = [override for override in base.invalid_overrides() if is_in(override, part)]
+    found = [complaint(checked(base.job, *overrides_of(base), override), override) for override in overrides]
+    assert [text for text in found if text] == []
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_values_that_are_listed_as_valid_are_accepted(
+    checked: Callable[..., Outcome], overrides_of: Callable[[Base], list[str]], name: str
+) -> None:
+    base = BASES[name]
+    outcomes = {override: checked(base.job, *overrides_of(base), override) for override in base.valid_overrides()}
+    assert {key: o.err for key, o in outcomes.items() if not (o.code == 0 or any(text in o.err for text in NO_FILES))} == {}
+
+
+def test_every_key_that_has_valid_values_is_walked(composed_once: None) -> None:
+    walked = {place: set() for base in BASES.values() for place in base.places()}
+    for base in BASES.values():
+        for place in base.places():
+            walked[place].update(base.tested())
+    assert {place: list(set(VALID[place]) - walked[place]) for place in VALID if not set(VALID[place]) <= walked[place]} == {}
+
+
+def test_there_are_at_least_1500_cases(composed_once: None) -> None:
+    assert sum(1 for base in BASES.values() for _ in base.invalid_overrides()) >= 1500
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("+mixing.prob=abc", "+mixing.prob=0.5", "+ema.decay=abc", "+ema.decay=0.5"),
+        *("+callbacks.early_stopping.patience=-1", "+callbacks.early_stopping.patience=3", "+callbacks.x=1"),
+        *("+logger.wandb.project=x", "+logger.wandb.project=3"),
+    ],
+)
+def test_a_key_of_a_group_that_is_chosen_as_none_is_refused(checked: Callable[..., Outcome], override: str) -> None:
+    assert complaint(checked("train", *TINY, override), override) is None
+
+
+@pytest.mark.parametrize("group", groups())
+def test_misspelt_and_missing_choices_are_refused(checked: Callable[..., Outcome], group: str) -> None:
+    names = choices(group)
+    wrong = [f"{group}={name}x" for name in names] + [f"{group}={name[1:]}" for name in names]
+    wrong += [f"{group}={value}" for value in ("''", "3", "-1", "true", "{a:1}", "null", "nan")]
+    wrong += [] if group in ("experiment", "debug", "callbacks", "logger", "mixing", "ema") else [f"~{group}", f"{group}=[]"]
+    found = [complaint(checked("train", override), override) for override in wrong]
+    assert [text for text in found if text] == []
