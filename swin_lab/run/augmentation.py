@@ -34,9 +34,6 @@ def build_augmentation(node: Node, preprocessing: Preprocessing) -> Augmentation
     known = {"size": size, "img_size": size, "mean": preprocessing.mean}
     if "_target_" in node:
         built = instantiate("augment", node, _required("augment", node, known))
-        given = node.get("img_size", size)
-        if ([given, given] if isinstance(given, int) else given) != size:
-            raise UserError(f"augment.img_size={given} differs from the model's {size[0]}x{size[1]} pixels; remove it")
         return Augmentation(built.image_transforms, built.tensor_transforms)
     lists = [field.name for field in fields(Augmentation)]
     for key in node:

@@ -27,8 +27,8 @@ from swin_lab.run.restore import Restored, restore
 from swin_lab.run.results import metric_formats, present
 from swin_lab.run.settings import EvalConfig, RestoreConfig
 from swin_lab.run.stored import images_at_once, restored_node
+from swin_lab.run.targets import TARGET
 from swin_lab.run.trainer import build_trainer, check_launch, choose_precision
-from swin_lab.run.trust import TARGET
 from swin_lab.training import Engine, ProgressLines, Task
 from swin_lab.weights import Contents, open_checkpoint, read_source
 

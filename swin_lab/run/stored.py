@@ -6,7 +6,8 @@ from typing import Any
 from swin_lab.errors import UserError
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.run.settings import Node
-from swin_lab.run.trust import TARGET, allowed_part
+from swin_lab.run.targets import TARGET
+from swin_lab.run.trust import allowed_part
 from swin_lab.weights import Contents
 
 DEVICE_BATCH = 64

@@ -16,20 +16,21 @@ from swin_lab.data import LoaderConfig
 from swin_lab.data.classes import MAX_CLASSES
 from swin_lab.data.datamodule import MAX_WORKERS
 from swin_lab.data.sources import __all__ as SOURCES
+from swin_lab.data.sources.synthetic import bytes_in_memory
 from swin_lab.errors import UserError
 from swin_lab.metadata import Mapped, refuse_unprintable
 from swin_lab.models.external import __all__ as EXTERNAL_MODELS
 from swin_lab.run.model import SWIN
 from swin_lab.run.settings import Node
+from swin_lab.run.targets import TARGET
 from swin_lab.tasks import __all__ as TASKS
 from swin_lab.validation import Expected, check_value, type_hints
 from swin_lab.weights.source_config import config_of_metadata
 
-TARGET = "_target_"
 CIFAR = "swin_lab.data.Cifar"
 SYNTHETIC = "swin_lab.data.Synthetic"
 
-MAX_SYNTHETIC_BYTES = 2**30
+MAX_SYNTHETIC_BYTES, SYNTHETIC_SIZES = 2**30, ("train_images", "val_images", "img_size")
 
 
 def _local(path: str) -> str:
@@ -169,8 +170,7 @@ def _check(where: str, node: Node, listed: Mapping[str, Mapping[str, Any]], furt
 
 def _check_synthetic(node: Node) -> None:
     if node.get(TARGET) == SYNTHETIC:
-        given = {"train_images": 1000, "val_images": 200, "img_size": 32} | {k: v for k, v in node.items() if v is not None}
-        size = (given["train_images"] + given["val_images"]) * given["img_size"] ** 2 * 3
+        size = bytes_in_memory(**{key: value for key, value in node.items() if key in SYNTHETIC_SIZES and value is not None})
         if size > MAX_SYNTHETIC_BYTES:
             raise UserError(f"data would have {size:,} bytes, more than {MAX_SYNTHETIC_BYTES:,}")
 

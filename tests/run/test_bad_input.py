@@ -113,7 +113,7 @@ def assert_refused(outcome: Outcome, *parts: str) -> None:
         ("callbacks=early_stopping +callbacks.early_stopping.monitor=val/acc", ["val/acc", "did you mean val/acc"]),
         ("callbacks=early_stopping +callbacks.early_stopping.mode=maximum", ["mode=maximum is unknown"]),
         ("callbacks=early_stopping callbacks.early_stopping.patience=-1", ["patience=-1", "positive integer"]),
-        ("augment=imagenet +augment.img_size=64", ["augment.img_size=64", "32x32"]),
+        ("augment=imagenet +augment.img_size=64", ["64x64", "the model takes 32x32"]),
         ("augment=imagenet augment.auto_augment=rand-mX", ["auto_augment=rand-mX", "'mX'"]),
     ],
 )

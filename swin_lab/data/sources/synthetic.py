@@ -15,6 +15,11 @@ MAX_BYTES = 4 * 2**30
 """Memory that the images take at most."""
 
 
+def bytes_in_memory(train_images: int = 1000, val_images: int = 200, img_size: int = 32) -> int:
+    """Returns the bytes that the images of `Synthetic` take."""
+    return (train_images + val_images) * img_size**2 * 3
+
+
 class Synthetic:
     """Generates one random pattern of 4x4 squares per class; every image is the pattern of its class with noise.
 
@@ -37,7 +42,7 @@ class Synthetic:
         img_size: Annotated[int, Ge(4)] = 32,
         split_seed: SplitSeed = 0,
     ) -> None:
-        if (train_images + val_images) * img_size**2 * 3 > MAX_BYTES:
+        if bytes_in_memory(train_images, val_images, img_size) > MAX_BYTES:
             raise UserError(
                 f"data.train_images={train_images}, data.val_images={val_images} and data.img_size={img_size} make more than "
                 f"{MAX_BYTES >> 30} GiB of images in memory; lower one of them"
