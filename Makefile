@@ -38,7 +38,10 @@ clean:  ## remove .venv and caches; runs/ stays
 	$(call install,-e '.[dev]')
 	@touch .venv/.installed $@
 
-# Only uv can choose the lowest versions; without it, it is installed into .venv-lowest by pip.
+# Only uv can choose the lowest versions; without it, it is installed into .venv-lowest by pip. Like pip, it must trust the
+# certificates of the system, for networks that have their own.
+.venv-lowest/.installed: export UV_SYSTEM_CERTS = 1
+.venv-lowest/.installed: export UV_NATIVE_TLS = 1
 .venv-lowest/.installed: pyproject.toml
 	@echo "installing the lowest versions into .venv-lowest (about two minutes)"
 	@rm -rf .venv-lowest
