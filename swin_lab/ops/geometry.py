@@ -8,14 +8,16 @@ Shapes: B batch · H, W feature map · C channels · M, N window height and widt
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache, wraps
-from typing import TypeVarTuple
+from typing import TypeVar, TypeVarTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 Arguments = TypeVarTuple("Arguments")
+Constant = TypeVar("Constant")
 Size = tuple[int, int]
 
 MASKED = -100.0
@@ -106,7 +108,7 @@ def crop_bias_table(table: Tensor, table_window: Size, window: Size) -> Tensor:
     return middle.reshape((2 * M - 1) * (2 * N - 1), -1)
 
 
-def _cached(maxsize: int) -> Callable[[Callable[[*Arguments], Tensor]], Callable[[*Arguments], Tensor]]:
+def _cached(maxsize: int) -> Callable[[Callable[[*Arguments], Constant]], Callable[[*Arguments], Constant]]:
     """Caches small constants of the geometry, which depend on no weight and no image.
 
     Computing them in every forward pass costs 1 to 6 % of it on a CPU (swin_tiny at batch 1 to 8), and on a GPU it adds a
@@ -115,14 +117,14 @@ def _cached(maxsize: int) -> Callable[[Callable[[*Arguments], Tensor]], Callable
     inference mode, whose tensors autograd refuses later.
     """
 
-    def decorate(make: Callable[[*Arguments], Tensor]) -> Callable[[*Arguments], Tensor]:
+    def decorate(make: Callable[[*Arguments], Constant]) -> Callable[[*Arguments], Constant]:
         @lru_cache(maxsize)
-        def cached(*arguments: *Arguments) -> Tensor:
+        def cached(*arguments: *Arguments) -> Constant:
             with torch.inference_mode(False):
                 return make(*arguments)
 
         @wraps(make)
-        def constant(*arguments: *Arguments) -> Tensor:
+        def constant(*arguments: *Arguments) -> Constant:
             tracing = torch.compiler.is_compiling() or type(torch.empty(0, device="cpu")) is not Tensor
             return make(*arguments) if tracing else cached(*arguments)
 
@@ -203,3 +205,121 @@ def _axis_labels(length: int, window: int, shift: int) -> Tensor:
     if shift == 0:
         return torch.zeros_like(position)
     return (position >= length - window).long() + (position >= length - shift).long()
+
+
+@dataclass(frozen=True)
+class WindowKind:
+    """Describes the windows of a shifted map that have the same mask."""
+
+    count: int
+    """Number of windows of this kind."""
+    mask: Tensor | None
+    """0 or `MASKED` for every pair of tokens, (T, T) of float32. If None, all tokens are true neighbours."""
+
+
+@_cached(maxsize=64)
+def window_kinds(map_size: Size, window: Size, shift: Size, device: torch.device) -> tuple[WindowKind, ...]:
+    """Returns the kinds of windows of a map: inner ones, and those at the right, at the bottom and in the corner.
+
+    Only the last windows along a shifted axis contain tokens that are no neighbours, so that at most four masks differ.
+
+    Args:
+        map_size: size of the padded map, multiples of the window.
+        window: (M, N).
+        shift: how far the map was rolled up and left.
+        device: the device of the masks.
+    """
+    labels_GT = partition(region_labels(map_size, window, shift)[None, :, :, None], window)[0, :, :, 0]
+    kinds: list[WindowKind] = []
+    for rows, columns in _blocks_of_kinds(map_size, window, shift):
+        labels_T = labels_GT[rows.start * (map_size[1] // window[1]) + columns.start]
+        other_region = labels_T[:, None] != labels_T[None, :]
+        mask_TT = torch.zeros(other_region.shape, device="cpu").masked_fill(other_region, MASKED).to(device)
+        kinds.append(WindowKind(len(rows) * len(columns), mask_TT if kinds else None))
+    return tuple(kinds)
+
+
+def _blocks_of_kinds(map_size: Size, window: Size, shift: Size) -> list[tuple[range, range]]:
+    """Returns rows and columns of the windows of each kind."""
+    cuts = []
+    for axis in (0, 1):
+        count = map_size[axis] // window[axis]
+        cuts.append([range(count)] if shift[axis] == 0 else [range(count - 1), range(count - 1, count)])
+    return [(rows, columns) for rows in cuts[0] for columns in cuts[1]]
+
+
+@_cached(maxsize=128)
+def rows_of_windows(
+    map_size: Size, window: Size, shift: Size, num_heads: int, num_keys: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns which rows of a map of queries, keys and values belong to the windows, in the order of `window_kinds`.
+
+    A row of the map contains the channels of one head: a map (H, W, 3, h, D) has H*W*3*h of them.
+
+    Args:
+        map_size: size (H, W) of the padded map, multiples of the window.
+        window: (M, N).
+        shift: how far windows are moved down and right.
+        num_heads: h.
+        num_keys: keys of a window, at least T. The first token takes the places after the T-th one.
+        device: the device of the index.
+
+    Returns:
+        For queries (G*h*T,), keys and values (G*h*num_keys,) of int64, windows outermost and tokens innermost.
+    """
+    T, h = window[0] * window[1], num_heads
+    tokens_GT = _tokens_of_windows(map_size, window, shift)
+    tokens_GK = torch.cat([tokens_GT, tokens_GT[:, :1].expand(-1, num_keys - T)], dim=1)
+    head_h = torch.arange(h, device="cpu")
+    parts = []
+    for part, tokens in enumerate((tokens_GT, tokens_GK, tokens_GK)):
+        rows_GhT = tokens[:, None, :] * (3 * h) + part * h + head_h[None, :, None]
+        parts.append(rows_GhT.flatten().to(device))
+    return parts[0], parts[1], parts[2]
+
+
+@_cached(maxsize=128)
+def windows_of_rows(map_size: Size, window: Size, shift: Size, num_heads: int, num_keys: int, device: torch.device) -> Tensor:
+    """Inverts `rows_of_windows`: the place of each row of the map, (H*W*3*h,), in queries, keys and values, concatenated."""
+    T = window[0] * window[1]
+    queries_Ph, keys_Ph = (_places(map_size, window, shift, num_heads, count) for count in (T, num_keys))
+    keys = num_heads * num_keys * (map_size[0] * map_size[1] // T)
+    before = num_heads * map_size[0] * map_size[1]
+    return torch.stack([queries_Ph, before + keys_Ph, before + keys + keys_Ph], dim=1).flatten().to(device)
+
+
+@_cached(maxsize=128)
+def outputs_of_map(map_size: Size, window: Size, shift: Size, num_heads: int, device: torch.device) -> Tensor:
+    """Returns which row of the windows' outputs (G, h, T) each row of the map (H, W, h) is: (H*W*h,) of int64."""
+    return _places(map_size, window, shift, num_heads, window[0] * window[1]).flatten().to(device)
+
+
+@_cached(maxsize=128)
+def rows_of_outputs(map_size: Size, window: Size, shift: Size, num_heads: int, device: torch.device) -> Tensor:
+    """Inverts `outputs_of_map`: the row of the map (H, W, h) of each row of the windows (G, h, T): (G*h*T,) of int64."""
+    tokens_GT = _tokens_of_windows(map_size, window, shift)
+    return (tokens_GT[:, None, :] * num_heads + torch.arange(num_heads, device="cpu")[None, :, None]).flatten().to(device)
+
+
+def _tokens_of_windows(map_size: Size, window: Size, shift: Size) -> Tensor:
+    """Returns the position in the map of each token of each window, (G, T) of int64, in the order of `window_kinds`."""
+    position_HW = torch.arange(map_size[0] * map_size[1], device="cpu").reshape(map_size)
+    rolled_HW = position_HW.roll((-shift[0], -shift[1]), dims=(0, 1))
+    tokens_GT = partition(rolled_HW[None, :, :, None], window)[0, :, :, 0]
+    grid_RCT = tokens_GT.reshape(map_size[0] // window[0], map_size[1] // window[1], -1)
+    blocks = _blocks_of_kinds(map_size, window, shift)
+    return torch.cat([grid_RCT[r.start : r.stop, c.start : c.stop].flatten(0, 1) for r, c in blocks])
+
+
+def _places(map_size: Size, window: Size, shift: Size, num_heads: int, num_keys: int) -> Tensor:
+    """Returns the row of windows with `num_keys` places per head, (G, h, num_keys), of each token and head: (H*W, h)."""
+    rows, columns = (map_size[axis] // window[axis] for axis in (0, 1))
+    window_RC, first = torch.empty(rows, columns, dtype=torch.long, device="cpu"), 0
+    for r, c in _blocks_of_kinds(map_size, window, shift):
+        count = len(r) * len(c)
+        window_RC[r.start : r.stop, c.start : c.stop] = torch.arange(first, first + count, device="cpu").reshape(len(r), len(c))
+        first += count
+    token_MN = torch.arange(window[0] * window[1], device="cpu").reshape(window)
+    place_RMCN = window_RC[:, None, :, None] * (num_heads * num_keys) + token_MN[None, :, None, :]
+    place_HW = place_RMCN.reshape(map_size).roll(shift, dims=(0, 1))
+    return place_HW.reshape(-1, 1) + num_keys * torch.arange(num_heads, device="cpu")

@@ -3,19 +3,20 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from swin_lab.ops.windows import WindowLayout, attend_in_windows
+from swin_lab.ops.gathering import WindowBias, attend_gathered
+from swin_lab.ops.windows import WindowLayout
+
+ALIGNMENT = 8
+"""Rows of the bias begin at multiples of this many elements; otherwise torch pads a copy of it in every call on a GPU."""
 
 
 def sdpa(
     qkv_BHWC: Tensor, bias_table: Tensor, layout: WindowLayout, pad_value: Tensor | None, cosine_scale: Tensor | None
 ) -> Tensor:
     """Computes window attention with torch's fused kernels; see `swin_lab.ops.window_attention` for the arguments."""
-    return attend_in_windows(qkv_BHWC, bias_table, layout, pad_value, cosine_scale, _fused_attention)
+    return attend_gathered(qkv_BHWC, bias_table, layout, pad_value, cosine_scale, _attend)
 
 
-def _fused_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
-    """Joins windows and heads into one axis: images then share one bias, and inputs have the four axes of the fused kernels."""
-    B, G, h, T, D = q.shape
-    mask = bias.to(v.dtype).expand(G, h, T, T).reshape(1, G * h, T, T)
-    q, k, v = (x.to(v.dtype).reshape(B, G * h, T, D) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).reshape(B, G, h, T, D)
+def _attend(q_BNTD: Tensor, k_BNTD: Tensor, v_BNTD: Tensor, bias: WindowBias, scale: float) -> Tensor:
+    mask_1NTT = bias.expanded(v_BNTD.dtype, ALIGNMENT)
+    return F.scaled_dot_product_attention(q_BNTD, k_BNTD, v_BNTD, attn_mask=mask_1NTT, scale=scale)

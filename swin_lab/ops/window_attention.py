@@ -11,25 +11,19 @@ backends that need them, so that a fused kernel can avoid every copy. To add a b
 Shapes: B batch · H, W feature map · C channels · M, N window · h heads
 """
 
-from collections.abc import Callable
-
 from torch import Tensor
 
 from swin_lab.errors import UserError, did_you_mean
+from swin_lab.ops.auto import auto, fastest
 from swin_lab.ops.geometry import Size, crop_bias_table, fit_window
+from swin_lab.ops.products import products
 from swin_lab.ops.reference import reference
 from swin_lab.ops.sdpa import sdpa
-from swin_lab.ops.windows import WindowLayout
-
-Backend = Callable[[Tensor, Tensor, WindowLayout, Tensor | None, Tensor | None], Tensor]
-"""(qkv_BHWC, bias_table, layout, pad_value, cosine_scale) -> (B, H, W, C).
-
-The tensors are those of `window_attention`. The layout has the window and shift in use on this map, and the bias table has
-exactly the rows of that window.
-"""
+from swin_lab.ops.windows import Backend, WindowLayout
 
 BACKENDS: dict[str, Backend] = {
-    "auto": sdpa,
+    "auto": auto,
+    "products": products,
     "reference": reference,
     "sdpa": sdpa,
 }
@@ -58,7 +52,8 @@ def window_attention(
             made `qkv_BHWC`, because a padding token is a zero before that layer. If None, zeros.
         cosine_scale: for the cosine attention of V2, what the cosines of each head are multiplied by, (h, 1, 1). If None, the
             scaled dot product of V1 is used.
-        backend: "reference" (plain maths, fp32 softmax: the specification), "sdpa" (torch's fused attention) or "auto".
+        backend: "reference" (plain maths, fp32 softmax: the specification), "sdpa" (torch's fused attention), "products"
+            (batched matrix products with a backward pass of their own, for CPUs) or "auto", the fastest for device and dtype.
 
     Returns:
         (B, H, W, C), in image order, in the dtype of `qkv_BHWC`.
@@ -82,3 +77,9 @@ def attention_backend(name: str) -> Backend:
     if name not in BACKENDS:
         raise UserError(f"attention_backend={name!r} is unknown{did_you_mean(str(name), BACKENDS)}")
     return BACKENDS[name]
+
+
+def training_backend(name: str, device: str) -> str:
+    """Returns the name of the backend that a training uses: of `auto`, the one it chooses for that type of device."""
+    chosen = attention_backend(name)
+    return (fastest(device, trains=True) if chosen is auto else chosen).__name__

@@ -31,6 +31,13 @@ class WindowLayout:
     """How far the windows are moved down and right; 0 along an axis that a single window covers."""
 
 
+Backend = Callable[[Tensor, Tensor, WindowLayout, Tensor | None, Tensor | None], Tensor]
+"""(qkv_BHWC, bias_table, layout, pad_value, cosine_scale) -> (B, H, W, C).
+
+The tensors are those of `swin_lab.ops.window_attention`. The layout has the window and shift in use on this map, and the bias
+table has exactly the rows of that window.
+"""
+
 WindowFunction = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
 """Attention inside windows: q, k, v, each (B, G, h, T, D), bias (1 or G, h, T, T) and scale of q k^T -> (B, G, h, T, D)."""
 
@@ -64,14 +71,14 @@ def attend_in_windows(
     if shifted:
         qkv = qkv.roll((-shift[0], -shift[1]), dims=(1, 2))
 
-    bias = _bias(bias_table, window)  # (1, h, T, T)
+    bias = position_bias(bias_table, window)  # (1, h, T, T)
     if shifted:
         bias = bias + geometry.shift_mask(padded_size, window, shift, bias.device)[:, None]  # (G, h, T, T)
     q, k, v = _split_heads(geometry.partition(qkv, window), layout.num_heads)
     if cosine_scale is None:
         attended = attend(q, k, v, bias, q.shape[-1] ** -0.5)
     else:
-        attended = attend(_unit(q) * cosine_scale, _unit(k), v, bias, 1.0)
+        attended = attend(unit(q) * cosine_scale, unit(k), v, bias, 1.0)
 
     out = geometry.reverse_partition(_join_heads(attended), window, padded_size)
     if shifted:
@@ -79,12 +86,12 @@ def attend_in_windows(
     return out[:, :H, :W].contiguous()
 
 
-def _unit(x: Tensor) -> Tensor:
+def unit(x: Tensor) -> Tensor:
     """Scales vectors to length one along the last axis, in fp32 at least: the square of a small half-precision number is 0."""
     return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
 
 
-def _bias(table: Tensor, window: Size) -> Tensor:
+def position_bias(table: Tensor, window: Size) -> Tensor:
     """Looks up the bias of every pair of tokens: (rows, h) -> (1, h, T, T)."""
     index = geometry.relative_position_index(window, table.device)
     T = index.shape[0]

@@ -13,7 +13,7 @@ from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
 from swin_lab.data import cores
-from swin_lab.ops.window_attention import attention_backend
+from swin_lab.ops.window_attention import training_backend
 from swin_lab.report import print_training
 from swin_lab.run.arguments import Invocation
 from swin_lab.run.directory import is_other_process, run_directory, run_folder, start_console, timestamped
@@ -127,7 +127,8 @@ def announce(training: Training) -> None:
         ("batch", str(training.batching)),
     ]
     if "attention_backend" in training.model.node:
-        lines.append(("attention", attention_backend(training.model.node["attention_backend"]).__name__))
+        device = trainer.strategy.root_device.type
+        lines.append(("attention", training_backend(training.model.node["attention_backend"], device)))
     optimizer = training.config.optimizer["_target_"].rpartition(".")[2]
     lines.append(("optimizer", f"{optimizer}, learning rate {training.initial_lr:.4g}"))
     if training.preprocessing.preset is not None:

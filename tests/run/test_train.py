@@ -161,7 +161,7 @@ def test_derived_values_are_printed_once(command: Command) -> None:
     printed = command("train", *TINY).out
     assert printed.count("16 = 1 device x 16 images") == 1
     assert printed.count("precision 32-true") == 1
-    assert printed.count("attention  sdpa") == 1
+    assert printed.count("attention  products") == 1
     assert printed.count("learning rate 0.002121") == 1  # 3e-3 * sqrt(16/32)
 
 
