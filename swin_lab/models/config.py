@@ -10,6 +10,7 @@ from annotated_types import Ge, Le
 from swin_lab.errors import UserError
 from swin_lab.models.attention import BIAS_MLP_WIDTH
 from swin_lab.ops.geometry import Size
+from swin_lab.ops.triton_support import check_shapes
 from swin_lab.ops.window_attention import attention_backend
 from swin_lab.validation import Expected, Fraction, NonNegativeInt, PositiveFloat, PositiveInt, check_fields
 
@@ -100,7 +101,7 @@ class SwinConfig:
     activation_checkpointing: bool = False
     """Whether each block is recomputed in the backward pass instead of storing its activations."""
     attention_backend: str = "auto"
-    """Implementation of window attention, see `swin_lab.ops.window_attention`."""
+    """Implementation of window attention, see `swin_lab.ops.window_attention`: auto, reference, sdpa or triton."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -110,6 +111,9 @@ class SwinConfig:
         if int(self.embed_dim * self.mlp_ratio) < 1:
             raise UserError(f"mlp_ratio={self.mlp_ratio} gives an MLP without channels; the paper uses 4.0")
         self._check_windows()
+        if self.attention_backend == "triton":
+            for window, channels, heads in zip(self.windows, self.channels, self.num_heads, strict=True):
+                check_shapes(channels // heads, window)
         if self.num_parameters > MAX_PARAMETERS:
             raise UserError(
                 f"embed_dim={self.embed_dim} with depths={list(self.depths)} and num_classes={self.num_classes} gives "

@@ -5,10 +5,15 @@ from torch import Tensor
 
 from swin_lab.ops.products import products
 from swin_lab.ops.sdpa import sdpa
+from swin_lab.ops.triton_attention import triton
+from swin_lab.ops.triton_support import supports
 from swin_lab.ops.windows import Backend, WindowLayout
 
 MAX_TOKENS = 64
 """Larger windows are faster by SDPA in inference, because it does not write their logits to memory."""
+
+TRITON_IS_FASTER = False
+"""Whether the Triton kernels are chosen where they are supported. They have not been measured on a GPU yet."""
 
 
 def auto(
@@ -19,6 +24,8 @@ def auto(
     On a CPU, training takes products, and so does inference in half precision in windows of at most 64 tokens. No backend has
     been measured on a GPU yet, where SDPA is used. docs/performance.md contains the figures.
     """
+    if TRITON_IS_FASTER and supports(qkv_BHWC, layout):
+        return triton(qkv_BHWC, bias_table, layout, pad_value, cosine_scale)
     trains = torch.is_grad_enabled() and (qkv_BHWC.requires_grad or bias_table.requires_grad)
     tokens = layout.window[0] * layout.window[1]
     chosen = fastest(qkv_BHWC.device.type, trains=trains, half=qkv_BHWC.element_size() == 2, tokens=tokens)

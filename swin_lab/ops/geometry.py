@@ -190,7 +190,7 @@ def shift_mask(map_size: Size, window: Size, shift: Size, device: torch.device) 
     """
     labels_GT = partition(region_labels(map_size, window, shift)[None, :, :, None], window)[0, :, :, 0]
     other_region = labels_GT[:, :, None] != labels_GT[:, None, :]
-    return torch.zeros(other_region.shape, device="cpu").masked_fill(other_region, MASKED).to(device)
+    return torch.zeros(other_region.shape, dtype=torch.float32, device="cpu").masked_fill(other_region, MASKED).to(device)
 
 
 def region_labels(map_size: Size, window: Size, shift: Size) -> Tensor:
@@ -234,7 +234,9 @@ def window_kinds(map_size: Size, window: Size, shift: Size, device: torch.device
     for rows, columns in _blocks_of_kinds(map_size, window, shift):
         labels_T = labels_GT[rows.start * (map_size[1] // window[1]) + columns.start]
         other_region = labels_T[:, None] != labels_T[None, :]
-        mask_TT = torch.zeros(other_region.shape, device="cpu").masked_fill(other_region, MASKED).to(device)
+        mask_TT = (
+            torch.zeros(other_region.shape, dtype=torch.float32, device="cpu").masked_fill(other_region, MASKED).to(device)
+        )
         kinds.append(WindowKind(len(rows) * len(columns), mask_TT if kinds else None))
     return tuple(kinds)
 

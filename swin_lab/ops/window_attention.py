@@ -19,6 +19,7 @@ from swin_lab.ops.geometry import Size, crop_bias_table, fit_window
 from swin_lab.ops.products import products
 from swin_lab.ops.reference import reference
 from swin_lab.ops.sdpa import sdpa
+from swin_lab.ops.triton_attention import triton
 from swin_lab.ops.windows import Backend, WindowLayout
 
 BACKENDS: dict[str, Backend] = {
@@ -26,6 +27,7 @@ BACKENDS: dict[str, Backend] = {
     "products": products,
     "reference": reference,
     "sdpa": sdpa,
+    "triton": triton,
 }
 
 
@@ -53,13 +55,14 @@ def window_attention(
         cosine_scale: for the cosine attention of V2, what the cosines of each head are multiplied by, (h, 1, 1). If None, the
             scaled dot product of V1 is used.
         backend: "reference" (plain maths, fp32 softmax: the specification), "sdpa" (torch's fused attention), "products"
-            (batched matrix products with a backward pass of their own, for CPUs) or "auto", the fastest for device and dtype.
+            (batched matrix products with a backward pass of their own, for CPUs), "triton" (fused kernels for NVIDIA GPUs that
+            copy nothing; see triton_support.py for their limits) or "auto", the fastest that has been measured on the device.
 
     Returns:
         (B, H, W, C), in image order, in the dtype of `qkv_BHWC`.
 
     Raises:
-        UserError: No backend has that name.
+        UserError: No backend has that name, or it does not support the device, the dtype, the heads or the window.
     """
     _, H, W, _ = qkv_BHWC.shape
     window_in_use, shift_in_use = fit_window((H, W), window, shift)

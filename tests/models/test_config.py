@@ -96,7 +96,7 @@ REFUSED = [
     ({"version": 2, "pretrained_window_sizes": 10**9}, "pretrained_window_sizes=1000000000 is too large", "largest"),
     ({"mlp_ratio": 1e5}, "mlp_ratio=100000.0 is too large", "largest supported"),
     ({"embed_dim": 9600}, "embed_dim=9600 with depths=[2, 2, 6, 2] and num_classes=1000 gives ", "at most 10,000,000,000"),
-    ({"attention_backend": "flash"}, "'flash'", "choose one of auto, products, reference, sdpa"),
+    ({"attention_backend": "flash"}, "'flash'", "choose one of auto, products, reference, sdpa, triton"),
 ]
 
 

@@ -52,7 +52,7 @@ def assert_refused(outcome: Outcome, *parts: str) -> None:
         ("model.img_size=99999", ["error: model.img_size=99999 is too large"]),
         ("img_size=99999", ["error: img_size=99999 must be an integer of at least 1 and at most 16384"]),
         ("data.interpolation={a:1}", ["error: data.interpolation={'a': 1} must be one of nearest, bilinear"]),
-        ("model.attention_backend=flash", ["error: model.attention_backend='flash'", "auto, products, reference, sdpa"]),
+        ("model.attention_backend=flash", ["error: model.attention_backend='flash'", "products, reference, sdpa, triton"]),
         ("model.in_channels=4", ["in_channels=4"]),
         ("optimizer.lr=-1e-3", ["optimizer.lr=-0.001"]),
         ("optimizer.lr=fast", ["optimizer.lr=fast"]),
