@@ -9,6 +9,7 @@ from annotated_types import Ge, Le
 
 from swin_lab.errors import UserError
 from swin_lab.models.attention import BIAS_MLP_WIDTH
+from swin_lab.models.drop_path import DropPathMode
 from swin_lab.ops.geometry import Size
 from swin_lab.ops.triton_support import check_shapes
 from swin_lab.ops.window_attention import attention_backend
@@ -98,6 +99,9 @@ class SwinConfig:
     """Whether queries, keys and values have a bias (V2: queries and values)."""
     drop_path_rate: Fraction = 0.1
     """Probability that the last block's branches are dropped; it grows linearly from 0 at the first block."""
+    drop_path_mode: DropPathMode = "mask"
+    """Whether a dropped branch is computed and multiplied by 0 ("mask", as in the published recipes) or not computed ("skip":
+    faster, and not quite the same, see `swin_lab.models.drop_path`)."""
     activation_checkpointing: bool = False
     """Whether each block is recomputed in the backward pass instead of storing its activations."""
     attention_backend: str = "auto"

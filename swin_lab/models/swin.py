@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from torchvision.ops import StochasticDepth
 
 from swin_lab.errors import UserError
 from swin_lab.models.attention import CosineWindowAttention, WindowAttention
 from swin_lab.models.config import SwinConfig
+from swin_lab.models.drop_path import DropPath, DropPathMode
 from swin_lab.ops.geometry import Size, merge_neighbours, pad_to_multiple
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.validation import NonNegativeInt, check_value
@@ -52,7 +52,7 @@ class SwinTransformer(nn.Module):
         for i, depth in enumerate(config.depths):
             dim = config.channels[i]
             blocks = [
-                make_block(_window_attention(config, i, shifted=j % 2 == 1), dim, config.mlp_ratio, next(rates))
+                make_block(_window_attention(config, i, j % 2 == 1), dim, config.mlp_ratio, next(rates), config.drop_path_mode)
                 for j in range(depth)
             ]
             merge = make_merging(config.channels[i - 1]) if i > 0 else None
@@ -151,16 +151,23 @@ class SwinTransformer(nn.Module):
     def _maps(self, image_BCHW: Tensor, count: int) -> list[Tensor]:
         """Returns the maps of the first `count` stages, (B, H, W, C) each."""
         check_images(image_BCHW, self.in_channels, self.embed.proj.weight.dtype)
-        if torch.compiler.is_dynamo_compiling():
-            # Windows follow from the size of the image. Symbolic sizes would take minutes to compile, so that a new size is
-            # compiled as a constant, as with dynamic=False; batch sizes may be symbolic.
-            torch._dynamo.mark_static(image_BCHW, 2)
-            torch._dynamo.mark_static(image_BCHW, 3)
+        _compile_for_size(image_BCHW, (2, 3))
         x_BHWC, maps = self.embed(image_BCHW), []
         for stage in self.stages[:count]:
             x_BHWC = stage(x_BHWC)
             maps.append(x_BHWC)
         return maps
+
+
+def _compile_for_size(x: Tensor, axes: Sequence[int]) -> None:
+    """Makes a compiler treat the size of a map as a constant; batch sizes may be symbolic.
+
+    Windows follow from the size of the map. Symbolic sizes would take minutes to compile, so that a new size is compiled as a
+    constant, as with dynamic=False.
+    """
+    if torch.compiler.is_dynamo_compiling():
+        for axis in axes:
+            torch._dynamo.mark_static(x, axis)
 
 
 @dataclass(frozen=True)
@@ -235,7 +242,8 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """Maps (B, channels, height, width) in pixels to (B, H, W, C) in patches; the last row and column may be padded."""
-        padded_BHWC = pad_to_multiple(image_BCHW.permute(0, 2, 3, 1), self.patch_size)
+        # With the channels last in memory, the convolution writes its output so, and nothing is copied for the norm.
+        padded_BHWC = pad_to_multiple(image_BCHW.permute(0, 2, 3, 1), self.patch_size).contiguous()
         return self.norm(self.proj(padded_BHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
 
 
@@ -263,7 +271,7 @@ class PatchMerging(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(4 * dim)
+        self.norm: nn.LayerNorm = BranchNorm(4 * dim)
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
@@ -282,24 +290,43 @@ class PostNormPatchMerging(PatchMerging):
         return self.norm(self.reduction(merge_neighbours(x_BHWC)))
 
 
+class BranchNorm(nn.LayerNorm):
+    """Computes the layer norm of a branch, whose output has the dtype of its input, also under autocast on a GPU.
+
+    There, autocast would copy a half-precision input to fp32, and the linear layer after the norm would copy the fp32 output
+    back. The kernel computes mean and variance in fp32 either way; what changes is that the affine weights are rounded to half
+    precision, as those of the linear layers are. The norms at which the residual stream starts (patch embedding, merging of V2)
+    are no BranchNorms, so that it remains in fp32 where autocast has it in fp32. On a CPU, autocast leaves layer norms alone.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu" or x.dtype == self.weight.dtype:
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
 class SwinBlock(nn.Module):
-    """Computes equation 3 of the paper, one line each:
+    """Computes equation 3 of the paper, one line each; `drop_path(x, branch)` is x + branch(x) but for dropped images.
 
     x ─┬─ norm1 ─ attention ─ drop path ─(+)─┬─ norm2 ─ MLP ─ drop path ─(+)─
        └─────────────────────────────────────┘└──────────────────────────┘
     """
 
-    def __init__(self, attention: nn.Module, dim: int, mlp_ratio: float, drop_path: float) -> None:
+    def __init__(
+        self, attention: nn.Module, dim: int, mlp_ratio: float, drop_path: float, drop_path_mode: DropPathMode = "mask"
+    ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim)
+        self.norm1 = BranchNorm(dim)
         self.attn = attention
-        self.norm2 = nn.LayerNorm(dim)
+        self.norm2 = BranchNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
-        self.drop_path = StochasticDepth(drop_path, mode="row")
+        self.drop_path = DropPath(drop_path, drop_path_mode)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        x_BHWC = x_BHWC + self.drop_path(self.attn(self.norm1(x_BHWC)))
-        return x_BHWC + self.drop_path(self.mlp(self.norm2(x_BHWC)))
+        _compile_for_size(x_BHWC, (1, 2, 3))
+        x_BHWC = self.drop_path(x_BHWC, lambda x: self.attn(self.norm1(x)))
+        return self.drop_path(x_BHWC, lambda x: self.mlp(self.norm2(x)))
 
 
 class PostNormSwinBlock(SwinBlock):
@@ -309,14 +336,17 @@ class PostNormSwinBlock(SwinBlock):
        └─────────────────────────────────────┘└──────────────────────────┘
     """
 
-    def __init__(self, attention: nn.Module, dim: int, mlp_ratio: float, drop_path: float) -> None:
-        super().__init__(attention, dim, mlp_ratio, drop_path)
+    def __init__(
+        self, attention: nn.Module, dim: int, mlp_ratio: float, drop_path: float, drop_path_mode: DropPathMode = "mask"
+    ) -> None:
+        super().__init__(attention, dim, mlp_ratio, drop_path, drop_path_mode)
         nn.init.zeros_(self.norm1.weight)
         nn.init.zeros_(self.norm2.weight)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        x_BHWC = x_BHWC + self.drop_path(self.norm1(self.attn(x_BHWC)))
-        return x_BHWC + self.drop_path(self.norm2(self.mlp(x_BHWC)))
+        _compile_for_size(x_BHWC, (1, 2, 3))
+        x_BHWC = self.drop_path(x_BHWC, lambda x: self.norm1(self.attn(x)))
+        return self.drop_path(x_BHWC, lambda x: self.norm2(self.mlp(x)))
 
 
 class Mlp(nn.Module):

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from swin_lab.errors import UserError, did_you_mean
 from swin_lab.models.config import FIELDS, SwinConfig, Windows
+from swin_lab.models.drop_path import DropPathMode
 from swin_lab.models.swin import SwinTransformer
 from swin_lab.paths import CONF
 
@@ -38,6 +39,7 @@ def create_model(
     mlp_ratio: float | None = None,
     qkv_bias: bool | None = None,
     drop_path_rate: float | None = None,
+    drop_path_mode: DropPathMode | None = None,
     activation_checkpointing: bool | None = None,
     attention_backend: str | None = None,
 ) -> SwinTransformer:
@@ -64,6 +66,7 @@ def create_model(
         "mlp_ratio": mlp_ratio,
         "qkv_bias": qkv_bias,
         "drop_path_rate": drop_path_rate,
+        "drop_path_mode": drop_path_mode,
         "activation_checkpointing": activation_checkpointing,
         "attention_backend": attention_backend,
     }

@@ -11,6 +11,8 @@ IGNORED_KEYS = (
     "out",
     "weights",
     "max_device_batch",
+    "compile",
+    "compile_mode",
     "data.root",
     "data.layout",
     "data.num_workers",

@@ -8,7 +8,6 @@ from typing import Any
 
 import rich
 from lightning import Trainer
-from lightning.pytorch.callbacks import RichProgressBar
 
 from swin_lab.data import ImageData
 from swin_lab.data.decoding import decoder
@@ -18,6 +17,7 @@ from swin_lab.metadata import RunMetadata
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.report import print_evaluation
 from swin_lab.run.arguments import Invocation
+from swin_lab.run.compilation import compiler
 from swin_lab.run.components import Data, build_data, build_task, check_validation_images, preset_settings
 from swin_lab.run.directory import is_other_process, run_directory, start_console, timestamped
 from swin_lab.run.guard import guarded
@@ -29,7 +29,7 @@ from swin_lab.run.settings import EvalConfig, RestoreConfig
 from swin_lab.run.stored import images_at_once, restored_node
 from swin_lab.run.targets import TARGET
 from swin_lab.run.trainer import build_trainer, check_launch, choose_precision
-from swin_lab.training import Engine, ProgressLines, Task
+from swin_lab.training import Engine, ProgressBar, ProgressLines, Task
 from swin_lab.weights import Contents, open_checkpoint, read_source
 
 log = logging.getLogger("swin_lab")
@@ -55,6 +55,7 @@ def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) 
     start_console(quiet=is_other_process())
     config = build_dataclass("", EvalConfig, values)
     settings = build_dataclass("transfer", RestoreConfig, config.transfer)
+    compile_network = compiler(config.compile, config.compile_mode)
     contents = read_source(config.checkpoint)
     stored = contents.metadata.run if contents.metadata is not None else None
     trainer, precision = build_evaluator(config, stored)
@@ -64,7 +65,7 @@ def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) 
     preprocessing = choose_preprocessing(restored, config.preset)
     device_batch = images_at_once(config.batch, contents, preprocessing, trust=config.trust)
     data_module = build_data_module(data, preprocessing, device_batch)
-    engine = Engine(restored.network, task, {})
+    engine = Engine(restored.network, task, {}, compile_network=compile_network)
     with (
         run_directory(trainer, directory or _results_folder(config.out, contents.file), values, invocation.overrides) as folder,
         guarded(folder, trainer.world_size),
@@ -77,7 +78,7 @@ def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) 
         if trainer.is_global_zero:
             result |= record(config, contents, data, engine, preprocessing, folder)
             result |= (
-                {"precision": precision, "overrides": list(invocation.overrides)}
+                {"precision": precision, "compile": config.compile, "overrides": list(invocation.overrides)}
                 | present(task, engine.result, folder)
                 | identity()
             )
@@ -94,7 +95,7 @@ def build_evaluator(config: EvalConfig, stored: RunMetadata | None) -> tuple[Tra
     """
     wanted = str(config.precision or (stored.precision if stored is not None else "auto"))
     precision = choose_precision(wanted, str(config.trainer.get("accelerator", "auto")))
-    progress = RichProgressBar() if rich.get_console().is_terminal else ProgressLines()
+    progress = ProgressBar() if rich.get_console().is_terminal else ProgressLines()
     trainer = build_trainer(config.trainer, precision, callbacks=[progress])
     check_launch(config.trainer, trainer)
     return trainer, precision

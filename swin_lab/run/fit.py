@@ -10,7 +10,7 @@ from typing import Any
 
 import rich
 from lightning import Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from swin_lab.data import cores
 from swin_lab.ops.window_attention import training_backend
@@ -26,7 +26,7 @@ from swin_lab.run.settings import TrainConfig
 from swin_lab.run.trainer import build_trainer, find_launch
 from swin_lab.run.training import Training, build_training
 from swin_lab.run.trust import needs_trust
-from swin_lab.training import DataTimeMonitor, EpochSummary, EvaluationResult, ProgressLines
+from swin_lab.training import DataTimeMonitor, EpochSummary, EvaluationResult, ProgressBar, ProgressLines
 
 log = logging.getLogger("swin_lab")
 
@@ -100,7 +100,7 @@ def start_session(training: Training, run_dir: Path, plain: dict[str, Any]) -> S
     epoch_summary = EpochSummary(batching.device_batch * batching.devices)
     workers = data_module.workers_on(training.launch.devices_per_node)
     data_time = DataTimeMonitor(lambda: data_module.seconds_waited, f"{workers} workers, {cores()} cores")
-    progress = RichProgressBar() if rich.get_console().is_terminal else ProgressLines()
+    progress = ProgressBar() if rich.get_console().is_terminal else ProgressLines()
     loggers = build_loggers(config.logger, run_dir, config.name)
     trainer = build_trainer(
         config.trainer,
@@ -173,6 +173,7 @@ def record(session: Session, training: Training, run_dir: Path, last: Evaluation
         "data_time": session.data_time.share,
         "parameters": sum(parameter.numel() for parameter in training.model.network.parameters()),
         "precision": training.launch.precision,
+        "compile": training.config.compile,
         "batching": str(training.batching),
         "data": describe_data(training.data.source),
     }

@@ -6,13 +6,17 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Lt
 
 from swin_lab.models.config import ImageSize, PerStage
-from swin_lab.validation import PositiveInt, Text, check_fields
+from swin_lab.validation import Expected, PositiveInt, Text, check_fields
 
 Node = dict[str, Any]
 """The choice of a configuration group: `_target_` and its arguments, plain Python."""
 
 Nodes = dict[str, Any]
 """Nodes by name."""
+
+CompileChoice = Annotated[bool | Literal["blocks"], Expected("false, true or blocks")]
+CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
+"""What torch.compile optimises for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +72,8 @@ class TrainConfig:
     global_batch: PositiveInt
     max_device_batch: PositiveInt | None
     precision: Text | PositiveInt
+    compile: CompileChoice
+    compile_mode: CompileMode
     img_size: ImageSize | None
     preset: Text | None
     weights: Text | None
@@ -88,6 +94,8 @@ class EvalConfig:
     out: Text | None
     batch: PositiveInt | None
     precision: Text | PositiveInt | None
+    compile: CompileChoice
+    compile_mode: CompileMode
     preset: Text | None
     trust: bool
     transfer: Node

@@ -15,6 +15,7 @@ from swin_lab.metadata import Metadata, RunMetadata
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.run.augmentation import build_augmentation
 from swin_lab.run.batching import Batching, split_batch
+from swin_lab.run.compilation import compiler
 from swin_lab.run.components import (
     Data,
     Optimization,
@@ -73,6 +74,7 @@ def build_training(config: TrainConfig, launch: Launch, plain: dict[str, Any]) -
     mixes = is_chosen("mixing", config.mixing)
     batching = split_batch(config.global_batch, launch.world_size, config.max_device_batch, mixes=mixes)
     optimization = build_optimization(config.optimizer, config.schedule, config.ema)
+    compiler(config.compile, config.compile_mode)  # raises its errors before the data is read
     settings = build_dataclass("transfer", TransferConfig, config.transfer)
     checkpoint = open_weights(config.weights, settings, config.model)
     data = build_data(config.data)
@@ -136,6 +138,7 @@ def build_engine(
         ema=optimization.ema,
         global_batch=batching.global_batch,
         seed=config.seed,
+        compile_network=compiler(config.compile, config.compile_mode),
     )
 
 

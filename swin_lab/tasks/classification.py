@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -86,9 +87,9 @@ class Classification(Task):
     def training_loss(self, network: nn.Module, batch: Batch, batch_seed: int) -> Tensor:
         images, labels = batch[:2]
         if self.mixing is None:
-            return F.cross_entropy(self._logits(network, images), labels, label_smoothing=self.label_smoothing)
+            return F.cross_entropy(_wide(self._logits(network, images)), labels, label_smoothing=self.label_smoothing)
         images, targets = self.mixing.mix(images, labels, self.num_classes, self.label_smoothing, batch_seed)
-        return F.cross_entropy(self._logits(network, images), targets)
+        return F.cross_entropy(_wide(self._logits(network, images)), targets)
 
     def evaluation_output(self, network: nn.Module, batch: Batch) -> Tensor:
         """Returns logits (B, num_classes) in float32."""
@@ -147,6 +148,11 @@ class Classification(Task):
             tables.append(ResultTable("Most frequent confusions", ["truth", "prediction", "images", "of the class"], rows))
         heatmap = Heatmap("confusion.png", counts, names, "truth", "prediction")
         return Presentation(tables, [heatmap], {"per_class": per_class, "worst_confusions": confusions})
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """Returns logits in fp32 at least, as mixed precision has them for a cross-entropy; bf16-true and 16-true do not."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def accuracy_per_class(class_names: Sequence[str], counts: np.ndarray) -> list[dict[str, Any]]:

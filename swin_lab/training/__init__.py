@@ -1,6 +1,6 @@
 """The training engine: LightningModule for any task, parameter groups, schedules, EMA and callbacks."""
 
-from swin_lab.training.callbacks import DataTimeMonitor, EpochSummary, ProgressLines
+from swin_lab.training.callbacks import DataTimeMonitor, EpochSummary, ProgressBar, ProgressLines
 from swin_lab.training.ema import EmaConfig
 from swin_lab.training.engine import Engine, EvaluationResult
 from swin_lab.training.freezing import Freezing
@@ -35,6 +35,7 @@ __all__ = [
     "MultiStep",
     "OptimizerConfig",
     "Presentation",
+    "ProgressBar",
     "ProgressLines",
     "ResultTable",
     "RunLength",

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
 
 from swin_lab.training.engine import VAL, VAL_EMA, Engine
 
@@ -70,6 +71,22 @@ class EpochSummary(Callback):
         if last is not None and last > done:
             parts.append(f"{_clock((perf_counter() - self._fit_started_at) / done * (last - done))} left")
         log.info("  ".join(parts))
+
+
+class ProgressBar(RichProgressBar):
+    """Shows progress and the loss of the last logged update on a terminal; to read a loss, the host waits for the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loss: float | None = None
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, int | str | float | dict[str, float]]:
+        shown = super().get_metrics(trainer, pl_module)
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it in a connector.
+        if trainer.training and (self._loss is None or trainer.global_step % every == 0):
+            loss = trainer.callback_metrics.get("train/loss")
+            self._loss = None if loss is None else float(loss)
+        return shown if self._loss is None else shown | {"train/loss": self._loss}
 
 
 class ProgressLines(Callback):

@@ -38,7 +38,10 @@ class EmaConfig:
 
 
 class EmaModel:
-    """Contains the averaged weights in a copy of the network.
+    """Contains the averaged weights, in fp32 at least, and a copy of the network that has them.
+
+    With a decay of 0.9999, an update changes a weight by a ten-thousandth of its distance to the trained one. A half-precision
+    number has two or three digits, so that such an average would never change (precision=bf16-true and 16-true).
 
     Args:
         config: decay and interval.
@@ -48,22 +51,43 @@ class EmaModel:
     def __init__(self, config: EmaConfig, network: nn.Module) -> None:
         self.config = config
         self.network = deepcopy(network).requires_grad_(False).eval()
+        """The averaged network, in the precision of the trained one; `round_weights` updates it."""
         self.num_updates = 0
+        self._averages: dict[str, Tensor] = dict(self.network.named_parameters())
+
+    def move(self, like: Tensor) -> None:
+        """Moves the network to the device and precision of a trained weight; the averages remain in fp32 at least."""
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        averages = {name: average.detach().to(like.device, dtype) for name, average in self._averages.items()}
+        self.network.to(like)
+        self._averages = dict(self.network.named_parameters()) if like.dtype == dtype else averages
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Updates the average with the current weights of the trained network; copies buffers."""
         weight = 1 - self.config.decay_at(self.num_updates)
-        torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), weight)
+        averages: list[Tensor] = list(self._averages.values())
+        weights = [parameter.to(average.dtype) for average, parameter in zip(averages, network.parameters(), strict=True)]
+        torch._foreach_lerp_(averages, weights, weight)
         for averaged, buffer in zip(self.network.buffers(), network.buffers(), strict=True):
             averaged.copy_(buffer)
         self.num_updates += 1
 
+    @torch.no_grad()
+    def round_weights(self) -> None:
+        """Gives the network the averages, rounded to its precision; at full precision, it has them already."""
+        for name, parameter in self.network.named_parameters():
+            if parameter is not self._averages[name]:
+                parameter.copy_(self._averages[name])
+
     def state_dict(self) -> dict[str, Tensor]:
         """Returns the averaged tensors by name."""
-        return dict(self.network.state_dict())
+        return dict(self.network.state_dict()) | {name: average.detach() for name, average in self._averages.items()}
 
     def load_state_dict(self, tensors: dict[str, Tensor], num_updates: int) -> None:
         """Restores the tensors of `state_dict`, and the number of updates behind them."""
         self.network.load_state_dict(tensors)
+        with torch.no_grad():
+            for name, average in self._averages.items():
+                average.copy_(tensors[name])
         self.num_updates = num_updates

@@ -76,6 +76,8 @@ class Engine(LightningModule):
         ema: settings of a moving average of the weights, which is evaluated as well. If None, there is none.
         global_batch: images per optimizer update over all devices.
         seed: seed of random numbers on the device, such as those of drop path and mixing.
+        compile_network: has a network compiled in place; called with the trained network and with the averaged one. If None,
+            they are not compiled.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Engine(LightningModule):
         ema: EmaConfig | None = None,
         global_batch: int = 1,
         seed: int = 0,
+        compile_network: Callable[[nn.Module], None] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -97,6 +100,10 @@ class Engine(LightningModule):
         self.optimizer_config = optimizer
         self.schedule = schedule
         self.ema = EmaModel(ema, network) if ema is not None else None
+        if compile_network is not None:
+            compile_network(network)
+            if self.ema is not None:
+                compile_network(self.ema.network)
         self.global_batch = global_batch
         self.seed = seed
         self.val_metrics = nn.ModuleDict({name: task.metrics() for name in ([VAL] if ema is None else [VAL, VAL_EMA])})
@@ -120,12 +127,15 @@ class Engine(LightningModule):
 
     def on_train_start(self) -> None:
         self._move_ema()
+        # Lightning casts all modules under bf16-true and 16-true; a sum of losses in half precision soon stops growing.
+        self.train_loss.set_dtype(torch.promote_types(self.train_loss.dtype, torch.float32))
         self._last_ema_step = self.trainer.global_step
         self._first_invalid_update = torch.full((), NEVER, device=self.device)
 
     def _move_ema(self) -> None:
         if self.ema is not None:
-            self.ema.network.to(next(self.network.parameters()))  # moves to the device, and casts under bf16-true
+            self.ema.move(next(self.network.parameters()))
+            self.ema.round_weights()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         batch_number = batch_idx * self.trainer.world_size + self.global_rank
@@ -133,9 +143,10 @@ class Engine(LightningModule):
         loss = self.task.training_loss(self.network, batch, batch_seed)
         self._check_loss(loss)
         self.train_loss.update(loss.detach())
-        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.log("train/loss", loss.detach())  # With prog_bar, Lightning would wait for the device in every step.
         self.log("train/loss_epoch", self.train_loss, on_step=False, on_epoch=True)
-        self.log("train/lr", max(group["lr"] for group in self.trainer.optimizers[0].param_groups))
+        lr = max(group["lr"] for group in self.trainer.optimizers[0].param_groups)
+        self.log("train/lr", torch.tensor(lr, dtype=torch.float32, device="cpu"))  # A copy to a GPU would wait for it.
         return loss
 
     def _check_loss(self, loss: Tensor) -> None:
@@ -180,8 +191,8 @@ class Engine(LightningModule):
         if self._is_training:
             self._stop_if_diverged()
         self._move_ema()
-        for metrics in self.val_metrics.values():
-            metrics.reset()  # type: ignore[operator]
+        # New metrics, because Lightning casts the states of the first ones under bf16-true and 16-true.
+        self.val_metrics = nn.ModuleDict({name: self.task.metrics() for name in self.val_metrics}).to(self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if len(batch[0]) == 0:  # data.on_error=skip has left out every image of the batch.

@@ -262,6 +262,15 @@ def test_a_difference_is_listed_with_all_that_follows_from_it(capsys: pytest.Cap
     assert rows["drop path rate of the last block"][-2:] == ["0.2", "0.1"]
 
 
+def test_skipped_branches_are_a_difference_and_compilation_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["recipe", "diff", "experiment=swin_tiny_patch4_window7_224", "--exit-code"]
+    assert main([*arguments, "compile=blocks", "compile_mode=max-autotune"]) == 0
+    capsys.readouterr()
+    assert main([*arguments, "model.drop_path_mode=skip"]) == 1
+    rows = {line.split("  ")[0]: line.split() for line in capsys.readouterr().out.splitlines()}
+    assert rows["model.drop_path_mode"][-2:] == ["mask", "skip"]
+
+
 def test_with_exit_code_a_difference_gives_1_as_git_diff_does(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["recipe", "diff", "experiment=swin_tiny_patch4_window7_224", "seed=1"]
     assert (main(arguments), main([*arguments, "--exit-code"])) == (0, 1)

@@ -16,6 +16,7 @@ VALUES = ("abc", "true", "no", "-1", "0", "1e30", "nan", "inf", "''", "[3]", "{a
 
 VALID: Mapping[str, Mapping[str, str]] = {
     "train": {
+        "compile": "true",
         "data.cache_mib": "0",
         "data.mean": "null",
         "data.num_workers": "0 null",
@@ -56,6 +57,7 @@ VALID: Mapping[str, Mapping[str, str]] = {
     },
     "eval": {
         "batch": "null",
+        "compile": "true",
         "out": "abc no null",
         "precision": "null",
         "task.flip": "true null",

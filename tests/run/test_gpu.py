@@ -7,6 +7,8 @@ import pytest
 import torch
 from conftest import TINY, Command, only_run
 
+from swin_lab import SwinConfig, SwinTransformer
+from swin_lab.models.swin import BranchNorm
 from swin_lab.ops import window_attention
 
 pytestmark = [
@@ -45,3 +47,23 @@ def test_sdpa_equals_the_reference_on_the_gpu_in_values_and_gradients(shift: tup
         results.append((out, qkv.grad, table.grad))
     for expected, got in zip(*results, strict=True):
         torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_mixed_precision_copies_no_input_of_a_branch_norm_to_fp32(version: int) -> None:
+    """Logits under bf16-mixed differ from fp32 by 2 % of the largest at most, as on a CPU."""
+    torch.manual_seed(0)
+    config = SwinConfig(version=version, img_size=64, embed_dim=32, depths=(2, 2), num_heads=(2, 4), num_classes=10)
+    model = SwinTransformer(config).cuda()
+    dtypes = []
+    for module in model.modules():
+        if isinstance(module, BranchNorm):
+            module.register_forward_hook(lambda _, given, out: dtypes.append((given[0].dtype, out.dtype)))
+    image = torch.randn(2, 3, 64, 64, device="cuda")
+    expected = model(image)
+    dtypes.clear()
+    with torch.autocast("cuda", torch.bfloat16):
+        found = model(image)
+    assert all(given == out for given, out in dtypes)
+    assert torch.bfloat16 in {out for _, out in dtypes}
+    torch.testing.assert_close(found.float(), expected, atol=0.02 * expected.abs().max().item(), rtol=0)

@@ -54,3 +54,11 @@ def test_batch_normalisation_of_one_value_is_refused_with_the_remedy():
 def test_an_error_inside_a_network_keeps_its_traceback():
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         Classification(data=DataDescription(class_names=("a", "b"))).training_loss(nn.Linear(5, 2), (IMAGES, LABELS), 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_the_loss_is_computed_from_logits_in_full_precision_at_least(dtype):
+    task = Classification(data=DataDescription(class_names=("a", "b")))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).to(dtype)
+    loss = task.training_loss(network, (torch.rand(4, 3, 2, 2).to(dtype), torch.tensor([0, 1, 0, 1])), 0)
+    assert loss.dtype == torch.promote_types(dtype, torch.float32)

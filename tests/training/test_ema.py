@@ -30,6 +30,25 @@ class Network(nn.Module):
         return self.layers(images.flatten(1))
 
 
+class Plain(nn.Module):
+    """Has no randomness, and no norm that half precision does not have on a CPU."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(12, 8), nn.GELU(), nn.Linear(8, CLASSES))
+
+    def forward(self, images):
+        return self.layers(images.flatten(1))
+
+
+SLOW = EmaConfig(decay=0.9999, warmup=False)
+
+
+def constant():
+    return Constant(warmup_epochs=0, warmup_lr_ratio=1.0)
+
+
 def loader(count=24, batch=4):
     images = torch.randn(count, 3, 2, 2, generator=torch.Generator().manual_seed(1))
     return DataLoader(TensorDataset(images, torch.arange(count) * 3 % CLASSES), batch_size=batch)
@@ -37,8 +56,7 @@ def loader(count=24, batch=4):
 
 def engine(ema=None):
     optimizer = adamw(lr=3e-2)
-    schedule = Constant(warmup_epochs=0, warmup_lr_ratio=1.0)
-    return classification_engine(Network(), CLASSES, optimizer=optimizer, schedule=schedule, ema=ema)
+    return classification_engine(Network(), CLASSES, optimizer=optimizer, schedule=constant(), ema=ema)
 
 
 def trainer(**options):
@@ -280,3 +298,50 @@ def test_the_decay_of_torchvision_follows_from_its_formula():
 def test_an_invalid_value_is_refused_by_name(wrong, message):
     with pytest.raises(UserError, match=message):
         EmaConfig(**{"decay": 0.9} | wrong)
+
+
+HALF = pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+
+
+@HALF
+def test_under_half_precision_the_average_is_in_fp32_and_moves_at_a_high_decay(precision):
+    """A weight of 1 plus a ten-thousandth is 1 in half precision, so that an average in it would stay at its first value."""
+    module = classification_engine(Plain(), CLASSES, optimizer=adamw(lr=1e-2), schedule=constant(), ema=SLOW)
+    seen = AfterUpdates()
+    trainer(precision=precision, callbacks=[seen], max_epochs=3).fit(module, loader())
+    averages = module.ema.state_dict()
+    assert {tensor.dtype for tensor in averages.values()} == {torch.float32}
+    weights = [{name: tensor.float() for name, tensor in copied.items()} for copied in seen.weights]
+    assert_equal_up_to_rounding(averages, by_hand(weights, [SLOW.decay] * 17))
+    assert not same(averages, weights[0])
+
+
+@HALF
+def test_under_half_precision_the_average_is_evaluated_in_that_precision(precision):
+    module = classification_engine(Plain(), CLASSES, optimizer=adamw(lr=1e-2), schedule=constant(), ema=EmaConfig(decay=0.9))
+    batches = loader()
+    trainer(precision=precision).fit(module, batches, batches)
+    dtype = {"bf16-true": torch.bfloat16, "16-true": torch.float16}[precision]
+    rounded = Plain()
+    rounded.load_state_dict(module.ema.state_dict())
+    images, labels = batches.dataset.tensors
+    with torch.no_grad():
+        logits = rounded.to(dtype)(images.to(dtype)).float()
+    assert metrics_of(module, "val_ema")["loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+
+
+@HALF
+def test_a_resumed_half_precision_run_continues_the_average_in_fp32(precision, tmp_path):
+    runs = []
+    for epochs in ([1, 3], [3]):
+        module, file = None, None
+        for last in epochs:
+            module = classification_engine(Plain(), CLASSES, optimizer=adamw(), schedule=constant(), ema=SLOW)
+            run = trainer(precision=precision, max_epochs=last)
+            run.fit(module, loader(), ckpt_path=file)
+            file = tmp_path / f"{len(epochs)}-{last}.ckpt"
+            run.save_checkpoint(file)
+        content = torch.load(file, weights_only=True)
+        assert {tensor.dtype for tensor in content["ema"].values()} == {torch.float32}
+        runs.append(module.ema.state_dict())
+    assert same(*runs)
