@@ -2,9 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+PART ?=
+# `make bench PYTHON=...` measures with that Python and installs nothing.
+ifeq ($(origin PYTHON),command line)
+BENCH_PYTHON := $(PYTHON)
+else
+BENCH_PYTHON := .venv/bin/python
+BENCH_NEEDS := .venv/.installed-dev
+endif
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-lowest check clean
+.PHONY: help train test test-lowest check bench bench-gpu clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +30,12 @@ check: .venv/.installed-dev  ## lint, format and types, without changing a file
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+bench: $(BENCH_NEEDS)  ## measure speed on one CPU core against other libraries (5 minutes); results in benchmarks/results
+	@$(BENCH_PYTHON) benchmarks/all.py cpu $(if $(PART),--part $(PART)) $(ARGS)
+
+bench-gpu: $(BENCH_NEEDS)  ## measure all that needs one GPU, in parts; PART=name runs one, ARGS=--cpu tests the parts
+	@$(BENCH_PYTHON) benchmarks/all.py gpu $(if $(PART),--part $(PART)) $(ARGS)
 
 clean:  ## remove .venv and caches; runs/ stays
 	rm -rf .venv .venv-lowest .pytest_cache .mypy_cache .ruff_cache

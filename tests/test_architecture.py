@@ -19,12 +19,13 @@ ALLOWED_IMPORTS = {
     "tasks": {"training", "models"},
     "report": set(),
     "run": {"ops", "models", "weights", "data", "training", "tasks", "report"},
-    "commands": {"ops", "models", "weights", "data", "training", "tasks", "report", "run"},
+    "bench": {"ops", "models", "weights", "data", "training", "tasks", "report", "run"},
+    "commands": {"ops", "models", "weights", "data", "training", "tasks", "report", "run", "bench"},
     "__main__.py": {"commands"},
     "__init__.py": {"models", "weights", "data"},
 }
 """Packages that a package may import, besides the modules at the top level; they are listed from the bottom to the top."""
-FRAMEWORKS = {"hydra": {"run"}, "lightning": {"data", "training", "tasks", "run"}, "wandb": {"run"}}
+FRAMEWORKS = {"hydra": {"run"}, "lightning": {"data", "training", "tasks", "run", "bench"}, "wandb": {"run"}}
 """Packages that may import a framework."""
 MAX_LINES = {"run": 200}
 """Maximum length of a file by package; 400 for the others."""

@@ -125,7 +125,8 @@ def test_the_output_it_shows_has_the_form_of_a_run(process: Command) -> None:
 
 def test_make_help_lists_its_targets() -> None:
     printed = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True).stdout
-    assert [line.split()[1] for line in printed.splitlines()] == ["help", "train", "test", "test-lowest", "check", "clean"]
+    targets = ["help", "train", "test", "test-lowest", "check", "bench", "bench-gpu", "clean"]
+    assert [line.split()[1] for line in printed.splitlines()] == targets
 
 
 @pytest.mark.slow

@@ -13,12 +13,12 @@ import typer
 from pydantic import ValidationError
 from typer.core import TyperGroup
 
-from swin_lab.commands import data, init, models, recipe, run, weights
+from swin_lab.commands import bench, data, init, models, recipe, run, weights
 from swin_lab.errors import UserError, did_you_mean, explain_path
 
 OK, WRONG_INPUT, INTERRUPTED = 0, 2, 130
 
-RUNS, WEIGHTS, RECIPES, DATA = "Train and evaluate", "Models and weights", "Recipes", "Data sets"
+RUNS, WEIGHTS, RECIPES, DATA, SPEED = "Train and evaluate", "Models and weights", "Recipes", "Data sets", "Speed"
 """Panels of `swin-lab --help`."""
 
 HYDRA = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -64,6 +64,12 @@ _data.command()(data.check)
 _data.command()(data.pack)
 _data.command()(data.prepare_val)
 app.add_typer(_data, name="data", rich_help_panel=DATA)
+
+_bench = typer.Typer(help="Measure speed: networks, the data pipeline, a training run.")
+_bench.command()(bench.model)
+_bench.command()(bench.data)
+_bench.command()(bench.run)
+app.add_typer(_bench, name="bench", rich_help_panel=SPEED)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,12 +121,14 @@ def _in_native_form(error: typer.TyperException) -> str:
 def _expected_number(error: ValidationError) -> str | None:
     """Returns which number an option takes, or None if its value is wrong for another reason."""
     details = error.errors()[0]
-    if details["type"].startswith("int_"):
-        return "an integer"
+    if details["type"].startswith(("int_", "float_")):
+        return "an integer" if details["type"].startswith("int_") else "a number"
     bounds = {"greater_than_equal": "least", "less_than_equal": "most"}
     if details["type"] not in bounds:
         return None
-    return f"an integer of at {bounds[details['type']]} {next(iter(details['ctx'].values()))}"
+    bound = next(iter(details["ctx"].values()))
+    of = f"a number of at {{}} {bound:g}" if isinstance(bound, float) else f"an integer of at {{}} {bound}"
+    return of.format(bounds[details["type"]])
 
 
 if __name__ == "__main__":

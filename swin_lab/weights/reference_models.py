@@ -69,7 +69,8 @@ def _timm(model: SwinTransformer) -> nn.Module:
     from timm.models import swin_transformer, swin_transformer_v2
 
     config = model.config
-    arguments = {key: getattr(config, key) for key in ("patch_size", "num_classes", "embed_dim", "mlp_ratio", "qkv_bias")}
+    same = ("patch_size", "num_classes", "embed_dim", "mlp_ratio", "qkv_bias", "drop_path_rate")
+    arguments = {key: getattr(config, key) for key in same}
     arguments |= {"img_size": config.image_size, "in_chans": config.in_channels, "depths": config.depths}
     arguments |= {"num_heads": config.num_heads, "window_size": config.windows}
     made: nn.Module
@@ -93,6 +94,7 @@ def _torchvision(model: SwinTransformer) -> nn.Module:
         num_heads=list(config.num_heads),
         window_size=list(config.windows[0]),
         mlp_ratio=config.mlp_ratio,
+        stochastic_depth_prob=config.drop_path_rate,
         num_classes=config.num_classes,
         **own,
     )

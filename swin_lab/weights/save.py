@@ -13,7 +13,7 @@ from torch import Tensor
 from swin_lab.errors import UserError, did_you_mean
 from swin_lab.imagenet import ROWS_1K, ROWS_22K, words
 from swin_lab.metadata import METADATA_KEY, Metadata
-from swin_lab.models import SwinTransformer
+from swin_lab.models import SwinConfig, SwinTransformer
 from swin_lab.ops.geometry import fit_window, log_spaced_offsets, relative_position_index, shift_mask
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.weights.layouts import LAYOUT_NAMES, Layout, layout_to_write
@@ -79,7 +79,12 @@ def to_layout(model: SwinTransformer, layout: Layout) -> Tensors:
 
 def refuse_inexpressible(model: SwinTransformer, layout: str) -> None:
     """Raises UserError, with the reason, if a library's Swin Transformer cannot express this model."""
-    config = model.config
+    if (why := inexpressible(model.config, layout)) is not None:
+        raise UserError(f"layout {layout} cannot express this model: {why}. Choose layout swin_lab or timm")
+
+
+def inexpressible(config: SwinConfig, layout: str) -> str | None:
+    """Returns why a library's Swin Transformer cannot have these hyper-parameters, or None if it can."""
     windows, pixels = set(config.windows), config.image_size
     nominal = (max(h for h, _ in windows), max(w for _, w in windows))
     why = None
@@ -98,8 +103,7 @@ def refuse_inexpressible(model: SwinTransformer, layout: str) -> None:
             why = f"it has one square window, shrunk only to the map; this model has {list(config.windows)} at {pixels} pixels"
     if why is None and config.num_classes == 0 and layout == "torchvision":
         why = "its model always has a head"
-    if why is not None:
-        raise UserError(f"layout {layout} cannot express this model: {why}. Choose layout swin_lab or timm")
+    return why
 
 
 def metadata_of(model: SwinTransformer) -> dict[str, Any]:
