@@ -13,7 +13,9 @@ from lightning import LightningDataModule
 from torch import Tensor
 
 from swin_lab.data.cache import cached_in_memory
+from swin_lab.data.decoders import DecoderName
 from swin_lab.data.decoding import Decoder, decode
+from swin_lab.data.device import Rectangle, staged
 from swin_lab.data.images import ImageSet, ImageSource
 from swin_lab.data.loading import TimedLoader, TransformedImages, WaitingTime
 from swin_lab.data.sampling import EvalSampler, TrainSampler
@@ -33,6 +35,9 @@ PROCESSES_PER_CORE = 4
 PerChannel = Predicate(lambda values: len(values) in (1, 3))
 Mean = Annotated[tuple[Probability, ...], PerChannel, Expected("a list of 3 numbers from 0 to 1 (RGB), or of one (greyscale)")]
 Std = Annotated[tuple[Deviation, ...], PerChannel, Expected("a list of 3 numbers from 0.001 to 1 (RGB), or of one (greyscale)")]
+
+
+LoadedBatch = tuple[Tensor, Tensor, Tensor, list[tuple[int, Rectangle]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +64,11 @@ class LoaderConfig:
     """Limit of the cache in MiB: a smaller set of images of one size is decoded once and cached in memory; 0 disables it."""
     on_error: Literal["raise", "skip"] = "raise"
     """Handling of images that cannot be decoded: `raise` stops and names it, `skip` leaves it out, counts and reports it."""
+    decoder: DecoderName = "pillow"
+    """Decoder of colour JPEGs; `simplejpeg` and `torchcodec` are optional packages. Pillow decodes everything else."""
+    decode_scaled: bool = False
+    """Whether JPEGs whose random crop is at least twice as large as the input are decoded at a fraction of their size, which
+    changes pixels slightly."""
     num_workers: NonNegativeInt | None = None
     """Worker processes per device. If None, one per available core, at most 16."""
 
@@ -71,13 +81,15 @@ class ImageData(LightningDataModule):
 
     Args:
         source: training and validation images.
-        train_transform: RGB image -> tensor with augmentation. If None, the run only evaluates.
-        eval_transform: RGB image -> tensor.
+        train_transform: RGB image -> tensor with augmentation. If None, the run only evaluates. Of a `StagedTransform`, workers
+            apply the first stage, and the second one is applied to batches on the device.
+        eval_transform: RGB image -> tensor, likewise.
         global_batch: images per optimizer update over all processes.
         device_batch: images per forward pass of one process.
         seed: seed of shuffling and augmentation.
         loading: workers, cache, and handling of images that cannot be decoded.
         decode: the decoder of the images.
+        train_decode: the decoder of training images that are not cached. If None, it is `decode`.
 
     Raises:
         UserError: there are too many workers for this machine, or more copies of an image than images in a batch.
@@ -94,19 +106,21 @@ class ImageData(LightningDataModule):
         seed: int,
         loading: LoaderConfig,
         decode: Decoder = decode,
+        train_decode: Decoder | None = None,
     ) -> None:
         super().__init__()
         check_processes("data.num_workers", loading.num_workers)
         if train_transform is not None and loading.repeats > global_batch:
             raise UserError(f"data.repeats={loading.repeats} is more than global_batch={global_batch}, the images of an update")
         self.source = source
-        self.train_transform = train_transform
-        self.eval_transform = eval_transform
+        self.train_transform = staged(train_transform) if train_transform is not None else None
+        self.eval_transform = staged(eval_transform)
         self.global_batch = global_batch
         self.device_batch = device_batch
         self.seed = seed
         self.loading = loading
         self.decode = decode
+        self.train_decode = train_decode or decode
         self.skipped: set[str] = set()
         self._waiting = WaitingTime()
 
@@ -127,13 +141,15 @@ class ImageData(LightningDataModule):
             self.seed,
             self.loading.repeats,
         )
-        return self._loader(self._train_images, self.train_transform, sampler, self._waiting)
+        dataset = TransformedImages(self._train_images, self.train_transform, self.seed, self.train_decode)
+        return self._loader(dataset, sampler, self._waiting)
 
     def val_dataloader(self) -> TimedLoader:
         """Returns the loader of this process's part of the validation images, each of them once."""
         assert self.trainer is not None
         sampler = EvalSampler(len(self._val_images.labels), self.trainer.global_rank, self.trainer.world_size)
-        return self._loader(self._val_images, self.eval_transform, sampler, WaitingTime())
+        dataset = TransformedImages(self._val_images, self.eval_transform, self.seed, self.decode)
+        return self._loader(dataset, sampler, WaitingTime())
 
     @cached_property
     def _train_images(self) -> ImageSet:
@@ -143,13 +159,13 @@ class ImageData(LightningDataModule):
     def _val_images(self) -> ImageSet:
         return cached_in_memory(self.source.val, self.loading.cache_mib, self.decode)
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> tuple[Tensor, Tensor, Tensor]:
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> LoadedBatch:
         """Stops at images that could not be decoded, or counts them.
 
         It runs in the main process, where the count is exact for any number of workers.
 
         Returns:
-            Images (B, channels, H, W), labels (B,), and indices of the images in their set (B,).
+            Images (B, channels, H, W), labels (B,), indices of the images in their set (B,), and rectangles to erase.
 
         Raises:
             UserError: an image could not be decoded and `on_error` is raise, an item of the data is no image, the transforms
@@ -165,7 +181,21 @@ class ImageData(LightningDataModule):
                 log.warning("skipped image that cannot be decoded: %s", line)
         if len(batch.labels) == 0 and self.trainer is not None and self.trainer.training:
             raise UserError(f"none of the images of a batch can be decoded, such as {batch.unreadable[0]}")
-        return batch.images, batch.labels, batch.indices
+        return batch.images, batch.labels, batch.indices, batch.erased
+
+    def on_after_batch_transfer(self, batch: LoadedBatch, dataloader_idx: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Applies the second stage of the transform, on the device.
+
+        Returns:
+            Images (B, channels, H, W) in the precision of the inputs, labels (B,), and indices of the images in their set (B,).
+        """
+        images, labels, indices, erased = batch
+        assert self.trainer is not None
+        transform = self.train_transform if self.trainer.training else self.eval_transform
+        assert transform is not None
+        if len(labels):
+            images = self.trainer.precision_plugin.convert_input(transform.finish(images, erased))
+        return images, labels, indices
 
     def skipped_everywhere(self) -> set[str]:
         """Returns the images that were skipped in any process."""
@@ -175,12 +205,10 @@ class ImageData(LightningDataModule):
         torch.distributed.all_gather_object(gathered, self.skipped)
         return set().union(*(skipped or set() for skipped in gathered))
 
-    def _loader(
-        self, images: ImageSet, transform: Transform, sampler: TrainSampler | EvalSampler, waiting: WaitingTime
-    ) -> TimedLoader:
+    def _loader(self, dataset: TransformedImages, sampler: TrainSampler | EvalSampler, waiting: WaitingTime) -> TimedLoader:
         assert self.trainer is not None
         return TimedLoader(
-            TransformedImages(images, transform, self.seed, self.decode),
+            dataset,
             sampler=sampler,
             batch_size=self.device_batch,
             num_workers=self.workers_on(self.trainer.num_devices),

@@ -1,4 +1,4 @@
-"""Decoding of encoded images, which happens only here. Another decoder replaces `decode`."""
+"""Decoding of encoded images with Pillow. Other decoders, in decoders.py, replace `decode`."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,7 +6,7 @@ from io import BytesIO
 from struct import error as StructError
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from swin_lab.preprocessing import Preprocessing
 
@@ -18,6 +18,10 @@ Decoder = Callable[[Encoded], Image.Image]
 
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, StructError, Image.DecompressionBombError)
 """Exceptions of reading and decoding a file that is missing, damaged, truncated or not an image."""
+
+
+UPRIGHT = 1
+"""EXIF orientation of an image that is not to be rotated."""
 
 
 def decoder(preprocessing: Preprocessing) -> Decoder:
@@ -54,7 +58,13 @@ def decode(encoded: Encoded, exif_orientation: bool = True) -> Image.Image:
 
 def oriented_rgb(image: Image.Image, exif_orientation: bool) -> Image.Image:
     """Rotates an image as its EXIF orientation says, if that is wanted, and converts it to RGB."""
-    return to_rgb(ImageOps.exif_transpose(image) if exif_orientation else image)
+    rotated = exif_orientation and not is_upright(image)
+    return to_rgb(ImageOps.exif_transpose(image) if rotated else image)  # which would copy an upright image, too
+
+
+def is_upright(image: Image.Image) -> bool:
+    """Returns whether the EXIF orientation of an image says that it is not to be rotated."""
+    return bool(image.getexif().get(ExifTags.Base.Orientation, UPRIGHT) == UPRIGHT)
 
 
 def check_depth(image: Image.Image) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from swin_lab.data.decoding import UNREADABLE, Decoder, decode, first_line
+from swin_lab.data.device import Rectangle, staged
 from swin_lab.data.images import ImageSet
 from swin_lab.data.sampling import EvalSampler, SampleIndex, TrainSampler
 from swin_lab.data.transforms import Transform, random_state
@@ -26,19 +27,23 @@ class Sample:
     label: int
     index: int
     """Index of the image in its set."""
+    erased: list[Rectangle]
+    """Rectangles that the device erases."""
 
 
 class Batch(NamedTuple):
     """Contains the images that a worker returns."""
 
     images: Tensor
-    """(B, channels, H, W)."""
+    """(B, channels, H, W), of uint8 if the device normalises them."""
     labels: Tensor
     """(B,) class indices."""
     indices: Tensor
     """(B,) indices of the images in their set."""
     unreadable: list[str]
     """One line for each image that belongs to the batch and could not be decoded."""
+    erased: list[tuple[int, Rectangle]]
+    """Position of an image in the batch, and a rectangle that the device erases."""
     wrong: str | None = None
     """Message of an error that is not that of one image, such as a transform that does not return a tensor."""
 
@@ -57,14 +62,14 @@ class TransformedImages(Dataset["Sample | str | Wrong"]):
 
     Args:
         images: encoded images.
-        transform: RGB image -> tensor.
+        transform: RGB image -> tensor; only the first stage of a `StagedTransform` is applied here.
         seed: seed of the augmentation.
         decode: the decoder.
     """
 
     def __init__(self, images: ImageSet, transform: Transform, seed: int, decode: Decoder = decode) -> None:
         self.images = images
-        self.transform = transform
+        self.transform = staged(transform)
         self.seed = seed
         self.decode = decode
 
@@ -82,14 +87,19 @@ class TransformedImages(Dataset["Sample | str | Wrong"]):
                 return Wrong(str(error))
             except UNREADABLE as error:
                 return f"{self.images.name(index)}: {first_line(error)}"
-            transformed = self.transform(image)
-        if not isinstance(transformed, Tensor) or transformed.ndim != 3 or not transformed.is_floating_point():
-            shape = f" of {transformed.dtype}, {tuple(transformed.shape)}" if isinstance(transformed, Tensor) else ""
-            return Wrong(
-                f"the transforms make a {type(transformed).__name__}{shape} of {self.images.name(index)}; "
-                "they must make a tensor (channels, H, W) of floats"
-            )
-        return Sample(transformed, int(self.images.labels[index]), index)
+            transformed = self.transform.worker(image)
+            if self._fits(transformed):
+                return Sample(transformed, int(self.images.labels[index]), index, self.transform.rectangles(transformed))
+        shape = f" of {transformed.dtype}, {tuple(transformed.shape)}" if isinstance(transformed, Tensor) else ""
+        return Wrong(
+            f"the transforms make a {type(transformed).__name__}{shape} of {self.images.name(index)}; "
+            "they must make a tensor (channels, H, W) of floats"
+        )
+
+    def _fits(self, transformed: Any) -> bool:
+        if not isinstance(transformed, Tensor) or transformed.ndim != 3:
+            return False
+        return transformed.is_floating_point() if self.transform.device is None else transformed.dtype == torch.uint8
 
 
 def collate(samples: list[Sample | str | Wrong]) -> Batch:
@@ -100,11 +110,14 @@ def collate(samples: list[Sample | str | Wrong]) -> Batch:
     if wrong is None and len(shapes) > 1:
         wrong = f"the transforms make images of different shapes, {shapes[0]} and {shapes[1]}; they must resize to one size"
     if wrong is not None:
-        return Batch(torch.empty(0), torch.empty(0), torch.empty(0), [], wrong)
-    images = torch.stack([sample.image for sample in read]) if read else torch.empty(0)
+        return Batch(torch.empty(0), torch.empty(0), torch.empty(0), [], [], wrong)
+    # Pixels are views of (H, W, channels) and are stacked as such: collecting the channels is left to the device.
+    rows = [sample.image.permute(1, 2, 0) for sample in read]
+    images = torch.stack(rows).permute(0, 3, 1, 2) if read else torch.empty(0)
     labels = torch.tensor([sample.label for sample in read], dtype=torch.long)
     indices = torch.tensor([sample.index for sample in read], dtype=torch.long)
-    return Batch(images, labels, indices, [sample for sample in samples if isinstance(sample, str)])
+    erased = [(position, rectangle) for position, sample in enumerate(read) for rectangle in sample.erased]
+    return Batch(images, labels, indices, [sample for sample in samples if isinstance(sample, str)], erased)
 
 
 class WaitingTime:

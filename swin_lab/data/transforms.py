@@ -5,15 +5,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms import InterpolationMode, ToTensor, v2
+from torchvision.transforms import InterpolationMode, v2
 
 from swin_lab.data.decoding import UNREADABLE, decode, first_line, oriented_rgb
+from swin_lab.data.device import DeviceStage, Erasing, StagedTransform, as_erasing
 from swin_lab.errors import UserError
 from swin_lab.preprocessing import Interpolation, Preprocessing
 
@@ -21,7 +22,7 @@ Transform = Callable[[Any], Any]
 """Image -> image, image -> tensor, or tensor -> tensor."""
 
 
-def eval_transform(preprocessing: Preprocessing) -> v2.Compose:
+def eval_transform(preprocessing: Preprocessing) -> StagedTransform:
     """Builds the transform of an evaluation: resize, centre crop, normalise.
 
     Returns:
@@ -32,7 +33,7 @@ def eval_transform(preprocessing: Preprocessing) -> v2.Compose:
         resized: list[Transform] = [v2.Resize(size, InterpolationMode(preprocessing.interpolation))]
     else:
         resized = [ResizeToCover(size, preprocessing.crop_pct, preprocessing.interpolation), v2.CenterCrop(size)]
-    return v2.Compose([*resized, *_to_tensor(preprocessing)])
+    return StagedTransform(v2.Compose([*resized, *_to_pixels(preprocessing)]), _normalisation(preprocessing))
 
 
 def image_transform(preprocessing: Preprocessing | None) -> Callable[[str | PathLike[str] | bytes | Image.Image], Tensor]:
@@ -54,10 +55,10 @@ def image_transform(preprocessing: Preprocessing | None) -> Callable[[str | Path
 
     def read(image: str | PathLike[str] | bytes | Image.Image) -> Tensor:
         if isinstance(image, Image.Image):
-            return cast(Tensor, transform(oriented_rgb(image, exif_orientation)))
+            return transform(oriented_rgb(image, exif_orientation))
         try:
             content = image if isinstance(image, bytes) else Path(image).read_bytes()
-            return cast(Tensor, transform(decode(content, exif_orientation)))
+            return transform(decode(content, exif_orientation))
         except UNREADABLE as error:
             shown = "the image" if isinstance(image, bytes) else image
             raise UserError(f"{shown} cannot be read: {first_line(error)}") from error
@@ -67,8 +68,10 @@ def image_transform(preprocessing: Preprocessing | None) -> Callable[[str | Path
 
 def train_transform(
     preprocessing: Preprocessing, image_transforms: Sequence[Transform], tensor_transforms: Sequence[Transform]
-) -> v2.Compose:
+) -> StagedTransform:
     """Builds the transform of training: the given augmentation around the conversion to a normalised tensor.
+
+    Normalisation and a random erasing after it run on the device. With any other tensor transform, both run in the worker.
 
     Args:
         preprocessing: channels, mean and std.
@@ -82,7 +85,13 @@ def train_transform(
         UserError: a transform fails on an image of the input size, or makes something else of it.
     """
     _check_augmentation(preprocessing, image_transforms, tensor_transforms)
-    return v2.Compose([*image_transforms, *_to_tensor(preprocessing), *tensor_transforms])
+    to_pixels = [*image_transforms, *_to_pixels(preprocessing)]
+    erasing = as_erasing(tensor_transforms[0]) if len(tensor_transforms) == 1 else None
+    normalisation = _normalisation(preprocessing, erasing)
+    if tensor_transforms and erasing is None:
+        normalise = StagedTransform(v2.Compose(to_pixels), normalisation)
+        return StagedTransform(v2.Compose([normalise, *tensor_transforms]), None)
+    return StagedTransform(v2.Compose(to_pixels), normalisation)
 
 
 def _check_augmentation(
@@ -101,7 +110,7 @@ def _check_augmentation(
                 f"augment.image_transforms make images of {image.height}x{image.width} pixels, and the model takes "
                 f"{height}x{width}; remove the size from augment, or set model.img_size"
             )
-        tensor: Any = v2.Compose(_to_tensor(preprocessing))(image)
+        tensor: Any = StagedTransform(v2.Compose(_to_pixels(preprocessing)), _normalisation(preprocessing))(image)
         shape = tensor.shape
         for step in tensor_transforms:
             tensor = _applied(step, tensor)
@@ -139,10 +148,19 @@ def random_state(seed: int) -> Iterator[None]:
         yield
 
 
-def _to_tensor(preprocessing: Preprocessing) -> list[Transform]:
-    grey = [v2.Grayscale(num_output_channels=1)] if preprocessing.channels == 1 else []
-    # The conversion of v2 differs from ToTensor, which published evaluations use, in the last bit.
-    return [*grey, ToTensor(), v2.Normalize(list(preprocessing.mean), list(preprocessing.std))]
+def _to_pixels(preprocessing: Preprocessing) -> list[Transform]:
+    grey: list[Transform] = [v2.Grayscale(num_output_channels=1)] if preprocessing.channels == 1 else []
+    return [*grey, pixels_of]
+
+
+def pixels_of(image: Image.Image) -> Tensor:
+    """Returns the pixels of an image, (channels, H, W) of uint8, as a view of (H, W, channels)."""
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return pixels.view(image.height, image.width, -1).permute(2, 0, 1)
+
+
+def _normalisation(preprocessing: Preprocessing, erasing: Erasing | None = None) -> DeviceStage:
+    return DeviceStage(preprocessing.mean, preprocessing.std, erasing)
 
 
 class ResizeToCover(nn.Module):

@@ -11,6 +11,7 @@ from lightning import Callback
 from torch import nn
 
 from swin_lab.data import ImageSource, LoaderConfig, channel_statistics, check_source
+from swin_lab.data.decoders import check_installed
 from swin_lab.errors import UserError, did_you_mean
 from swin_lab.models import SwinTransformer
 from swin_lab.preprocessing import Preprocessing
@@ -64,6 +65,7 @@ def build_data(node: Node) -> Data:
     """Builds the dataset of a `data` node."""
     check_keys("data", node, also=LOADER_KEYS)
     loader = loader_config(node)
+    check_installed(loader.decoder)
     source = instantiate("data", {key: value for key, value in node.items() if key not in LOADER_KEYS})
     return Data(check_source(source), loader)
 

@@ -10,7 +10,7 @@ import rich
 from lightning import Trainer
 
 from swin_lab.data import ImageData
-from swin_lab.data.decoding import decoder
+from swin_lab.data.decoders import build_decoder
 from swin_lab.data.transforms import eval_transform
 from swin_lab.errors import UserError
 from swin_lab.metadata import RunMetadata
@@ -134,7 +134,7 @@ def build_data_module(data: Data, preprocessing: Preprocessing, device_batch: in
         device_batch=device_batch,
         seed=0,
         loading=data.loader,
-        decode=decoder(preprocessing),
+        decode=build_decoder(preprocessing, data.loader.decoder),
     )
 
 

@@ -8,7 +8,8 @@ import torch
 from lightning import Callback
 
 from swin_lab.data import ImageData, ImageSource
-from swin_lab.data.decoding import decoder
+from swin_lab.data.decoders import build_decoder
+from swin_lab.data.scaled import ScaledCrop
 from swin_lab.data.transforms import eval_transform, train_transform
 from swin_lab.errors import UserError
 from swin_lab.metadata import Metadata, RunMetadata
@@ -145,15 +146,21 @@ def build_engine(
 def build_data_module(config: TrainConfig, batching: Batching, data: Data, preprocessing: Preprocessing) -> ImageData:
     """Builds the LightningDataModule of a training run."""
     augmentation = build_augmentation(config.augment, preprocessing)
+    decode, train_decode = build_decoder(preprocessing, data.loader.decoder), None
+    transform = train_transform(preprocessing, augmentation.image_transforms, augmentation.tensor_transforms)
+    if data.loader.decode_scaled:
+        train_decode = ScaledCrop(next(iter(augmentation.image_transforms), None), decode)
+        transform = train_transform(preprocessing, augmentation.image_transforms[1:], augmentation.tensor_transforms)
     return ImageData(
         data.source,
-        train_transform(preprocessing, augmentation.image_transforms, augmentation.tensor_transforms),
+        transform,
         eval_transform(preprocessing),
         global_batch=batching.global_batch,
         device_batch=batching.device_batch,
         seed=config.seed,
         loading=data.loader,
-        decode=decoder(preprocessing),
+        decode=decode,
+        train_decode=train_decode,
     )
 
 

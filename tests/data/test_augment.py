@@ -1,4 +1,7 @@
-"""The augmentation of the published recipes equals timm's create_transform: the same seed gives the same tensor."""
+"""The augmentation of the published recipes equals timm's create_transform: the same seed gives the same tensor.
+
+Only the noise in erased rectangles is other noise of the same distribution, because it is made on the device.
+"""
 
 import random
 
@@ -6,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from scipy.stats import ks_2samp, kstest
 from timm.data import create_transform
 
 from swin_lab.data import TimmAugment
@@ -57,6 +61,20 @@ def applied(transform, image, seed):
     return transform(image)
 
 
+def assert_equal_but_for_noise(settings, size_of, seeds, defaults=False):
+    """Asserts that every image equals that of timm's pipeline, and that the same pixels are replaced by noise."""
+    black = settings | {"re_mode": "const"}
+    ours, ours_black = native(**({} if defaults else settings)), native(**black)
+    theirs, theirs_black = timm_transforms(**settings), timm_transforms(**black)
+    for seed in range(seeds):
+        image = random_image(size_of(seed))
+        one, one_black, other, other_black = (
+            applied(transform, image, seed) for transform in (ours, ours_black, theirs, theirs_black)
+        )
+        assert torch.equal(one_black, other_black), seed
+        assert torch.equal(one != one_black, other != other_black), seed
+
+
 @pytest.fixture
 def old_posterize(monkeypatch):
     """Replaces posterize of Pillow 13, which refuses the 0 bits of magnitude 10, by that of older versions (a black image)."""
@@ -84,19 +102,47 @@ def old_posterize(monkeypatch):
     ],
 )
 def test_twenty_samples_equal_those_of_timm(settings, old_posterize):
-    one, other = native(**settings), timm_transforms(**settings)
+    assert_equal_but_for_noise(settings, lambda seed: SIZES[seed % len(SIZES)], 20)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(PUBLISHED, id="published"),
+        pytest.param(PUBLISHED | {"auto_augment": None}, id="jitter"),
+        pytest.param(PUBLISHED | {"auto_augment": "augmix-m3-w3"}, id="augmix"),
+    ],
+)
+def test_the_pixels_that_a_worker_hands_over_are_timm_s_before_normalisation(settings, old_posterize):
+    """timm's own transform ends with uint8 if its prefetcher normalises."""
+    one, other = native(**settings), timm_transforms(**settings, use_prefetcher=True)
     for seed in range(20):
         image = random_image(SIZES[seed % len(SIZES)])
-        assert torch.equal(applied(one, image, seed), applied(other, image, seed)), seed
+        pixels = applied(one.worker, image, seed)
+        assert pixels.dtype == torch.uint8
+        assert np.array_equal(pixels.numpy(), applied(other, image, seed)), seed
+
+
+@pytest.mark.parametrize("mode", ["pixel", "rand"])
+def test_erased_rectangles_are_normal_noise_as_timm_s(mode):
+    """A Kolmogorov-Smirnov test of all values of 200 rectangles; a colour counts once."""
+    settings = PUBLISHED | {"auto_augment": None, "re_prob": 1.0, "re_mode": mode}
+    drawn, image_75_50, without = [], random_image((75, 50)), native(**settings | {"re_mode": "const"})
+    for transform in (native(**settings), timm_transforms(**settings)):
+        values = []
+        for seed in range(200):
+            black, image = applied(without, image_75_50, seed), applied(transform, image_75_50, seed)
+            noise = [channel[changed].unique() for channel, changed in zip(image, image != black, strict=True)]
+            assert all(len(values) == 1 for values in noise) == (mode == "rand")
+            values += noise
+        drawn.append(torch.cat(values).numpy())
+    assert kstest(drawn[0], "norm").pvalue > 0.01
+    assert ks_2samp(*drawn).pvalue > 0.01
 
 
 def test_the_defaults_are_the_published_recipe():
     """The published values are those of FACTS c3."""
-    one, other = native(), timm_transforms(**PUBLISHED)
-    assert all(
-        torch.equal(applied(one, random_image((75, 50)), seed), applied(other, random_image((75, 50)), seed))
-        for seed in range(20)
-    )
+    assert_equal_but_for_noise(PUBLISHED, lambda seed: (75, 50), 20, defaults=True)
 
 
 def test_the_configuration_is_the_published_recipe():
@@ -105,7 +151,7 @@ def test_the_configuration_is_the_published_recipe():
 
     augment = build_augmentation(composed(["augment=imagenet"])["augment"], preprocessing())
     one = train_transform(preprocessing(), augment.image_transforms, augment.tensor_transforms)
-    other = timm_transforms(**PUBLISHED)
+    other = native()
     assert all(
         torch.equal(applied(one, random_image((75, 50)), seed), applied(other, random_image((75, 50)), seed))
         for seed in range(20)
@@ -141,9 +187,7 @@ def test_the_strongest_magnitude_of_a_policy_gives_an_image(policy):
 
 @pytest.mark.parametrize("policy", ["rand-m10-inc1", "augmix-m10-w3"])
 def test_the_strongest_magnitude_is_timm_s(policy, old_posterize):
-    settings = PUBLISHED | {"auto_augment": policy}
-    one, other, image = native(**settings), timm_transforms(**settings), random_image((75, 50))
-    assert all(torch.equal(applied(one, image, seed), applied(other, image, seed)) for seed in range(60))
+    assert_equal_but_for_noise(PUBLISHED | {"auto_augment": policy}, lambda seed: (75, 50), 60)
 
 
 def test_colour_jitter_is_not_used_together_with_a_policy():

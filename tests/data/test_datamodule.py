@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from layouts import decoded
+from lightning.pytorch.plugins import HalfPrecision, Precision
 from PIL import Image
 from torch import nn
 from torchvision.transforms import v2
@@ -39,21 +40,34 @@ def image_data(source, train=TO_TENSOR, *, seed=0, rank=0, world_size=1, device_
     config = LoaderConfig(**{"num_workers": 0} | loading)
     batches = {"global_batch": 4, "device_batch": device_batch}
     data = ImageData(source, train, TO_TENSOR, **batches, seed=seed, loading=config, decode=decode)
-    data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, num_devices=1, training=True)
+    data.trainer = trainer_of(rank, world_size)
     return data
 
 
+def trainer_of(rank=0, world_size=1, precision="32-true"):
+    """Returns what the data asks of Lightning's Trainer."""
+    plugin = Precision() if precision == "32-true" else HalfPrecision(precision)
+    return SimpleNamespace(global_rank=rank, world_size=world_size, num_devices=1, training=True, precision_plugin=plugin)
+
+
+def transferred(data, batch, training):
+    """Returns a batch as the task sees it: images, labels and indices."""
+    data.trainer.training = training
+    batch = data.trainer.precision_plugin.convert_input(batch)  # what Lightning does first
+    return data.on_after_batch_transfer(data.on_before_batch_transfer(batch, 0), 0)
+
+
 def delivered(data):
-    """Returns the validation batches after `on_before_batch_transfer`."""
+    """Returns the validation batches as the task sees them."""
     batches = list(data.val_dataloader())  # The loader is exhausted and released, so that its workers end.
-    return [data.on_before_batch_transfer(batch, 0) for batch in batches]
+    return [transferred(data, batch, training=False) for batch in batches]
 
 
 def epoch(data, number=0):
     """Returns all images of a training epoch in one tensor."""
     loader = data.train_dataloader()
     loader.sampler.set_epoch(number)
-    return torch.cat([data.on_before_batch_transfer(batch, 0)[0] for batch in loader])
+    return torch.cat([transferred(data, batch, training=True)[0] for batch in loader])
 
 
 @pytest.fixture
@@ -176,7 +190,7 @@ def test_a_batch_without_a_readable_image_stops_the_run(damaged, on_error):
         (root / "val" / name).write_bytes(b"")
     data = image_data(source, on_error=on_error)
     with pytest.raises(UserError, match=str(root / "val")):
-        delivered(data)
+        transferred(data, next(iter(data.val_dataloader())), training=True)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import Command
+from lightning.pytorch.plugins import Precision
 from PIL import Image
 from timm.data.imagenet_info import ImageNetInfo
 
@@ -177,6 +178,9 @@ def first_batches(root: Path, seed: int) -> list[torch.Tensor]:
         seed=seed,
         loading=found.loader,
     )
-    data.trainer = SimpleNamespace(global_rank=0, world_size=1, num_devices=1, training=True)  # type: ignore[assignment]
+    data.trainer = SimpleNamespace(  # type: ignore[assignment]
+        global_rank=0, world_size=1, num_devices=1, training=True, precision_plugin=Precision()
+    )
     loader = iter(data.train_dataloader())
-    return [part for _ in range(2) for part in data.on_before_batch_transfer(next(loader), 0)]
+    batches = [data.on_before_batch_transfer(next(loader), 0) for _ in range(2)]
+    return [part for batch in batches for part in data.on_after_batch_transfer(batch, 0)]
