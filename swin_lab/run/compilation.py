@@ -20,13 +20,15 @@ images; torch's own limit is 8.
 COMPILERS = ("g++", "clang++", "gcc", "clang", "cc")
 
 
-def compiler(choice: CompileChoice, mode: CompileMode) -> Callable[[nn.Module], None] | None:
+def compiler(choice: CompileChoice, mode: CompileMode, *, freeze: bool = False) -> Callable[[nn.Module], None] | None:
     """Returns a function that has a network compiled in place, when it is first used; its state-dict keys do not change.
 
     Args:
         choice: False for none; True for the whole network, as one graph per image size; "blocks" for each block of a Swin
             Transformer by itself: equal blocks share a graph, so that the first step comes sooner.
         mode: that of torch.compile.
+        freeze: whether weights become constants, for an evaluation on a CPU: they are converted to the precision of the run and
+            packed for its matrix products once. It has no effect in another mode than default.
 
     Raises:
         UserError: there is no C or C++ compiler, or the mode has no effect.
@@ -41,7 +43,7 @@ def compiler(choice: CompileChoice, mode: CompileMode) -> Callable[[nn.Module], 
     def compile_network(network: nn.Module) -> None:
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_GRAPHS)
         for part in [network] if choice is True else repeated_blocks(network):
-            part.compile(mode=mode)
+            part.compile(options={"freezing": True}) if freeze and mode == "default" else part.compile(mode=mode)
 
     return compile_network
 

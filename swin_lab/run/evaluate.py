@@ -55,7 +55,7 @@ def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) 
     start_console(quiet=is_other_process())
     config = build_dataclass("", EvalConfig, values)
     settings = build_dataclass("transfer", RestoreConfig, config.transfer)
-    compile_network = compiler(config.compile, config.compile_mode)
+    compiler(config.compile, config.compile_mode)  # raises its errors before a file is read
     contents = read_source(config.checkpoint)
     stored = contents.metadata.run if contents.metadata is not None else None
     trainer, precision = build_evaluator(config, stored)
@@ -65,6 +65,7 @@ def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) 
     preprocessing = choose_preprocessing(restored, config.preset)
     device_batch = images_at_once(config.batch, contents, preprocessing, trust=config.trust)
     data_module = build_data_module(data, preprocessing, device_batch)
+    compile_network = compiler(config.compile, config.compile_mode, freeze=trainer.strategy.root_device.type == "cpu")
     engine = Engine(restored.network, task, {}, compile_network=compile_network)
     with (
         run_directory(trainer, directory or _results_folder(config.out, contents.file), values, invocation.overrides) as folder,
