@@ -24,6 +24,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 SAMPLE = ROOT.parent / "shared" / "data" / "imagenet-sample" / "val"
 """Images that are used if no others are given and these exist."""
+LINKS = Path("datasets") / "benchmark"
+"""Folder in the checkout, ignored by git, with links to images that are not divided into two sets."""
 LIMIT_S = 9 * 60
 """Time limit of a part on a GPU, in seconds; on a CPU, which others may use as well, there is none."""
 OK, FAILED, WRONG_INPUT = 0, 1, 2
@@ -57,7 +59,7 @@ def main() -> int:
         print("error: torch sees no CUDA device; test the parts on a CPU with ARGS=--cpu, or run make bench", file=sys.stderr)
         return WRONG_INPUT
     with tempfile.TemporaryDirectory() as temporary:
-        data = data_overrides(arguments.data, Path(temporary))
+        data = data_overrides(arguments.data)
         parts = cpu_parts(data) if arguments.kind == "cpu" else gpu_parts(data)
         folder = arguments.out or HERE / "results" / machine_name(on_gpu)
         if arguments.cpu:
@@ -158,11 +160,12 @@ def run_part(part: Part, folder: Path, again: bool, limit_s: float | None) -> in
         print(f"== {part.name}: exists for these source files; --again repeats it", flush=True)
         return OK
     print(f"== {part.name}", flush=True)
-    command = [*part.command, "--out", str(folder), "--name", part.name, "--overwrite"] if part.writes_files else part.command
+    target = os.path.relpath(folder, ROOT) if folder.is_relative_to(ROOT) else str(folder.absolute())
+    command = [*part.command, "--out", target, "--name", part.name, "--overwrite"] if part.writes_files else part.command
     started_at = time.perf_counter()
     code, output = run(command, None if part.writes_files else folder / f"{part.name}.txt", limit_s)
     seconds = round(time.perf_counter() - started_at, 1)
-    done[part.name] = {"code": code, "seconds": seconds, "source": source, "command": command[1:]}
+    done[part.name] = {"code": code, "seconds": seconds, "source": source, "command": part.command[1:]}
     record.write_text(json.dumps(done, indent=1) + "\n")
     print(f"== {part.name}: {'done' if code == OK else output or f'failed with {code}'} in {seconds:.0f} s", flush=True)
     return code
@@ -187,16 +190,17 @@ def run(command: list[str], log: Path | None, limit_s: float | None) -> tuple[in
     return code, ""
 
 
-def data_overrides(folder: Path | None, temporary: Path) -> list[str]:
+def data_overrides(folder: Path | None) -> list[str]:
     """Returns overrides of train.py for images in class folders, or for random images if there are none."""
     chosen = (folder or SAMPLE).resolve()
     if not chosen.is_dir():
         return ["data=synthetic", "data.img_size=256"]
     if not (chosen / "train").is_dir():  # The same images for both sets: only speed is measured.
+        (ROOT / LINKS).mkdir(parents=True, exist_ok=True)
         for split in ("train", "val"):
-            (temporary / "images").mkdir(exist_ok=True)
-            (temporary / "images" / split).symlink_to(chosen, target_is_directory=True)
-        chosen = temporary / "images"
+            (ROOT / LINKS / split).unlink(missing_ok=True)
+            (ROOT / LINKS / split).symlink_to(chosen, target_is_directory=True)
+        return ["data=folder", f"data.root={LINKS}"]
     return ["data=folder", f"data.root={chosen}"]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from lightning import seed_everything
 
 from swin_lab.errors import UserError
-from swin_lab.run.checks import check_given
+from swin_lab.run.checks import check_given, check_settings
 from swin_lab.run.compose import composed
 from swin_lab.run.instantiate import build_dataclass
 from swin_lab.run.settings import TrainConfig
@@ -28,6 +28,7 @@ def build_from(overrides: Sequence[str], config_dir: Path | None, trainer: dict[
     """
     values = composed(overrides, config_dir=config_dir)
     check_given(values)
+    check_settings(values)  # of the given trainer too
     values["name"] = str(values["name"] or "bench")
     values["trainer"] = values["trainer"] | trainer
     config = build_dataclass("", TrainConfig, values)

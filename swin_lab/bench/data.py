@@ -15,6 +15,7 @@ from torchvision.transforms import v2
 from swin_lab.bench.timing import ratio
 from swin_lab.data.augment import TimmAugment
 from swin_lab.data.decoding import UNREADABLE
+from swin_lab.data.device import StagedTransform
 from swin_lab.data.loading import TransformedImages, collate
 from swin_lab.data.sampling import SampleIndex
 from swin_lab.data.transforms import random_state
@@ -23,6 +24,7 @@ from swin_lab.run.components import Data
 from swin_lab.run.training import Training, build_data_module
 
 READ, DECODE, COLLATE, COPY = "read", "decode", "collate", "copy to device"
+DEVICE_STAGE = "normalise and erase"
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def measure_core(training: Training, images: int, rounds: int) -> CoreSpeed:
     source = training.data.source.train
     indices = torch.linspace(0, len(source.labels) - 1, min(images, len(source.labels))).round().int().tolist()
     steps = _transform_steps(module.train_transform)
-    dataset = TransformedImages(source, module.train_transform, training.config.seed, module.decode)
+    dataset = TransformedImages(source, module.train_transform, training.config.seed, module.train_decode)
     official = _timm_transform(training)
     spent: dict[str, list[float]] = {name: [] for name in (READ, DECODE, *steps, COLLATE)}
     whole, ours, theirs = [], [], []
@@ -83,7 +85,7 @@ def measure_core(training: Training, images: int, rounds: int) -> CoreSpeed:
     for number in range(rounds):
         encoded, elapsed = _timed_reads(source, indices)
         spent[READ].append(elapsed)
-        times = _timed_steps(encoded, module.decode, steps, number)
+        times = _timed_steps(encoded, module.train_decode, steps, number)
         for name, seconds in times.items():
             spent[name].append(seconds)
         ours.append(sum(times.values()))
@@ -153,13 +155,29 @@ def _loader_speed(loader: Any, batches: int) -> float:
 
 
 def _transform_steps(transform: Any) -> dict[str, Callable[[Any], Any]]:
-    """Returns the steps of a transform, named by their classes; one that is not composed is a single step."""
-    parts = list(transform.transforms) if isinstance(transform, v2.Compose) else [transform]
+    """Returns the steps of a transform, named by their classes; one that is not composed is a single step.
+
+    The stage that runs on the device in a training is a step as well, here on the CPU.
+    """
     steps: dict[str, Callable[[Any], Any]] = {}
-    for part in parts:
-        name = type(part).__name__
+    for part in _parts(transform):
+        name = DEVICE_STAGE if isinstance(part, StagedTransform) else type(part).__name__
         steps[name if name not in steps else f"{name} {len(steps)}"] = part
     return steps
+
+
+def _parts(transform: Any) -> list[Any]:
+    if isinstance(transform, StagedTransform):
+        # Without a worker's transform, a staged one applies its second stage only.
+        second = [StagedTransform(_unchanged, transform.device)] if transform.device is not None else []
+        return [*_parts(transform.worker), *second]
+    if isinstance(transform, v2.Compose):
+        return [part for inner in transform.transforms for part in _parts(inner)]
+    return [transform]
+
+
+def _unchanged(pixels: Any) -> Any:
+    return pixels
 
 
 def _timm_transform(training: Training) -> Callable[[Any], Any] | None:

@@ -16,7 +16,7 @@ from swin_lab.bench.data import measure_core, measure_loader
 from swin_lab.bench.machine import describe_machine
 from swin_lab.bench.model import COMPILED, EAGER, Mode, Networks, Settings, Table, build_networks, compare, measure_stages
 from swin_lab.bench.model_report import Stages, model_result
-from swin_lab.bench.output import Result, check_out, print_result, write_result
+from swin_lab.bench.output import Result, check_out, create_out, print_result, write_result
 from swin_lab.bench.peers import choose_peers
 from swin_lab.bench.pipeline_report import data_result, run_result
 from swin_lab.bench.run import measure_run
@@ -63,6 +63,7 @@ def benchmark_model(
     Raises:
         UserError: a name or value is unknown, values do not fit each other, or a file would be overwritten.
     """
+    file = check_out(out, name, "model", overwrite)
     changed = _hyper_parameters(hyper_parameters) | ({} if img_size is None else {"img_size": img_size})
     configs = {model: _checked(replace(model_config(model), **changed)) for model in names}
     for backend in backends:
@@ -79,8 +80,7 @@ def benchmark_model(
         peers=choose_peers(peers),
         plan=Plan(choose_clock(clock, where, threads), rounds, seconds),
     )
-    file = name or "model"
-    check_out(out, file, overwrite)
+    create_out(out)
     found: dict[str, Networks] = {}
     tables: list[Table] = []
     by_stage: Stages = {}
@@ -171,13 +171,13 @@ def benchmark_data(
     Raises:
         UserError: a value is invalid, or a file would be overwritten.
     """
-    file = name or "data"
-    check_out(out, file, overwrite)
+    file = check_out(out, name, "data", overwrite)
     counts = _worker_counts() if workers is None else workers
     for number in counts:
         check_processes("--workers", number)
     start_console(quiet=True)
     training = build_from(overrides, config_dir, {})
+    create_out(out)
     with torch_threads(1):
         core = measure_core(training, images, rounds)
         loader = measure_loader(training, counts, batches, training.launch.trainer)
@@ -201,11 +201,11 @@ def benchmark_run(
     Raises:
         UserError: a value is invalid, or a file would be overwritten.
     """
-    file = name or "run"
-    check_out(out, file, overwrite)
+    file = check_out(out, name, "run", overwrite)
     start_console(quiet=True)
     length = {"max_steps": updates + warmup, "max_epochs": -1, "enable_checkpointing": False}
     training = build_from(overrides, config_dir, length | NO_EVALUATION)
+    create_out(out)
     return finish(run_result(training, measure_run(training, updates, warmup, rounds), updates, rounds), out, file)
 
 

@@ -42,25 +42,39 @@ class Result:
     """Plain Python: all numbers."""
 
 
-def check_out(folder: Path | None, name: str, overwrite: bool) -> None:
-    """Raises UserError if the files of a result cannot be written, or would overwrite others; creates the folder.
+def check_out(folder: Path | None, name: str | None, kind: str, overwrite: bool) -> str:
+    """Checks the options of the files of a result; writes nothing.
 
     Args:
         folder: of the files. If None, nothing will be written.
-        name: of the files, without ending.
+        name: of the files, without ending. If None, they are named after the benchmark.
+        kind: name of the benchmark.
         overwrite: whether existing files may be overwritten.
+
+    Returns:
+        The name of the files.
+
+    Raises:
+        UserError: files exist, the name is none, or an option has no effect.
     """
     if folder is None:
-        if overwrite:
-            raise UserError("--overwrite has no effect without --out DIR")
-        return
-    if not name or Path(name).name != name:
+        if overwrite or name is not None:
+            raise UserError(f"{'--overwrite' if overwrite else '--name'} has no effect without --out DIR")
+        return kind
+    file = kind if name is None else name
+    if Path(file).name != file:
         raise UserError(f"--name={name} cannot be the name of a file")
-    existing = [folder / f"{name}{ending}" for ending in ENDINGS if (folder / f"{name}{ending}").exists()]
+    existing = [folder / f"{file}{ending}" for ending in ENDINGS if (folder / f"{file}{ending}").exists()]
     if existing and not overwrite:
         raise UserError(f"{shorter(existing[0])} exists; choose another --out or --name, or allow it with --overwrite")
+    return file
+
+
+def create_out(folder: Path | None) -> None:
+    """Creates the folder of the files before the measurement; raises UserError if that is not possible."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out={folder} cannot be created: {(error.strerror or str(error)).lower()}") from error
 

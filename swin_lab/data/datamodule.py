@@ -66,9 +66,9 @@ class LoaderConfig:
     """Handling of images that cannot be decoded: `raise` stops and names it, `skip` leaves it out, counts and reports it."""
     decoder: DecoderName = "pillow"
     """Decoder of colour JPEGs; `simplejpeg` and `torchcodec` are optional packages. Pillow decodes everything else."""
-    decode_scaled: bool = False
-    """Whether JPEGs whose random crop is at least twice as large as the input are decoded at a fraction of their size, which
-    changes pixels slightly."""
+    decode_size: Literal["full", "crop"] = "full"
+    """Size at which training JPEGs are decoded: `crop` is a fraction of theirs where a random crop is at least twice as large
+    as the input, which changes pixels slightly."""
     num_workers: NonNegativeInt | None = None
     """Worker processes per device. If None, one per available core, at most 16."""
 

@@ -43,7 +43,7 @@ class ScaledCrop:
     def __init__(self, crop: Any, decode: Decoder) -> None:
         if not _is_random_crop(crop):
             raise UserError(
-                "data.decode_scaled=true needs an augmentation that begins with a random resized crop, such as "
+                "data.decode_size=crop needs an augmentation that begins with a random resized crop, such as "
                 f"augment=imagenet; this one begins with {type(crop).__name__}"
             )
         self.crop = crop

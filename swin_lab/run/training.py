@@ -148,7 +148,7 @@ def build_data_module(config: TrainConfig, batching: Batching, data: Data, prepr
     augmentation = build_augmentation(config.augment, preprocessing)
     decode, train_decode = build_decoder(preprocessing, data.loader.decoder), None
     transform = train_transform(preprocessing, augmentation.image_transforms, augmentation.tensor_transforms)
-    if data.loader.decode_scaled:
+    if data.loader.decode_size == "crop":
         train_decode = ScaledCrop(next(iter(augmentation.image_transforms), None), decode)
         transform = train_transform(preprocessing, augmentation.image_transforms[1:], augmentation.tensor_transforms)
     return ImageData(

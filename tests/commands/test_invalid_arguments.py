@@ -44,6 +44,9 @@ COMMANDS: Mapping[str, list[str]] = {
     "export": ["tiny.safetensors", "out.onnx"],
     "recipe diff": ["data=synthetic"],
     "lr": ["rates.png", "data=synthetic"],
+    "bench model": ["swin_micro_patch4_window4_32"],
+    "bench data": ["data=synthetic"],
+    "bench run": ["data=synthetic"],
     "data check": ["data=synthetic"],
     "data pack": ["data=synthetic", "--out", "shards"],
     "data prepare-val": ["folder", "--labels", "text.txt"],
@@ -54,8 +57,10 @@ VALID: Mapping[str, str] = {
     "--out": "abc true -1 0 1e30 nan inf [3] null folder " + "9" * 30,
     "--config-dir": "folder -1",
     "--layout": "",
+    "bench model --seconds": "0",
+    "bench data --workers": "0",
 }
-"""Option -> values that are valid after all: names of new folders, and a folder that exists."""
+"""Option, or option of a command -> values that are valid after all: names of new folders, and a folder that exists."""
 
 WRONG_ARGUMENTS: Mapping[str, list[list[str]]] = {
     "init": [["full"], ["text.txt"], ["text.txt/new"], ["a" * 5000], []],
@@ -69,6 +74,9 @@ WRONG_ARGUMENTS: Mapping[str, list[list[str]]] = {
     + [["tiny.safetensors", "out.onnx", "--img-size", size] for size in ("0x32", "32x", "32x32x32", "99999x32", "-32x32")],
     "recipe diff": [[override] for override in OVERRIDES],
     "lr": [["rates.png", override] for override in OVERRIDES] + [["text.txt"], ["rates.docx"], [""], ["text.txt/x.png"], []],
+    "bench model": [["swin_tny"], ["*"], [""], ["swin_micro_patch4_window4_32", "--peers", "official=text.txt"], []],
+    "bench data": [[override] for override in OVERRIDES],
+    "bench run": [[override] for override in OVERRIDES],
     "data check": [[override] for override in OVERRIDES] + [["nowhere"], ["text.txt"], [""], []],
     "data pack": [
         ["nowhere", "--out", "shards"],
@@ -113,7 +121,8 @@ def cases(command: str) -> Iterator[list[str]]:
             continue
         yield [*valid, name]
         without = [word for i, word in enumerate(valid) if name not in (word, valid[i - 1])]
-        yield from ([*without, name, value] for value in VALUES if value not in VALID.get(name, "").split())
+        accepted = VALID.get(f"{command} {name}", VALID.get(name, ""))
+        yield from ([*without, name, value] for value in VALUES if value not in accepted.split())
 
 
 def test_every_command_is_listed() -> None:

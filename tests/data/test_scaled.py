@@ -97,12 +97,12 @@ def test_a_truncated_file_is_unreadable(crop):
 
 
 def test_an_augmentation_without_a_random_crop_is_refused_before_the_run_exists(command: Command, tmp_path) -> None:
-    outcome = command("train", *TINY, "augment=light", "data.decode_scaled=true")
+    outcome = command("train", *TINY, "augment=light", "data.decode_size=crop")
     assert outcome.code == 2
-    assert "data.decode_scaled=true needs an augmentation that begins with a random resized crop" in outcome.err
+    assert "data.decode_size=crop needs an augmentation that begins with a random resized crop" in outcome.err
     assert "ResizeToCover" in outcome.err
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_run_with_scaled_decoding_trains(command: Command) -> None:
-    assert command("train", *TINY, "augment=crop", "data.decode_scaled=true", "trainer.max_epochs=1").code == 0
+    assert command("train", *TINY, "augment=crop", "data.decode_size=crop", "trainer.max_epochs=1").code == 0
