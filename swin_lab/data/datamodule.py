@@ -15,9 +15,10 @@ from torch import Tensor
 from swin_lab.data.cache import cached_in_memory
 from swin_lab.data.decoders import DecoderName
 from swin_lab.data.decoding import Decoder, decode
-from swin_lab.data.device import Rectangle, staged
-from swin_lab.data.images import ImageSet, ImageSource
-from swin_lab.data.loading import TimedLoader, TransformedImages, WaitingTime
+from swin_lab.data.device import Deferred, Rectangle, staged
+from swin_lab.data.images import ImageSource
+from swin_lab.data.loading import TimedLoader, TransformedImages, WaitingTime, collate
+from swin_lab.data.resident import ResidentImages, resident_sets
 from swin_lab.data.sampling import EvalSampler, TrainSampler
 from swin_lab.data.transforms import Transform
 from swin_lab.errors import UserError
@@ -37,7 +38,7 @@ Mean = Annotated[tuple[Probability, ...], PerChannel, Expected("a list of 3 numb
 Std = Annotated[tuple[Deviation, ...], PerChannel, Expected("a list of 3 numbers from 0.001 to 1 (RGB), or of one (greyscale)")]
 
 
-LoadedBatch = tuple[Tensor, Tensor, Tensor, list[tuple[int, Rectangle]]]
+LoadedBatch = tuple[Tensor | Deferred, Tensor, Tensor, list[tuple[int, Rectangle]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,9 @@ class LoaderConfig:
     """Number of differently augmented copies of an image in a training batch (repeated augmentation, arXiv 1901.09335)."""
     cache_mib: Annotated[int, Ge(0), Le(2**22)] = 512
     """Limit of the cache in MiB: a smaller set of images of one size is decoded once and cached in memory; 0 disables it."""
+    cache: Literal["memory", "device"] = "memory"
+    """Place of the cache. `device` keeps both sets on every device, where batches are augmented; it starts no worker processes,
+    takes shifts, flips, TrivialAugment and random erasing only, and refuses a set above `cache_mib`."""
     on_error: Literal["raise", "skip"] = "raise"
     """Handling of images that cannot be decoded: `raise` stops and names it, `skip` leaves it out, counts and reports it."""
     decoder: DecoderName = "pillow"
@@ -74,6 +78,8 @@ class LoaderConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "data.")
+        if self.cache == "device" and self.decode_scaled:
+            raise UserError("data.decode_scaled=true needs random crops of every size, which data.cache=device does not make")
 
 
 class ImageData(LightningDataModule):
@@ -92,7 +98,8 @@ class ImageData(LightningDataModule):
         train_decode: the decoder of training images that are not cached. If None, it is `decode`.
 
     Raises:
-        UserError: there are too many workers for this machine, or more copies of an image than images in a batch.
+        UserError: there are too many workers for this machine, or more copies of an image than images in a batch; with
+            `cache="device"`, a set is larger than the limit, or a transform cannot be applied to a batch.
     """
 
     def __init__(
@@ -123,6 +130,11 @@ class ImageData(LightningDataModule):
         self.train_decode = train_decode or decode
         self.skipped: set[str] = set()
         self._waiting = WaitingTime()
+        self._resident: dict[str, ResidentImages] = {}
+        if loading.cache == "device":
+            self._resident = resident_sets(
+                source, self.train_transform, self.eval_transform, max_mib=loading.cache_mib, decode=decode, seed=seed
+            )
 
     @property
     def seconds_waited(self) -> float:
@@ -131,33 +143,37 @@ class ImageData(LightningDataModule):
 
     def train_dataloader(self) -> TimedLoader:
         """Returns the loader of whole global batches, in a new order in every epoch."""
-        assert self.train_transform is not None
         assert self.trainer is not None
         sampler = TrainSampler(
-            len(self._train_images.labels),
+            len(self._train_set),
             self.global_batch,
             self.trainer.global_rank,
             self.trainer.world_size,
             self.seed,
             self.loading.repeats,
         )
-        dataset = TransformedImages(self._train_images, self.train_transform, self.seed, self.train_decode)
-        return self._loader(dataset, sampler, self._waiting)
+        return self._loader(self._train_set, sampler, self._waiting)
 
     def val_dataloader(self) -> TimedLoader:
         """Returns the loader of this process's part of the validation images, each of them once."""
         assert self.trainer is not None
-        sampler = EvalSampler(len(self._val_images.labels), self.trainer.global_rank, self.trainer.world_size)
-        dataset = TransformedImages(self._val_images, self.eval_transform, self.seed, self.decode)
-        return self._loader(dataset, sampler, WaitingTime())
+        sampler = EvalSampler(len(self._val_set), self.trainer.global_rank, self.trainer.world_size)
+        return self._loader(self._val_set, sampler, WaitingTime())
 
     @cached_property
-    def _train_images(self) -> ImageSet:
-        return cached_in_memory(self.source.train, self.loading.cache_mib, self.decode)
+    def _train_set(self) -> TransformedImages | ResidentImages:
+        if "train" in self._resident:
+            return self._resident["train"]
+        assert self.train_transform is not None
+        images = cached_in_memory(self.source.train, self.loading.cache_mib, self.decode)
+        return TransformedImages(images, self.train_transform, self.seed, self.train_decode)
 
     @cached_property
-    def _val_images(self) -> ImageSet:
-        return cached_in_memory(self.source.val, self.loading.cache_mib, self.decode)
+    def _val_set(self) -> TransformedImages | ResidentImages:
+        if "val" in self._resident:
+            return self._resident["val"]
+        images = cached_in_memory(self.source.val, self.loading.cache_mib, self.decode)
+        return TransformedImages(images, self.eval_transform, self.seed, self.decode)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> LoadedBatch:
         """Stops at images that could not be decoded, or counts them.
@@ -193,6 +209,8 @@ class ImageData(LightningDataModule):
         assert self.trainer is not None
         transform = self.train_transform if self.trainer.training else self.eval_transform
         assert transform is not None
+        if isinstance(images, Deferred):
+            images = images.pixels(indices)
         if len(labels):
             images = self.trainer.precision_plugin.convert_input(transform.finish(images, erased))
         return images, labels, indices
@@ -205,14 +223,17 @@ class ImageData(LightningDataModule):
         torch.distributed.all_gather_object(gathered, self.skipped)
         return set().union(*(skipped or set() for skipped in gathered))
 
-    def _loader(self, dataset: TransformedImages, sampler: TrainSampler | EvalSampler, waiting: WaitingTime) -> TimedLoader:
+    def _loader(
+        self, dataset: TransformedImages | ResidentImages, sampler: TrainSampler | EvalSampler, waiting: WaitingTime
+    ) -> TimedLoader:
         assert self.trainer is not None
         return TimedLoader(
             dataset,
             sampler=sampler,
             batch_size=self.device_batch,
-            num_workers=self.workers_on(self.trainer.num_devices),
+            num_workers=0 if isinstance(dataset, ResidentImages) else self.workers_on(self.trainer.num_devices),
             waiting=waiting,
+            collate=dataset.collate if isinstance(dataset, ResidentImages) else collate,
         )
 
     def workers_on(self, devices: int) -> int:

@@ -23,6 +23,19 @@ class Rectangle(NamedTuple):
     """Seed of its noise."""
 
 
+class Deferred:
+    """Takes the place of the pixels of a batch that are made on the device.
+
+    Lightning moves tensors to the device and converts them to the precision of the run; it leaves this object as it is.
+
+    Args:
+        pixels: indices of images in their set (B,) -> (B, channels, H, W) of uint8, on the device of the indices.
+    """
+
+    def __init__(self, pixels: Callable[[Tensor], Tensor]) -> None:
+        self.pixels = pixels
+
+
 class Erasing:
     """Draws the rectangles to erase by the rules of a library's transform, and fills them later, on any device.
 
@@ -71,11 +84,11 @@ def as_erasing(transform: Any) -> Erasing | None:
     if isinstance(transform, Erasing):
         return transform
     if type(transform) is v2.RandomErasing and transform.value == [0.0]:
-        return Erasing(_TorchvisionRectangles(transform), "const")
+        return Erasing(TorchvisionRectangles(transform), "const")
     return None
 
 
-class _TorchvisionRectangles:
+class TorchvisionRectangles:
     """Draws rectangles as torchvision's transform does, with the same random numbers."""
 
     def __init__(self, transform: v2.RandomErasing) -> None:

@@ -1,21 +1,23 @@
 """The dataset that decodes and transforms images, the collate function and the DataLoader."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from swin_lab.data.decoding import UNREADABLE, Decoder, decode, first_line
-from swin_lab.data.device import Rectangle, staged
+from swin_lab.data.device import Deferred, Rectangle, staged
 from swin_lab.data.images import ImageSet
 from swin_lab.data.sampling import EvalSampler, SampleIndex, TrainSampler
 from swin_lab.data.transforms import Transform, random_state
 from swin_lab.errors import UserError
+
+Images = TypeVar("Images", Tensor, Deferred)
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,11 @@ class Sample:
     """Rectangles that the device erases."""
 
 
-class Batch(NamedTuple):
+class Batch(NamedTuple, Generic[Images]):
     """Contains the images that a worker returns."""
 
-    images: Tensor
-    """(B, channels, H, W), of uint8 if the device normalises them."""
+    images: Images
+    """(B, channels, H, W), of uint8 if the device normalises them; or what makes them there."""
     labels: Tensor
     """(B,) class indices."""
     indices: Tensor
@@ -102,7 +104,7 @@ class TransformedImages(Dataset["Sample | str | Wrong"]):
         return transformed.is_floating_point() if self.transform.device is None else transformed.dtype == torch.uint8
 
 
-def collate(samples: list[Sample | str | Wrong]) -> Batch:
+def collate(samples: list[Sample | str | Wrong]) -> Batch[Tensor]:
     """Stacks the images that could be decoded."""
     read = [sample for sample in samples if isinstance(sample, Sample)]
     wrong = next((sample.message for sample in samples if isinstance(sample, Wrong)), None)
@@ -130,21 +132,23 @@ class TimedLoader(DataLoader[Any]):
     """Loads batches and measures how long the process waits for them.
 
     Args:
-        dataset: the dataset of transformed images.
+        dataset: transformed images, or what `collate` takes.
         sampler: order of the images.
         batch_size: images in a batch; the last one may have fewer.
         num_workers: processes that decode and transform; 0 does both in the main process.
         waiting: the time is added to it, except for the first batch of each epoch, before which workers start.
+        collate: items of the dataset -> a batch.
     """
 
     def __init__(
         self,
-        dataset: TransformedImages,
+        dataset: Dataset[Any],
         *,
         sampler: TrainSampler | EvalSampler,
         batch_size: int,
         num_workers: int,
         waiting: WaitingTime,
+        collate: Callable[[list[Any]], Batch[Any]] = collate,
     ) -> None:
         super().__init__(
             dataset,

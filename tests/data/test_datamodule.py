@@ -36,10 +36,12 @@ class RandomAndNumpy(nn.Module):
         return torch.tensor([random.random(), np.random.rand()]).reshape(1, 1, 2)
 
 
-def image_data(source, train=TO_TENSOR, *, seed=0, rank=0, world_size=1, device_batch=2, decode=decode, **loading):
+def image_data(
+    source, train=TO_TENSOR, evaluation=TO_TENSOR, *, seed=0, rank=0, world_size=1, device_batch=2, decode=decode, **loading
+):
     config = LoaderConfig(**{"num_workers": 0} | loading)
     batches = {"global_batch": 4, "device_batch": device_batch}
-    data = ImageData(source, train, TO_TENSOR, **batches, seed=seed, loading=config, decode=decode)
+    data = ImageData(source, train, evaluation, **batches, seed=seed, loading=config, decode=decode)
     data.trainer = trainer_of(rank, world_size)
     return data
 
