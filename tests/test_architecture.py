@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,8 @@ def test_the_package_imports_without_wandb_and_does_not_import_timm_before_it_is
 
 
 def test_importing_a_module_prints_nothing() -> None:
-    names = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in FILES if file.name != "__init__.py"]
+    optional = set() if find_spec("nvidia") and find_spec("nvidia.dali") else {PACKAGE / "data" / "dali" / "graph.py"}
+    files = [file for file in FILES if file.name != "__init__.py" and file not in optional]
+    names = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files]
     done = subprocess.run([sys.executable, "-c", f"import {', '.join(names)}"], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -177,6 +177,11 @@ def benchmark_data(
         check_processes("--workers", number)
     start_console(quiet=True)
     training = build_from(overrides, config_dir, {})
+    if training.data.loader.loader == "dali":
+        raise UserError(
+            "bench data measures the steps of data.loader=torch, and DALI applies all of them at once\n"
+            "Choose data.loader=torch, or measure a run with either loader: swin-lab bench run"
+        )
     create_out(out)
     with torch_threads(1):
         core = measure_core(training, images, rounds)

@@ -13,6 +13,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 
 from swin_lab.data.cache import cached_in_memory
+from swin_lab.data.dali import loader as dali
 from swin_lab.data.decoders import DecoderName
 from swin_lab.data.decoding import Decoder, decode
 from swin_lab.data.device import Deferred, Rectangle, staged
@@ -46,7 +47,7 @@ class LoaderConfig:
     """Contains the settings of image loading, which every choice of `data=` has besides the keys of its source.
 
     Raises:
-        UserError: a value has the wrong type or is out of range.
+        UserError: a value has the wrong type or is out of range, or has no effect on the chosen loader.
     """
 
     mean: Mean | None = None
@@ -62,7 +63,8 @@ class LoaderConfig:
     repeats: PositiveInt = 1
     """Number of differently augmented copies of an image in a training batch (repeated augmentation, arXiv 1901.09335)."""
     cache_mib: Annotated[int, Ge(0), Le(2**22)] = 512
-    """Limit of the cache in MiB: a smaller set of images of one size is decoded once and cached in memory; 0 disables it."""
+    """Limit of the cache in MiB: a smaller set of images of one size is decoded once and cached in memory; 0 disables it.
+    `loader="dali"` does not cache training images."""
     cache: Literal["memory", "device"] = "memory"
     """Place of the cache. `device` keeps both sets on every device, where batches are augmented; it starts no worker processes,
     takes shifts, flips, TrivialAugment and random erasing only, and refuses a set above `cache_mib`."""
@@ -75,11 +77,21 @@ class LoaderConfig:
     as the input, which changes pixels slightly."""
     num_workers: NonNegativeInt | None = None
     """Worker processes per device. If None, one per available core, at most 16."""
+    loader: Literal["torch", "dali"] = "torch"
+    """Loader of the training images: `torch` decodes and augments with Pillow in worker processes, `dali` with NVIDIA DALI
+    on the GPU, or in `num_workers` threads without one. Evaluations always use `torch`: published results used Pillow."""
 
     def __post_init__(self) -> None:
         check_fields(self, "data.")
-        if self.cache == "device" and self.decode_scaled:
-            raise UserError("data.decode_scaled=true needs random crops of every size, which data.cache=device does not make")
+        if self.cache == "device" and self.decode_size != "full":
+            raise UserError("data.decode_size=crop needs random crops of every size, which data.cache=device does not make")
+        without_effect = (("decoder", self.decoder, "pillow"), ("decode_size", self.decode_size, "full"))
+        for name, value, allowed in (*without_effect, ("cache", self.cache, "memory")):
+            if self.loader == "dali" and value != allowed:
+                raise UserError(
+                    f"data.{name}={value} has no effect on data.loader=dali, which decodes the crops of JPEGs itself, at full "
+                    f"size\nChoose data.{name}={allowed} or data.loader=torch"
+                )
 
 
 class ImageData(LightningDataModule):
@@ -94,12 +106,13 @@ class ImageData(LightningDataModule):
         device_batch: images per forward pass of one process.
         seed: seed of shuffling and augmentation.
         loading: workers, cache, and handling of images that cannot be decoded.
-        decode: the decoder of the images.
+        decode: the decoder of the images; for `loader="dali"`, of the training images that DALI does not decode.
         train_decode: the decoder of training images that are not cached. If None, it is `decode`.
 
     Raises:
         UserError: there are too many workers for this machine, or more copies of an image than images in a batch; with
-            `cache="device"`, a set is larger than the limit, or a transform cannot be applied to a batch.
+            `cache="device"`, a set is larger than the limit, or a transform cannot be applied to a batch; or DALI cannot load
+            the training images.
     """
 
     def __init__(
@@ -119,8 +132,12 @@ class ImageData(LightningDataModule):
         check_processes("data.num_workers", loading.num_workers)
         if train_transform is not None and loading.repeats > global_batch:
             raise UserError(f"data.repeats={loading.repeats} is more than global_batch={global_batch}, the images of an update")
-        self.source = source
         self.train_transform = staged(train_transform) if train_transform is not None else None
+        if self.train_transform is not None and loading.loader == "dali":
+            if train_decode is not None:
+                raise UserError("data.loader=dali decodes the training images itself; it takes no train_decode")
+            dali.check(source.train, self.train_transform)
+        self.source = source
         self.eval_transform = staged(eval_transform)
         self.global_batch = global_batch
         self.device_batch = device_batch
@@ -145,13 +162,15 @@ class ImageData(LightningDataModule):
         """Returns the loader of whole global batches, in a new order in every epoch."""
         assert self.trainer is not None
         sampler = TrainSampler(
-            len(self._train_set),
+            len(self.source.train.labels),
             self.global_batch,
             self.trainer.global_rank,
             self.trainer.world_size,
             self.seed,
             self.loading.repeats,
         )
+        if self.loading.loader == "dali":
+            return self._dali_loader(sampler)
         return self._loader(self._train_set, sampler, self._waiting)
 
     def val_dataloader(self) -> TimedLoader:
@@ -234,6 +253,21 @@ class ImageData(LightningDataModule):
             num_workers=0 if isinstance(dataset, ResidentImages) else self.workers_on(self.trainer.num_devices),
             waiting=waiting,
             collate=dataset.collate if isinstance(dataset, ResidentImages) else collate,
+        )
+
+    def _dali_loader(self, sampler: TrainSampler) -> TimedLoader:
+        assert self.trainer is not None
+        assert self.train_transform is not None
+        return dali.DaliLoader(
+            self.source.train,
+            self.train_transform,
+            seed=self.seed,
+            decode=self.decode,
+            sampler=sampler,
+            batch_size=self.device_batch,
+            num_workers=self.workers_on(self.trainer.num_devices),
+            device=self.trainer.strategy.root_device,
+            waiting=self._waiting,
         )
 
     def workers_on(self, devices: int) -> int:

@@ -81,8 +81,7 @@ class TransformedImages(Dataset["Sample | str | Wrong"]):
     def __getitem__(self, sample: SampleIndex) -> "Sample | str | Wrong":
         """Returns a transformed image, or one line that names an image that cannot be decoded, or the message of an error."""
         index = sample.image_index
-        seed = (self.seed * 1_000_003 + sample.epoch) * 1_000_003 + index + sample.copy * 7_368_787_000_003
-        with random_state(seed % 2**63):
+        with random_state(sample_seed(self.seed, sample)):
             try:
                 image = self.decode(self.images.encoded(index))  # A map-style dataset may use random numbers here.
             except UserError as error:  # the item of a map-style dataset is no image
@@ -102,6 +101,11 @@ class TransformedImages(Dataset["Sample | str | Wrong"]):
         if not isinstance(transformed, Tensor) or transformed.ndim != 3:
             return False
         return transformed.is_floating_point() if self.transform.device is None else transformed.dtype == torch.uint8
+
+
+def sample_seed(seed: int, sample: SampleIndex) -> int:
+    """Returns the seed of a sample's augmentation; `seed` is that of the run."""
+    return ((seed * 1_000_003 + sample.epoch) * 1_000_003 + sample.image_index + sample.copy * 7_368_787_000_003) % 2**63
 
 
 def collate(samples: list[Sample | str | Wrong]) -> Batch[Tensor]:
@@ -148,7 +152,7 @@ class TimedLoader(DataLoader[Any]):
         batch_size: int,
         num_workers: int,
         waiting: WaitingTime,
-        collate: Callable[[list[Any]], Batch[Any]] = collate,
+        collate: Callable[[list[Any]], Any] = collate,
     ) -> None:
         super().__init__(
             dataset,
@@ -167,7 +171,11 @@ class TimedLoader(DataLoader[Any]):
         # by default, an iterator takes its seed from it when it is created, which persistent workers do only once per run.
         assert self.generator is not None
         self.generator.manual_seed(int(torch.empty((), dtype=torch.int64).random_()))
-        return self._timed(super().__iter__())
+        return self._timed(self.batches())
+
+    def batches(self) -> Iterator[Any]:
+        """Returns the batches of a pass."""
+        return super().__iter__()
 
     def _timed(self, batches: Iterator[Any]) -> Iterator[Any]:
         yield from islice(batches, 1)

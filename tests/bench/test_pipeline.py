@@ -34,6 +34,15 @@ def test_a_pipeline_is_measured_by_step_and_compared_with_timm(cli: Command, tmp
     assert core["bottleneck"] == max(core["steps"], key=lambda step: step["seconds"])["name"]
 
 
+def test_the_steps_of_dali_are_not_measured(cli: Command, tmp_path: Path) -> None:
+    pytest.importorskip("nvidia.dali")
+    data = ["data=folder", f"data.root={folder_of_images(tmp_path / 'images')}", "augment=imagenet", "global_batch=4"]
+    outcome = cli("bench", "data", *data, "data.loader=dali", "--out", tmp_path / "results")
+    assert outcome.code == 2
+    assert "bench data measures the steps of data.loader=torch" in outcome.err
+    assert not (tmp_path / "results").exists()
+
+
 def test_generated_images_have_no_bytes_that_timm_could_decode(cli: Command) -> None:
     outcome = cli("bench", "data", "data=synthetic", "--rounds", "1", "--images", "4", "--batches", "1", "--workers", "0")
     assert outcome.code == 0, outcome.err

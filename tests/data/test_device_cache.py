@@ -304,8 +304,8 @@ def test_images_of_another_size_without_resizing_are_refused_with_both_sizes(sou
 
 
 def test_scaled_decoding_is_refused():
-    with pytest.raises(UserError, match=r"data\.decode_scaled=true needs random crops of every size"):
-        LoaderConfig(cache="device", decode_scaled=True)
+    with pytest.raises(UserError, match=r"data\.decode_size=crop needs random crops of every size"):
+        LoaderConfig(cache="device", decode_size="crop")
 
 
 def test_no_workers_are_started(source):
