@@ -89,8 +89,7 @@ def test_the_gradient_of_unit_vectors_is_that_of_normalize(length):
     torch.testing.assert_close(gradients[1], gradients[0], atol=tolerance, rtol=1e-5)
 
 
-@pytest.mark.parametrize("backend", ["reference", "sdpa", "products"])
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(("backend", "version"), [("reference", 1), ("sdpa", 2), ("products", 1), ("products", 2)])
 def test_the_model_is_one_graph_for_the_compiler(backend, version):
     """Forward and backward, within 1e-5 of the uncompiled model."""
     torch.manual_seed(0)
