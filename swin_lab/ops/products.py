@@ -41,8 +41,14 @@ def _attend(q_BNTD: Tensor, k_BNKD: Tensor, v_BNKD: Tensor, bias: WindowBias, sc
         return softmax_attention(q_BNTD, k_BNKD, v_BNKD, bias.expanded(q_BNTD.dtype), scale)
     counts = tuple(kind.count for kind in bias.kinds)
     biases = [bias.of_kind(kind).to(q_BNTD.dtype) for kind in bias.kinds]
-    out: Tensor = _Products.apply(q_BNTD, k_BNKD, v_BNKD, scale, counts, *biases)[0]
+    with _without_autocast(q_BNTD):
+        out: Tensor = _Products.apply(q_BNTD, k_BNKD, v_BNKD, scale, counts, *biases)[0]
     return out
+
+
+def _without_autocast(x: Tensor) -> torch.autocast:
+    """Returns a context in which all products have the dtype of x: autocast casts those of `bmm`, and not of `baddbmm_`."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 class _Products(torch.autograd.Function):
@@ -79,11 +85,12 @@ class _Products(torch.autograd.Function):
     def backward(ctx: Any, gradient_BNTD: Tensor, _: Any) -> tuple[Any, ...]:
         q_BNTD, k_BNKD, v_BNKD, weights = ctx.saved_tensors
         q, k, v, gradient = (x.flatten(0, 1) for x in (q_BNTD, k_BNKD, v_BNKD, gradient_BNTD.contiguous()))
-        v_gradient = torch.bmm(weights.transpose(1, 2), gradient)
-        logits_gradient = torch.bmm(gradient, v.transpose(1, 2))
-        logits_gradient = torch.ops.aten._softmax_backward_data(logits_gradient, weights, -1, weights.dtype)
-        q_gradient = torch.empty_like(q).baddbmm_(logits_gradient, k, beta=0, alpha=ctx.scale)
-        k_gradient = torch.empty_like(k).baddbmm_(logits_gradient.transpose(1, 2), q, beta=0, alpha=ctx.scale)
+        with _without_autocast(q):
+            v_gradient = torch.bmm(weights.transpose(1, 2), gradient)
+            logits_gradient = torch.bmm(gradient, v.transpose(1, 2))
+            logits_gradient = torch.ops.aten._softmax_backward_data(logits_gradient, weights, -1, weights.dtype)
+            q_gradient = torch.empty_like(q).baddbmm_(logits_gradient, k, beta=0, alpha=ctx.scale)
+            k_gradient = torch.empty_like(k).baddbmm_(logits_gradient.transpose(1, 2), q, beta=0, alpha=ctx.scale)
         (B, N, T, _), K, G = q_BNTD.shape, k_BNKD.shape[2], sum(ctx.counts)
         per_kind = logits_gradient.view(B, G, N // G, T, K).split(ctx.counts, dim=1)
         biases = [part.sum((0, 1)) for part in per_kind]

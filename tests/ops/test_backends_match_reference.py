@@ -170,3 +170,18 @@ def test_an_unknown_backend_is_rejected_with_the_choices():
     with pytest.raises(UserError, match="'flash'") as refusal:
         attention_backend("flash")
     assert all(name in str(refusal.value) for name in BACKENDS)
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name not in ("reference", "triton")])
+@pytest.mark.parametrize("cosine", [False, True], ids=["V1", "V2"])
+def test_fp32_maps_can_be_trained_on_under_autocast(backend, cosine):
+    """A map need not come from a layer that autocast has cast; within 0.05 of fp32, the rounding of bfloat16."""
+    tensors = cosine_inputs((7, 10), (4, 4), torch.float32)
+    if not cosine:
+        tensors = tensors[:3]
+    make = cosine_operator if cosine else operator
+    expected = with_all_gradients(make((4, 4), (2, 2), "reference"), tensors)
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = with_all_gradients(make((4, 4), (2, 2), backend), tensors)
+    for found, exact in zip(actual, expected, strict=True):
+        torch.testing.assert_close(found.float(), exact, atol=0.05 * exact.detach().abs().max().item(), rtol=0.05)
