@@ -182,6 +182,11 @@ def benchmark_data(
             "bench data measures the steps of data.loader=torch, and DALI applies all of them at once\n"
             "Choose data.loader=torch, or measure a run with either loader: swin-lab bench run"
         )
+    if training.data.loader.cache == "device":
+        raise UserError(
+            "bench data measures the steps of one image, and data.cache=device applies them to whole batches on the device\n"
+            "Choose data.cache=memory, or measure a run with either cache: swin-lab bench run"
+        )
     create_out(out)
     with torch_threads(1):
         core = measure_core(training, images, rounds)

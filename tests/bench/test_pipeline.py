@@ -62,6 +62,7 @@ def test_a_run_is_measured_with_its_loader_and_on_a_resident_batch_and_leaves_no
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["data", "data=synthetic", "data.cache=device", "augment=cifar"], "Choose data.cache=memory"),
         (["data", "data=syntetic"], "data=syntetic is unknown; did you mean synthetic"),
         (["data", "data=folder"], "data.root must be given"),
         (["data", "data=synthetic", "--workers", "1,x"], "'x' is not a number of processes"),
