@@ -1,5 +1,6 @@
 """Fixtures of all tests: one thread per process, no network, and commands run as a user runs them."""
 
+import logging
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # Tests run in parallel; waiting threads would slow each other down.
@@ -7,7 +8,7 @@ os.environ["WANDB_MODE"] = "offline"
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -54,6 +55,15 @@ class Outcome:
 
 
 Command = Callable[..., Outcome]
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    """Restores the level of the log, which a quiet command raises for the rest of its process."""
+    log = logging.getLogger("swin_lab")
+    level = log.level
+    yield
+    log.setLevel(level)
 
 
 @pytest.fixture
