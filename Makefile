@@ -31,7 +31,7 @@ check: .venv/.installed-dev  ## lint, format and types, without changing a file
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(BENCH_NEEDS)  ## measure speed on one CPU core against other libraries (5 minutes); results in benchmarks/results
+bench: $(BENCH_NEEDS)  ## measure speed on one CPU core against other libraries (about 7 minutes); results in benchmarks/results
 	@$(BENCH_PYTHON) benchmarks/all.py cpu $(if $(PART),--part $(PART)) $(ARGS)
 
 bench-gpu: $(BENCH_NEEDS)  ## measure all that needs one GPU, in parts; PART=name runs one, ARGS=--cpu tests the parts

@@ -1,6 +1,6 @@
 """Runs the benchmarks in parts, each a process of its own with a time limit, and keeps their results.
 
-    python benchmarks/all.py cpu            # make bench: what one CPU core needs, five minutes
+    python benchmarks/all.py cpu            # make bench: what one CPU core needs, about seven minutes
     python benchmarks/all.py gpu            # make bench-gpu: what one GPU needs, each part under nine minutes
     python benchmarks/all.py gpu --cpu      # the same parts with tiny networks on a CPU, to test the parts themselves
 
