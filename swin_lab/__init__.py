@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from swin_lab.data.transforms import image_transform
-    from swin_lab.models import Backbone, SwinConfig, SwinTransformer, create_model, list_models
+    from swin_lab.models import Backbone, SwinConfig, SwinTransformer, create_model, list_models, packed_weights
     from swin_lab.weights import load_model, save_weights
 
 __version__ = "0.1.0"
@@ -21,6 +21,7 @@ __all__ = [
     "image_transform",
     "list_models",
     "load_model",
+    "packed_weights",
     "save_weights",
 ]
 

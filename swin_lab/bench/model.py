@@ -27,6 +27,9 @@ Mode = Literal["eager", "compiled"]
 EAGER: Mode = "eager"
 COMPILED: Mode = "compiled"
 COMPILED_AGAINST_EAGER = "ours compiled, peers eager"
+PACKED = f"{OURS} packed"
+"""Our network with the weights packed once, as eval.py does in bfloat16 on a CPU; other libraries have nothing like it."""
+PACKED_AGAINST_EAGER = "ours packed, peers eager"
 
 Step = Callable[[], object]
 
@@ -108,8 +111,8 @@ class Table:
     rates: Rates
     rows: list[Row]
     best_peer: dict[str, tuple[str, float]] = field(default_factory=dict)
-    """Mode -> the fastest peer in that mode, and how many times faster ours is; with both modes, also ours compiled against
-    peers that are not."""
+    """Mode -> the fastest peer in that mode, and how many times faster ours is; also ours compiled, and with packed weights,
+    against peers that are not."""
     failed: dict[str, str] = field(default_factory=dict)
     """Peer and mode -> its error."""
 
@@ -219,12 +222,13 @@ def best_peers(rows: Sequence[Row]) -> dict[str, tuple[str, float]]:
         if peers:
             best = min(peers, key=lambda row: row.ours_over_this)
             found[mode] = (best.name, best.ours_over_this)
-    if {EAGER, COMPILED} <= found.keys():
-        ours = next(row for row in rows if row.name == OURS and row.mode == COMPILED)
-        eager = [row for row in rows if row.mode == EAGER and not row.name.startswith(OURS)]
-        factors = {row.name: ratio(ours.seconds, row.seconds) for row in eager}
-        nearest = min(factors, key=lambda name: factors[name])
-        found[COMPILED_AGAINST_EAGER] = (nearest, factors[nearest])
+    for label, name, mode in ((COMPILED_AGAINST_EAGER, OURS, COMPILED), (PACKED_AGAINST_EAGER, PACKED, EAGER)):
+        ours = next((row for row in rows if (row.name, row.mode) == (name, mode)), None)
+        if ours is not None and EAGER in found:
+            eager = [row for row in rows if row.mode == EAGER and not row.name.startswith(OURS)]
+            factors = {row.name: ratio(ours.seconds, row.seconds) for row in eager}
+            nearest = min(factors, key=lambda peer: factors[peer])
+            found[label] = (nearest, factors[nearest])
     return found
 
 
@@ -235,14 +239,16 @@ def _prepare(
     images, labels = _random_batch(networks.config, settings)
     steps: dict[str, tuple[Network, Mode, Inference | TrainingStep]] = {}
     failed: dict[str, str] = {}
-    for network in networks.found:
-        for mode in settings.modes:
+    packs = work == "inference" and COMPUTED_IN[precision] == torch.bfloat16 and settings.device == "cpu"
+    packed = [replace(networks.found[0], name=PACKED)] if packs and EAGER in settings.modes else []
+    for network in [*networks.found, *packed]:
+        for mode in settings.modes if network.name != PACKED else [EAGER]:
             key = f"{network.name}, {mode}"
             module = deepcopy(network.module).to(settings.device)
             try:
                 step: Inference | TrainingStep
                 if work == "inference":
-                    step = Inference(module, images, precision)
+                    step = Inference(module, images, precision, packed=network.name == PACKED)
                 else:
                     step = TrainingStep(module, images, labels, precision)
                 if mode == COMPILED:

@@ -1,12 +1,13 @@
 """The work that is measured: an inference, and a full training step, the same for the networks of all libraries."""
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from swin_lab.models import packed_weights
 from swin_lab.training.ema import EmaConfig, EmaModel
 from swin_lab.training.optim import parameter_groups
 from swin_lab.weights.reference_models import logits_of
@@ -41,10 +42,14 @@ class Inference:
         network: maps images to logits; it is put into evaluation mode.
         images: (B, 3, H, W) of fp32.
         precision: one of `PRECISIONS`.
+        packed: whether the weights are packed once, as in an evaluation of eval.py.
     """
 
-    def __init__(self, network: nn.Module, images: Tensor, precision: Precision) -> None:
+    def __init__(self, network: nn.Module, images: Tensor, precision: Precision, *, packed: bool = False) -> None:
         self.network = cast(network, precision).eval()
+        self._packed = ExitStack()
+        if packed:
+            self._packed.enter_context(packed_weights(self.network))
         self.images = images.to(next(network.parameters()).dtype)
         self.precision = precision
 

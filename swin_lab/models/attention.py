@@ -8,9 +8,9 @@ References:
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from swin_lab.models.packing import ExternalBiasLinear
 from swin_lab.ops import window_attention
 from swin_lab.ops.geometry import Size, log_spaced_offsets
 from swin_lab.ops.window_attention import attention_backend
@@ -93,7 +93,7 @@ class CosineWindowAttention(nn.Module):
         self.trained_window = trained_window
         self.shift: Size = (window[0] // 2, window[1] // 2) if shifted else (0, 0)
         self.backend = backend
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.qkv = ExternalBiasLinear(dim, 3 * dim)
         self.q_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
         self.v_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
         self.proj = nn.Linear(dim, dim)
@@ -106,7 +106,7 @@ class CosineWindowAttention(nn.Module):
         if self.q_bias is not None and self.v_bias is not None:
             qkv_bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         attended_BHWC = window_attention(
-            F.linear(x_BHWC, self.qkv.weight, qkv_bias),
+            self.qkv(x_BHWC, qkv_bias),
             self.bias_table(),
             num_heads=self.num_heads,
             window=self.window,

@@ -14,6 +14,7 @@ from swin_lab.data.decoders import build_decoder
 from swin_lab.data.transforms import eval_transform
 from swin_lab.errors import UserError
 from swin_lab.metadata import RunMetadata
+from swin_lab.models import packed_weights
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.report import print_evaluation
 from swin_lab.run.arguments import Invocation
@@ -66,7 +67,8 @@ def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) 
     device_batch = images_at_once(config.batch, contents, preprocessing, trust=config.trust)
     data_module = build_data_module(data, preprocessing, device_batch)
     compile_network = compiler(config.compile, config.compile_mode, freeze=trainer.strategy.root_device.type == "cpu")
-    engine = Engine(restored.network, task, {}, compile_network=compile_network)
+    packed = None if config.compile else packed_weights
+    engine = Engine(restored.network, task, {}, compile_network=compile_network, constant_weights=packed)
     with (
         run_directory(trainer, directory or _results_folder(config.out, contents.file), values, invocation.overrides) as folder,
         guarded(folder, trainer.world_size),

@@ -13,6 +13,7 @@ from swin_lab.data.scaled import ScaledCrop
 from swin_lab.data.transforms import eval_transform, train_transform
 from swin_lab.errors import UserError
 from swin_lab.metadata import Metadata, RunMetadata
+from swin_lab.models import packed_weights
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.run.augmentation import build_augmentation
 from swin_lab.run.batching import Batching, split_batch
@@ -140,6 +141,7 @@ def build_engine(
         global_batch=batching.global_batch,
         seed=config.seed,
         compile_network=compiler(config.compile, config.compile_mode),
+        constant_weights=None if config.compile else packed_weights,
     )
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from math import ceil, isfinite
 from typing import Any
@@ -78,6 +79,8 @@ class Engine(LightningModule):
         seed: seed of random numbers on the device, such as those of drop path and mixing.
         compile_network: has a network compiled in place; called with the trained network and with the averaged one. If None,
             they are not compiled.
+        constant_weights: returns a context in which a network is evaluated, whose weights do not change there. If None, there
+            is none.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Engine(LightningModule):
         global_batch: int = 1,
         seed: int = 0,
         compile_network: Callable[[nn.Module], None] | None = None,
+        constant_weights: Callable[[nn.Module], AbstractContextManager[None]] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -104,6 +108,8 @@ class Engine(LightningModule):
             compile_network(network)
             if self.ema is not None:
                 compile_network(self.ema.network)
+        self.constant_weights = constant_weights
+        self._evaluation = ExitStack()
         self.global_batch = global_batch
         self.seed = seed
         self.val_metrics = nn.ModuleDict({name: task.metrics() for name in ([VAL] if ema is None else [VAL, VAL_EMA])})
@@ -191,6 +197,10 @@ class Engine(LightningModule):
         if self._is_training:
             self._stop_if_diverged()
         self._move_ema()
+        self._evaluation.close()  # An error has left the evaluation before this one.
+        if self.constant_weights is not None:
+            for network in {self._network_of(name) for name in self.val_metrics}:
+                self._evaluation.enter_context(self.constant_weights(network))
         # New metrics, because Lightning casts the states of the first ones under bf16-true and 16-true.
         self.val_metrics = nn.ModuleDict({name: self.task.metrics() for name in self.val_metrics}).to(self.device)
 
@@ -207,6 +217,7 @@ class Engine(LightningModule):
         return self.ema.network if name == VAL_EMA and self.ema and self.ema.num_updates else self.network
 
     def on_validation_epoch_end(self) -> None:
+        self._evaluation.close()
         # Metrics are computed here over all processes at once: all processes log the same value, and each image counts once.
         values: dict[str, float] = {}
         arrays: dict[str, np.ndarray] = {}

@@ -43,3 +43,12 @@ def test_a_checkpoint_has_weights_in_bfloat16_and_their_average_in_float32(run: 
     weights = {name: tensor for name, tensor in content["state_dict"].items() if tensor.is_floating_point()}
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
     assert {content["ema"][name].dtype for name in weights} == {torch.float32}
+
+
+def test_an_evaluation_after_a_training_in_bf16_mixed_repeats_its_metrics(command: Command, tmp_path: Path) -> None:
+    """Every evaluation packs the weights for its precision; those of the training before it must not remain."""
+    assert command("train", *TINY, "precision=bf16-mixed", "ema=warm").code == 0
+    run = only_run(tmp_path)
+    metrics = json.loads((run / "results.json").read_text())["metrics"]
+    assert evaluated(command, run)["val/loss"] == metrics["val/loss"]
+    assert evaluated(command, run, "transfer.ema=true")["val/loss"] == metrics["val_ema/loss"]

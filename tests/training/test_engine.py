@@ -2,6 +2,7 @@
 
 import logging
 import math
+from contextlib import contextmanager
 from functools import partial
 
 import lightning
@@ -386,3 +387,26 @@ def test_a_tiny_swin_memorises_eight_images():
     run.fit(module, loader(images, labels, 8))
     assert float(run.callback_metrics["train/loss_epoch"]) < 0.05
     assert evaluated(module, images, labels).result.metrics["val/acc1"] == 1.0
+
+
+def test_every_evaluation_runs_with_constant_weights_and_training_does_not():
+    seen = []
+
+    @contextmanager
+    def recording(network):
+        seen.append(("enter", network.layer.weight.detach().clone()))
+        yield
+        seen.append(("leave", network.layer.weight.detach().clone()))
+
+    class Updates(Callback):
+        def on_train_batch_end(self, *_):
+            seen.append(("update", None))
+
+    network, ema = Linear(), EmaConfig(decay=0.9)
+    schedule = Constant(warmup_epochs=0, warmup_lr_ratio=1.0)
+    task = engine(network, optimizer=adamw(), schedule=schedule, ema=ema, constant_weights=recording)
+    batches = loader(*labelled(4))
+    trainer(max_epochs=2, callbacks=[Updates()]).fit(task, batches, batches)
+    assert [name for name, _ in seen] == ["update", *["enter"] * 2, *["leave"] * 2] * 2
+    entered = [weight for name, weight in seen if name == "enter"]
+    assert not torch.equal(entered[0], entered[2]), "the second evaluation has the weights of the second epoch"
