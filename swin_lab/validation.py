@@ -157,7 +157,7 @@ def _describe_number(kind: Any, constraints: Sequence[Any]) -> str:
 def _message(name: str, value: Any, annotation: Any) -> str:
     choices = _choices(annotation)
     if choices and isinstance(value, str):
-        return f"{name}={value} is unknown{did_you_mean(value, choices)}"
+        return f"{name}={shown(value)} is unknown{did_you_mean(value, choices)}"
     return f"{name}={shown(value)} must be {describe(annotation)}"
 
 
@@ -170,8 +170,11 @@ def _equals_a_choice_of_another_type(value: Any, annotation: Any) -> bool:
 
 
 def _choices(annotation: Any) -> list[str]:
-    """Returns the strings among the choices of a Literal."""
-    return [choice for choice in _literals(annotation) if isinstance(choice, str)]
+    """Returns the choices of a Literal that has strings, with truth values as YAML writes them; [] if it has none."""
+    choices = _literals(annotation)
+    if not any(isinstance(choice, str) for choice in choices):
+        return []
+    return [choice if isinstance(choice, str) else shown(choice) for choice in choices if isinstance(choice, str | bool)]
 
 
 def _literals(annotation: Any) -> list[Any]:

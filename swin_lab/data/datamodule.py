@@ -85,6 +85,11 @@ class LoaderConfig:
         check_fields(self, "data.")
         if self.cache == "device" and self.decode_size != "full":
             raise UserError("data.decode_size=crop needs random crops of every size, which data.cache=device does not make")
+        if self.cache == "device" and self.num_workers:
+            raise UserError(
+                f"data.num_workers={self.num_workers} has no effect on data.cache=device, which starts no worker processes\n"
+                "Choose data.num_workers=0 or data.cache=memory"
+            )
         without_effect = (("decoder", self.decoder, "pillow"), ("decode_size", self.decode_size, "full"))
         for name, value, allowed in (*without_effect, ("cache", self.cache, "memory")):
             if self.loader == "dali" and value != allowed:

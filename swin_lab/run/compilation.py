@@ -20,13 +20,16 @@ images; torch's own limit is 8.
 COMPILERS = ("g++", "clang++", "gcc", "clang", "cc")
 
 
-def compiler(choice: CompileChoice, mode: CompileMode, *, freeze: bool = False) -> Callable[[nn.Module], None] | None:
+def compiler(
+    choice: CompileChoice, mode: CompileMode, device: str | None = None, *, freeze: bool = False
+) -> Callable[[nn.Module], None] | None:
     """Returns a function that has a network compiled in place, when it is first used; its state-dict keys do not change.
 
     Args:
         choice: False for none; True for the whole network, as one graph per image size; "blocks" for each block of a Swin
             Transformer by itself: equal blocks share a graph, so that the first step comes sooner.
         mode: that of torch.compile.
+        device: type of the run's device, such as "cuda". If None, it is not known yet, and modes are not checked for it.
         freeze: whether weights become constants, for an evaluation on a CPU: they are converted to the precision of the run and
             packed for its matrix products once. It has no effect in another mode than default.
 
@@ -37,6 +40,11 @@ def compiler(choice: CompileChoice, mode: CompileMode, *, freeze: bool = False) 
         if mode != "default":
             raise UserError(f"compile_mode={mode} has no effect without compilation; add compile=true")
         return None
+    if mode == "reduce-overhead" and device not in (None, "cuda"):
+        raise UserError(
+            f"compile_mode={mode} has no effect on the device {device}: it asks for CUDA graphs\n"
+            "Choose compile_mode=default, or a GPU: trainer.accelerator=gpu"
+        )
     if not any(map(shutil.which, (os.environ.get("CXX", ""), *COMPILERS))):
         raise UserError(f"compile={_shown(choice)} needs a C++ compiler; install g++, or set compile=false")
 

@@ -60,13 +60,14 @@ def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) 
     contents = read_source(config.checkpoint)
     stored = contents.metadata.run if contents.metadata is not None else None
     trainer, precision = build_evaluator(config, stored)
+    device = trainer.strategy.root_device.type
+    compile_network = compiler(config.compile, config.compile_mode, device, freeze=device == "cpu")
     data, task = compose_evaluation(config, contents)
     check_validation_images(data.source, trainer.world_size)
     restored = restore(contents, task, data.source.class_names, settings, trust=config.trust)
     preprocessing = choose_preprocessing(restored, config.preset)
     device_batch = images_at_once(config.batch, contents, preprocessing, trust=config.trust)
     data_module = build_data_module(data, preprocessing, device_batch)
-    compile_network = compiler(config.compile, config.compile_mode, freeze=trainer.strategy.root_device.type == "cpu")
     packed = None if config.compile else packed_weights
     engine = Engine(restored.network, task, {}, compile_network=compile_network, constant_weights=packed)
     with (

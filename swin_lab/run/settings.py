@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Lt
 
 from swin_lab.models.config import ImageSize, PerStage
-from swin_lab.validation import Expected, PositiveInt, Text, check_fields
+from swin_lab.validation import PositiveInt, Text, check_fields
 
 Node = dict[str, Any]
 """The choice of a configuration group: `_target_` and its arguments, plain Python."""
@@ -14,7 +14,7 @@ Node = dict[str, Any]
 Nodes = dict[str, Any]
 """Nodes by name."""
 
-CompileChoice = Annotated[bool | Literal["blocks"], Expected("false, true or blocks")]
+CompileChoice = Literal[False, True, "blocks"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 """What torch.compile optimises for."""
 

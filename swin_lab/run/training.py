@@ -1,11 +1,13 @@
 """The components of a training run, built and checked before the run directory exists."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
 import torch
 from lightning import Callback
+from torch import nn
 
 from swin_lab.data import ImageData, ImageSource
 from swin_lab.data.decoders import build_decoder
@@ -76,7 +78,8 @@ def build_training(config: TrainConfig, launch: Launch, plain: dict[str, Any]) -
     mixes = is_chosen("mixing", config.mixing)
     batching = split_batch(config.global_batch, launch.world_size, config.max_device_batch, mixes=mixes)
     optimization = build_optimization(config.optimizer, config.schedule, config.ema)
-    compiler(config.compile, config.compile_mode)  # raises its errors before the data is read
+    # It raises its errors before the data is read.
+    compile_network = compiler(config.compile, config.compile_mode, launch.trainer.strategy.root_device.type)
     settings = build_dataclass("transfer", TransferConfig, config.transfer)
     checkpoint = open_weights(config.weights, settings, config.model)
     data = build_data(config.data)
@@ -99,7 +102,7 @@ def build_training(config: TrainConfig, launch: Launch, plain: dict[str, Any]) -
         preprocessing=preprocessing,
         run=RunMetadata(precision=launch.precision, device_batch=batching.device_batch, config=plain),
     )
-    engine = build_engine(config, batching, optimization, task, model, metadata)
+    engine = build_engine(config, batching, optimization, task, model, metadata, compile_network)
     callbacks = build_callbacks(config.callbacks, task, optimization.ema is not None)
     optimization.optimizer.groups(model.network, batching.global_batch)  # raises what it would raise in a started run
     build_trainer(config.trainer, launch.precision, callbacks=list(callbacks))  # Lightning refuses what cannot be combined.
@@ -128,7 +131,13 @@ def check_nodes(config: TrainConfig) -> None:
 
 
 def build_engine(
-    config: TrainConfig, batching: Batching, optimization: Optimization, task: Task, model: Model, metadata: Metadata
+    config: TrainConfig,
+    batching: Batching,
+    optimization: Optimization,
+    task: Task,
+    model: Model,
+    metadata: Metadata,
+    compile_network: Callable[[nn.Module], None] | None,
 ) -> Engine:
     """Builds the LightningModule of a training run."""
     return Engine(
@@ -140,7 +149,7 @@ def build_engine(
         ema=optimization.ema,
         global_batch=batching.global_batch,
         seed=config.seed,
-        compile_network=compiler(config.compile, config.compile_mode),
+        compile_network=compile_network,
         constant_weights=None if config.compile else packed_weights,
     )
 

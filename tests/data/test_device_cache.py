@@ -308,8 +308,16 @@ def test_scaled_decoding_is_refused():
         LoaderConfig(cache="device", decode_size="crop")
 
 
-def test_no_workers_are_started(source):
-    assert on_device(source, num_workers=2).train_dataloader().num_workers == 0
+@pytest.mark.parametrize("number", [None, 0])
+def test_no_workers_are_started(source, number):
+    assert on_device(source, num_workers=number).train_dataloader().num_workers == 0
+
+
+def test_a_number_of_workers_is_refused():
+    with pytest.raises(
+        UserError, match=r"data\.num_workers=2 has no effect on data\.cache=device.*\nChoose data\.num_workers=0"
+    ):
+        LoaderConfig(cache="device", num_workers=2)
 
 
 def results(folder):

@@ -70,6 +70,14 @@ def assert_refused(outcome: Outcome, *parts: str) -> None:
         ("name=../a", ["name=../a", "cannot be the name of a folder"]),
         ("data.on_error=ignore", ["data.on_error=ignore", "raise, skip"]),
         ("data.num_workers=-2", ["data.num_workers=-2"]),
+        ("data.cache=device data.num_workers=2", ["data.num_workers=2 has no effect on data.cache=device"]),
+        ("compile=maybe", ["compile=maybe is unknown; choose one of blocks, false, true"]),
+        ("compile=block", ["compile=block is unknown; did you mean blocks?"]),
+        ("compile=1", ["compile=1 must be one of false, true, blocks"]),
+        (
+            "compile=true compile_mode=reduce-overhead",
+            ["reduce-overhead has no effect on the device cpu", "compile_mode=default"],
+        ),
         ("trainer.limit_val_batches=0", ["trainer.limit_val_batches=0"]),
         ("augment=cifarr", ["augment=cifarr", "did you mean cifar?"]),
         ("=5", ["=5"]),
@@ -196,6 +204,10 @@ def test_a_checkpoint_of_another_project_is_refused(command: Command, tmp_path: 
         ("out=taken", ["taken is a file"]),
         ("out=''", ["out=''"]),
         ("+transfer.class_names=[a]", ["unknown key transfer.class_names"]),
+        (
+            "compile=true compile_mode=reduce-overhead trainer.accelerator=cpu",
+            ["compile_mode=reduce-overhead has no effect on the device cpu"],
+        ),
     ],
 )
 def test_wrong_overrides_of_an_evaluation_are_refused(
@@ -204,7 +216,7 @@ def test_wrong_overrides_of_an_evaluation_are_refused(
     assert command("train", *TINY, "trainer.max_epochs=1").code == 0
     (run,) = tmp_path.glob("runs/*/*")
     (tmp_path / "taken").write_text("precious")
-    assert_refused(command("eval", f"checkpoint={run}", override), *parts)
+    assert_refused(command("eval", f"checkpoint={run}", *override.split()), *parts)
     assert (tmp_path / "taken").read_text() == "precious"
     assert not list(tmp_path.rglob("eval_*"))
     assert not (tmp_path / "taken_2").exists()

@@ -122,6 +122,14 @@ def test_a_mode_without_compilation_is_refused():
         compiler(False, "max-autotune")
 
 
+def test_cuda_graphs_are_refused_on_a_device_without_them_and_other_modes_are_not():
+    for device in ("cpu", "mps"):
+        with pytest.raises(UserError, match=f"compile_mode=reduce-overhead has no effect on the device {device}"):
+            compiler(True, "reduce-overhead", device)
+    assert compiler("blocks", "reduce-overhead", "cuda") is not None
+    assert compiler(True, "max-autotune", "cpu") is not None
+
+
 def test_a_network_without_swin_blocks_has_no_blocks_to_compile():
     compile_network = compiler("blocks", "default")
     assert compile_network is not None
