@@ -328,6 +328,35 @@ def test_a_pass_that_is_left_early_does_not_change_the_next_one(source):
 
 
 @needs_dali
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
+            ],
+        ),
+    ],
+)
+def test_a_batch_does_not_change_when_later_ones_are_loaded(source, device):
+    """DALI uses its buffers again; a batch is a copy, made on a GPU by torch's stream after DALI has finished."""
+    data = image_data(source, batch=2)
+    data.trainer.strategy.root_device = torch.device(device)
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(0)
+    kept = [batch.images for batch in loader]
+    loader.sampler.set_epoch(0)
+    at_once = [batch.images.cpu() for batch in loader]
+    assert {images.device.type for images in kept} == {device}
+    assert len(kept) == len(at_once) == 6
+    for images, expected in zip(kept, at_once, strict=True):
+        assert torch.equal(images.cpu(), expected)
+
+
+@needs_dali
 def test_copies_of_an_image_are_augmented_differently(source):
     pixels, order = passed(image_data(source, repeats=2))
     assert order[0] == order[1]
