@@ -76,7 +76,10 @@ def run_result(training: Training, speed: RunSpeed, updates: int, rounds: int) -
     notes = [
         f"the loader costs {speed.loader_share:.1%} of the time; {speed.waiting_share:.1%} of it is waiting for batches",
         f"bottleneck: {speed.bottleneck}",
+        f"first update, with compilation if there is any: {speed.first_update:.1f} s",
     ]
+    if speed.peak_bytes is not None:
+        notes.append(f"peak memory: {speed.peak_bytes / 2**20:,.0f} MiB")
     tables = [Shown("Training", ["data", "images/s", "quartiles"], rows, notes)]
     bars = [
         Bar("real loader", speed.real.median, speed.real.low, speed.real.high, emphasised=True),

@@ -34,6 +34,10 @@ class RunSpeed:
     """Share of the time with the real loader that the process waits for the next batch."""
     bottleneck: str
     """"loader" if the run waits for batches more than `WAITING` of its time, else "network"."""
+    first_update: float
+    """Seconds from the first batch of the first training to the end of its first update, which include compilation."""
+    peak_bytes: int | None
+    """Memory of the GPU that torch allocates at its highest. If None, the run is on another device."""
 
 
 def measure_run(training: Training, updates: int, warmup: int, rounds: int) -> RunSpeed:
@@ -51,19 +55,27 @@ def measure_run(training: Training, updates: int, warmup: int, rounds: int) -> R
     Raises:
         UserError: the run ends before that many updates.
     """
-    real, resident, waited = [], [], []
-    batch: Any = None
+    real, resident, waited, first = [], [], [], []
+    on_gpu = training.launch.trainer.strategy.root_device.type == "cuda"
     for _ in range(rounds):
-        seconds, share, batch = _fit(training, training.data_module, updates, warmup)
-        real.append(seconds)
-        waited.append(share)
-        seconds, _, _ = _fit(training, Resident(batch, training.batching.accumulate * (updates + warmup)), updates, warmup)
-        resident.append(seconds)
-    images = training.batching.global_batch
+        clock = _fit(training, training.data_module, updates, warmup)
+        real.append(clock.seconds)
+        waited.append(clock.waited / clock.seconds)
+        first.append(clock.first_update)
+        batches = training.batching.accumulate * (updates + warmup)
+        resident.append(_fit(training, Resident(clock.batch, batches), updates, warmup).seconds)
+    images = training.batching.global_batch * updates
     share = median(waited)
     cost = median(1 - still / moving for still, moving in zip(resident, real, strict=True))
-    bottleneck = LOADER if share > WAITING else NETWORK
-    return RunSpeed(Spread.of(real).per_second(images), Spread.of(resident).per_second(images), cost, share, bottleneck)
+    return RunSpeed(
+        Spread.of(real).per_second(images),
+        Spread.of(resident).per_second(images),
+        cost,
+        share,
+        LOADER if share > WAITING else NETWORK,
+        first[0],
+        torch.cuda.max_memory_allocated() if on_gpu else None,
+    )
 
 
 class Resident(LightningDataModule):
@@ -97,7 +109,7 @@ class _Repeated(IterableDataset[Any]):
 
 
 class _Clock(Callback):
-    """Measures the wall time of the updates after the first `warmup` ones, and keeps the first batch."""
+    """Measures the wall time of the updates after the first `warmup` ones and of the first one, and keeps the first batch."""
 
     def __init__(self, training: Training, warmup: int) -> None:
         self.training = training
@@ -105,16 +117,22 @@ class _Clock(Callback):
         self.batch: Any = None
         self.seconds = 0.0
         self.waited = 0.0
+        self.first_update = 0.0
+        self._began_at = 0.0
         self._started_at: float | None = None
         self._waited_before = 0.0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self.batch is None:
             self.batch = [part.clone() if isinstance(part, torch.Tensor) else part for part in batch]
+            self._began_at = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if not self.first_update and trainer.global_step:
+            _synchronize()
+            self.first_update = time.perf_counter() - self._began_at
         if self._started_at is None and trainer.global_step >= self.warmup:
             _synchronize()
             self._started_at, self._waited_before = time.perf_counter(), self.training.data_module.seconds_waited
@@ -126,8 +144,8 @@ class _Clock(Callback):
             self.waited = self.training.data_module.seconds_waited - self._waited_before
 
 
-def _fit(training: Training, data: LightningDataModule, updates: int, warmup: int) -> tuple[float, float, Any]:
-    """Trains; returns the seconds of an update, the share of the time spent waiting for batches, and the first batch."""
+def _fit(training: Training, data: LightningDataModule, updates: int, warmup: int) -> _Clock:
+    """Trains, and returns the clock with its measurements."""
     clock = _Clock(training, warmup)
     trainer = build_trainer(
         training.config.trainer,
@@ -136,10 +154,9 @@ def _fit(training: Training, data: LightningDataModule, updates: int, warmup: in
         accumulate=training.batching.accumulate,
     )
     trainer.fit(training.engine, data)
-    done = trainer.global_step - warmup
-    if done < updates:
+    if trainer.global_step - warmup < updates:
         raise UserError(f"the run ended after {trainer.global_step} updates; --updates={updates} needs {updates + warmup}")
-    return clock.seconds / done, clock.waited / clock.seconds, clock.batch
+    return clock
 
 
 def _synchronize() -> None:

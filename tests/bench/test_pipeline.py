@@ -1,6 +1,7 @@
 """`swin-lab bench data` and `bench run` on small data: steps, bottleneck, what is left behind, refused arguments."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,8 @@ def test_generated_images_have_no_bytes_that_timm_could_decode(cli: Command) -> 
 def test_a_run_is_measured_with_its_loader_and_on_a_resident_batch_and_leaves_nothing(cli: Command, tmp_path: Path) -> None:
     outcome = cli("bench", "run", *RUN, "--updates", "3", "--warmup", "2", "--rounds", "1")
     assert outcome.code == 0, outcome.err
+    assert re.search(r"first update, with compilation if there is any: \d+\.\d s", outcome.out)
+    assert "peak memory" not in outcome.out  # It is measured on a GPU only.
     assert "real loader" in outcome.out
     assert "resident batch" in outcome.out
     assert "bottleneck: " in outcome.out
