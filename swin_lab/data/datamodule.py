@@ -20,7 +20,7 @@ from swin_lab.data.device import Deferred, Rectangle, staged
 from swin_lab.data.images import ImageSource
 from swin_lab.data.loading import TimedLoader, TransformedImages, WaitingTime, collate
 from swin_lab.data.resident import ResidentImages, resident_sets
-from swin_lab.data.sampling import EvalSampler, TrainSampler
+from swin_lab.data.sampling import BEGINNING, EvalSampler, TrainSampler
 from swin_lab.data.transforms import Transform
 from swin_lab.errors import UserError
 from swin_lab.preprocessing import CropPct, Deviation, Interpolation, ResizeMode
@@ -114,6 +114,8 @@ class ImageData(LightningDataModule):
         decode: the decoder of the images; for `loader="dali"`, of the training images that DALI does not decode.
         train_decode: the decoder of training images that are not cached. If None, it is `decode`.
 
+    Set `start` before the training to resume an earlier one.
+
     Raises:
         UserError: there are too many workers for this machine, or more copies of an image than images in a batch; with
             `cache="device"`, a set is larger than the limit, or a transform cannot be applied to a batch; or DALI cannot load
@@ -150,6 +152,8 @@ class ImageData(LightningDataModule):
         self.loading = loading
         self.decode = decode
         self.train_decode = train_decode or decode
+        self.start = BEGINNING
+        """Where the order of the training images begins."""
         self.skipped: set[str] = set()
         self._waiting = WaitingTime()
         self._resident: dict[str, ResidentImages] = {}
@@ -173,6 +177,7 @@ class ImageData(LightningDataModule):
             self.trainer.world_size,
             self.seed,
             self.loading.repeats,
+            self.start,
         )
         if self.loading.loader == "dali":
             return self._dali_loader(sampler)

@@ -1,5 +1,6 @@
 """The dataset that decodes and transforms images, the collate function and the DataLoader."""
 
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -126,6 +127,15 @@ def collate(samples: list[Sample | str | Wrong]) -> Batch[Tensor]:
     return Batch(images, labels, indices, [sample for sample in samples if isinstance(sample, str)], erased)
 
 
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+"""Signals that stop a run. Where all of its processes receive them, workers still deliver the batches of the last update."""
+
+
+def _ignore_signals(worker: int) -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 class WaitingTime:
     """Contains the time that the main process has waited for batches."""
 
@@ -162,15 +172,16 @@ class TimedLoader(DataLoader[Any]):
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=num_workers > 0,
-            generator=torch.Generator(),  # the seed of the workers, which seed every image themselves
+            generator=torch.Generator(),
+            worker_init_fn=_ignore_signals,
         )
         self.waiting = waiting
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        # Drop path draws from torch's generator in this process. Each pass takes one number from it, for any number of workers:
-        # by default, an iterator takes its seed from it when it is created, which persistent workers do only once per run.
+        # By default, an iterator takes the seed of its workers from torch's generator, and persistent workers do so only once.
+        # Here every image has a seed of its own, and that generator does not depend on the loader.
         assert self.generator is not None
-        self.generator.manual_seed(int(torch.empty((), dtype=torch.int64).random_()))
+        self.generator.manual_seed(0)
         return self._timed(self.batches())
 
     def batches(self) -> Iterator[Any]:

@@ -16,6 +16,18 @@ class SampleIndex(NamedTuple):
     """Number of the copy within the epoch, for repeated augmentation."""
 
 
+class Start(NamedTuple):
+    """Describes where a resumed run goes on."""
+
+    epoch: int = 0
+    """The first epoch, counted from 0."""
+    updates: int = 0
+    """Updates of that epoch whose images are left out, because the run has made them before it was interrupted."""
+
+
+BEGINNING = Start()
+
+
 class TrainSampler(Sampler[SampleIndex]):
     """Shuffles in every epoch and splits the order into whole global batches, of which each process takes an equal part.
 
@@ -28,16 +40,27 @@ class TrainSampler(Sampler[SampleIndex]):
         world_size: number of processes; it divides global_batch.
         seed: seed of all shuffles.
         repeats: consecutive copies of every image; the length of an epoch does not depend on it.
+        start: where the order begins; see `Start`.
     """
 
-    def __init__(self, num_images: int, global_batch: int, rank: int, world_size: int, seed: int, repeats: int = 1) -> None:
+    def __init__(
+        self,
+        num_images: int,
+        global_batch: int,
+        rank: int,
+        world_size: int,
+        seed: int,
+        repeats: int = 1,
+        start: Start = BEGINNING,
+    ) -> None:
         self.num_images = num_images
         self.global_batch = global_batch
         self.rank = rank
         self.world_size = world_size
         self.seed = seed
         self.repeats = repeats
-        self.epoch = 0
+        self.start = start
+        self.epoch = start.epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch whose order is returned next; Lightning calls this before each epoch."""
@@ -51,6 +74,8 @@ class TrainSampler(Sampler[SampleIndex]):
         shuffled = torch.randperm(self.num_images, generator=generator)
         used = self.num_images // self.global_batch * self.global_batch
         by_process = torch.arange(used).reshape(-1, self.world_size, self.global_batch // self.world_size)
+        if self.epoch == self.start.epoch:
+            by_process = by_process[self.start.updates :]
         positions = by_process[:, self.rank].flatten()
         indices = shuffled[positions // self.repeats]
         for index, position in zip(indices.tolist(), positions.tolist(), strict=True):

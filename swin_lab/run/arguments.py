@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from swin_lab.errors import UserError
+from swin_lab.run.command_line import CommandLine
 
 Job = Literal["train", "eval"]
 Launcher = Literal["script", "swin-lab"]
@@ -25,6 +26,21 @@ class Invocation:
     overrides: tuple[str, ...] = ()
     eval_command: str = "python eval.py"
     """Command that evaluates a checkpoint, started in the same way."""
+    train_command: tuple[str, ...] = ("python", "train.py")
+    """Words of the command that trains, started in the same way."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a job was started."""
+
+    job: Job
+    line: CommandLine
+    launcher: Launcher
+    eval_command: str
+    """Command that evaluates a checkpoint with the same launcher and configuration directory."""
+    train_command: tuple[str, ...]
+    """Words of the command that trains, likewise."""
 
 
 def relaunch_command() -> list[str]:

@@ -1,7 +1,7 @@
 """The command line of train.py and eval.py: Hydra's flags, in any position, and overrides."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swin_lab.errors import UserError, did_you_mean
@@ -84,6 +84,32 @@ class CommandLine:
     def config_dirs(self) -> list[Path]:
         """Returns the absolute directories of `--config-dir`."""
         return [Path(value).absolute() for name, value in self.flags if name == "--config-dir" and value]
+
+
+def with_stored_overrides(line: CommandLine) -> CommandLine:
+    """Returns a command line that repeats the overrides of the run which `resume=RUN-DIR` names; what is typed replaces them.
+
+    Raises:
+        UserError: the directory is none of a run.
+    """
+    typed = {_key(override): override for override in line.overrides}
+    resume = typed.get("resume", "").partition("=")[2].strip("'\"")
+    if resume in ("", "auto", "null"):
+        return line
+    run_dir = Path(resume).expanduser()
+    if run_dir.is_file() and run_dir.parent.name == "checkpoints":
+        run_dir = run_dir.parent.parent
+    file = run_dir / "overrides.txt"
+    if not file.is_file():
+        found = "contains no overrides.txt, so it is no run directory" if run_dir.exists() else "does not exist"
+        raise UserError(f"resume={resume}: {run_dir} {found}; give a run directory, or auto for the newest unfinished run")
+    stored = [override for override in file.read_text().splitlines() if _key(override) not in {*typed, "resume", "resume_with"}]
+    return replace(line, overrides=(*stored, *line.overrides))
+
+
+def _key(override: str) -> str:
+    """Returns the key that an override names."""
+    return override.lstrip("+~").partition("=")[0].partition("@")[0]
 
 
 def _long_name(name: str) -> str:

@@ -43,16 +43,18 @@ def differences(recipe: Recipe, published: Recipe, unspecified: Sequence[str] = 
     Returns:
         (name, value of the published recipe, value of the recipe), with None if one of them has no such value.
     """
-    given = _differing(flat(dict(published.config)), flat(dict(recipe.config)))
-    return [row for row in given if not _has_prefix(row[0], (*IGNORED_KEYS, *unspecified))] + _differing(
+    given = differing(flat(dict(published.config)), flat(dict(recipe.config)))
+    return [row for row in given if not has_prefix(row[0], (*IGNORED_KEYS, *unspecified))] + differing(
         derived_values(published), derived_values(recipe)
     )
 
 
-def _differing(published: dict[str, Any], given: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+def differing(published: dict[str, Any], given: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Returns the keys whose values differ, with both values."""
     old, new = ({key: value for key, value in values.items() if value != {}} for values in (published, given))
     return [(name, old.get(name), new.get(name)) for name in old | new if old.get(name) != new.get(name)]
 
 
-def _has_prefix(key: str, prefixes: Sequence[str]) -> bool:
+def has_prefix(key: str, prefixes: Sequence[str]) -> bool:
+    """Returns whether a dotted key is one of the prefixes, or below one."""
     return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)

@@ -4,27 +4,34 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import rich
+from filelock import FileLock, Timeout
 from lightning import Trainer
 from omegaconf import OmegaConf
 
 from swin_lab.errors import UserError
 from swin_lab.run.arguments import RUN_DIR, local_rank
+from swin_lab.run.guard import ERROR_FILE
+from swin_lab.training.checkpoint_io import UNFINISHED
 
 log = logging.getLogger("swin_lab")
 
 MIN_WIDTH = 40
+LOCK = ".lock"
+"""File that is locked while a process runs in the directory."""
 
 
 @contextmanager
-def run_directory(trainer: Trainer, wanted: Path, config: dict[str, Any], overrides: Sequence[str]) -> Iterator[Path]:
+def run_directory(
+    trainer: Trainer, wanted: Path, config: dict[str, Any], overrides: Sequence[str], *, resumes: bool = False
+) -> Iterator[Path]:
     """Creates the directory in the first process, passes its path to the others, and logs into it.
 
     Args:
@@ -32,11 +39,20 @@ def run_directory(trainer: Trainer, wanted: Path, config: dict[str, Any], overri
         wanted: path of the directory; a number is appended if it exists.
         config: resolved configuration, written as config.yaml.
         overrides: the given overrides, written as overrides.txt.
+        resumes: whether the directory is that of an earlier run, which goes on in it.
 
     Raises:
-        UserError: the directory cannot be created or written.
+        UserError: the directory cannot be created or written, or another process trains in it.
     """
-    path = _common_path(trainer, wanted, config, overrides)
+    with ExitStack() as held:
+        path = _common_path(trainer, lambda: _open(wanted, config, overrides, resumes, held), wanted)
+        with _logging_into(path, trainer):
+            yield path
+
+
+@contextmanager
+def _logging_into(path: Path, trainer: Trainer) -> Iterator[None]:
+    """Writes the log of the first process to run.log, and names the directory to the processes that it starts."""
     handler = None
     if trainer.is_global_zero:
         os.environ[RUN_DIR] = str(path)
@@ -44,7 +60,7 @@ def run_directory(trainer: Trainer, wanted: Path, config: dict[str, Any], overri
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(handler)
     try:
-        yield path
+        yield
     finally:
         if handler is not None:
             os.environ.pop(RUN_DIR, None)
@@ -94,13 +110,13 @@ class _Console(logging.Handler):
         rich.get_console().print(prefix + record.getMessage(), markup=False, highlight=False, soft_wrap=True)
 
 
-def _common_path(trainer: Trainer, wanted: Path, config: dict[str, Any], overrides: Sequence[str]) -> Path:
+def _common_path(trainer: Trainer, open_directory: Callable[[], Path], wanted: Path) -> Path:
     if RUN_DIR in os.environ and not trainer.is_global_zero:  # The first process has started this one.
         return Path(os.environ[RUN_DIR])
     others_exist = trainer.world_size > 1 and _started_from_outside(trainer)
     if others_exist:  # torchrun or SLURM has started all processes; they wait for the broadcast below.
         trainer.strategy.setup_environment()
-    path = _create(wanted, config, overrides) if trainer.is_global_zero else wanted
+    path = open_directory() if trainer.is_global_zero else wanted
     return trainer.strategy.broadcast(path) if others_exist else path
 
 
@@ -109,20 +125,57 @@ def _started_from_outside(trainer: Trainer) -> bool:
     return environment is not None and environment.creates_processes_externally
 
 
-def _create(wanted: Path, config: dict[str, Any], overrides: Sequence[str]) -> Path:
-    path = wanted
+def _open(wanted: Path, config: dict[str, Any], overrides: Sequence[str], resumes: bool, held: ExitStack) -> Path:
+    """Creates the directory, or enters that of an earlier run, locks it, and writes the configuration into it."""
     if wanted.exists() and not wanted.is_dir():
         raise UserError(f"out={wanted} is a file; choose a folder, which is created if it does not exist")
+    path = wanted
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path = _first_free(wanted)
-        OmegaConf.save(OmegaConf.create(config), path / "config.yaml")
-        (path / "overrides.txt").write_text("".join(f"{override}\n" for override in overrides))
+        path = wanted if resumes else _first_free(wanted)
+        held.enter_context(_locked(path))
+        if resumes:
+            _clear(path)
+            config = config | {"resume": str(path)}  # Further processes read this file.
+        write_whole(path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+        write_whole(path / "overrides.txt", "".join(f"{override}\n" for override in overrides))
     except OSError as error:
         raise UserError(
             f"cannot write the run directory {path}: {error.strerror or error}; choose another with out=FOLDER"
         ) from error
     return path
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keeps other commands from running in a directory; the lock ends with this process, however it ends."""
+    lock = FileLock(path / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"another process trains in {path}; wait for its end, or stop it, before you resume the run") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _clear(path: Path) -> None:
+    """Removes what an interrupted process has left, and keeps the results of a finished run under another name."""
+    for file in (*path.glob(f"checkpoints/*{UNFINISHED}"), path / ERROR_FILE):
+        file.unlink(missing_ok=True)
+    results = path / "results.json"
+    if results.is_file():
+        number = next(n for n in count(1) if not (path / f"results_{n}.json").exists())
+        results.rename(path / f"results_{number}.json")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file so that it is never seen in parts: beside it first, then by its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)  # Someone may have removed the run directory.
+    unfinished = path.with_name(path.name + UNFINISHED)
+    unfinished.write_text(text)
+    unfinished.replace(path)
 
 
 def _first_free(wanted: Path) -> Path:

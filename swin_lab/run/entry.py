@@ -9,8 +9,8 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,22 @@ from omegaconf.errors import OmegaConfBaseException
 
 from swin_lab.errors import UserError
 from swin_lab.paths import CONF
-from swin_lab.run.arguments import RUN_DIR, Invocation, Job, Launcher, command_of, local_rank, relaunch_command
-from swin_lab.run.command_line import OF_EVERY_RUN, CommandLine
+from swin_lab.run.arguments import (
+    RUN_DIR,
+    Invocation,
+    Job,
+    Launcher,
+    Start,
+    command_of,
+    local_rank,
+    relaunch_command,
+)
+from swin_lab.run.command_line import OF_EVERY_RUN, CommandLine, with_stored_overrides
 from swin_lab.run.compose import resolved
+from swin_lab.run.ending import INTERRUPTED, OK, WRONG_INPUT, StoppedRunError, report_stop
 from swin_lab.run.explain import explain, message_of
 from swin_lab.run.help import help_text
 from swin_lab.run.own_modules import allow_imports_from
-
-OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 JOBS = {"train": "swin_lab.run.fit", "eval": "swin_lab.run.evaluate"}
 """Job -> module whose function `run` runs it."""
@@ -40,17 +48,6 @@ JOBS = {"train": "swin_lab.run.fit", "eval": "swin_lab.run.evaluate"}
 USER_MISTAKES = (UserError, HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 JobFunction = Callable[[dict[str, Any], Path | None, Invocation], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Start:
-    """How a job was started."""
-
-    job: Job
-    line: CommandLine
-    launcher: Launcher
-    eval_command: str
-    """Command that evaluates a checkpoint with the same launcher and configuration directory."""
 
 
 def main(
@@ -68,7 +65,8 @@ def main(
         config_dir: a directory with further configuration files; `--config-dir` on the command line replaces it.
 
     Returns:
-        The exit code: 0; 2 for wrong input, with a message on stderr; 130 after Ctrl-C.
+        The exit code: 0; 2 for wrong input, with a message on stderr; 75 if a signal has stopped the run, which can be resumed;
+        130 after Ctrl-C.
     """
     line = CommandLine()
     try:
@@ -79,14 +77,18 @@ def main(
         allow_imports_from([Path.cwd(), *(path for folder in line.config_dirs for path in (folder.parent, folder))])
         if RUN_DIR in os.environ and local_rank() > 0:
             return _join(job, Path(os.environ[RUN_DIR]))
+        line = with_stored_overrides(line)
         if line.has("--help"):
             print(help_text(job, command_of(job, launcher), line.overrides, line.config_dirs))
             return OK
         eval_command = shlex.join([*command_of("eval", launcher).split(), *typed])
-        return _compose_and_run(Start(job, line, launcher, eval_command))
+        train_command = (*command_of("train", launcher).split(), *typed)
+        return _compose_and_run(Start(job, line, launcher, eval_command, train_command))
     except (*USER_MISTAKES, OSError) as error:
         print(f"error: {message_of(error, job, line.overrides, line.config_dirs)}", file=sys.stderr)
         return WRONG_INPUT
+    except StoppedRunError as stop:
+        return report_stop(stop)
     except KeyboardInterrupt as interrupt:
         print(f"\ninterrupted{': ' if str(interrupt) else ''}{interrupt}", file=sys.stderr)
         return INTERRUPTED
@@ -94,7 +96,8 @@ def main(
 
 def _join(job: Job, run_dir: Path) -> int:
     """Runs a further process of a run on several devices, with the configuration that the first process has written."""
-    _function_of(job)(yaml.safe_load((run_dir / "config.yaml").read_text()), None, Invocation())
+    with suppress(StoppedRunError):  # Lightning would kill the first process, which still writes, if another one failed.
+        _function_of(job)(yaml.safe_load((run_dir / "config.yaml").read_text()), None, Invocation())
     return OK
 
 
@@ -154,7 +157,7 @@ def _run_job(start: Start, composed: DictConfig, finished: list[dict[str, Any]],
         codes.append(_in_its_own_process(start, [*start.line.flag_words(OF_EVERY_RUN), *overrides, *location]))
         finished += [json.loads(file.read_text()) for file in sorted((folder / number).rglob("results.json"))]
         return
-    invocation = Invocation(tuple(overrides), start.eval_command)
+    invocation = Invocation(tuple(overrides), start.eval_command, start.train_command)
     finished.append(_function_of(start.job)(config, folder / number if sweeping else None, invocation))
 
 

@@ -4,22 +4,30 @@ import logging
 import netrc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from swin_lab.errors import UserError
+from swin_lab.run.csv_log import csv_logger_of, is_first_process
+from swin_lab.run.directory import write_whole
 from swin_lab.run.guard import CANNOT_WRITE
 from swin_lab.run.instantiate import check_node, first_line, instantiate
 from swin_lab.run.targets import resolve
+from swin_lab.training import Position
 from swin_lab.validation import Text
 
 log = logging.getLogger("swin_lab")
 
-LOGGER_ARGUMENTS = ("run_dir", "run_name")
-"""Arguments that the run gives to a logger that takes them."""
+LOGGER_ARGUMENTS = ("run_dir", "run_name", "replayed")
+"""Arguments that the run gives to a logger that takes them: its directory, its name, and how many records a resumed run will
+log again, because they follow its checkpoint."""
+WANDB_ID = "wandb_id.txt"
+"""File of the run directory that contains the identifier of the W&B run."""
 
 
 def check_loggers(nodes: dict[str, dict[str, Any]] | None) -> None:
@@ -52,14 +60,34 @@ def log_configuration(loggers: Sequence[Logger], config: dict[str, Any]) -> None
             raise UserError(f"logger {type(logger).__name__}: {first_line(error)}") from error
 
 
-def build_loggers(nodes: dict[str, dict[str, Any]] | None, run_dir: Path, name: str) -> list[Logger]:
-    """Builds the two local loggers and those of the `logger` group, which get `run_dir` and `run_name` if they take them."""
-    extra = dict(zip(LOGGER_ARGUMENTS, (run_dir, name), strict=True))
+def build_loggers(
+    nodes: dict[str, dict[str, Any]] | None, run_dir: Path, name: str, resumed: Position | None = None
+) -> list[Logger]:
+    """Builds the two local loggers and those of the `logger` group, which get those of `LOGGER_ARGUMENTS` that they take.
+
+    Args:
+        nodes: the `logger` group.
+        run_dir: the run directory.
+        name: name of the run.
+        resumed: where a resumed run goes on. What its earlier process has logged after that is removed, or not logged again.
+    """
+    csv_logger, replayed = csv_logger_of(run_dir, resumed)
+    extra = dict(zip(LOGGER_ARGUMENTS, (run_dir, name, replayed), strict=True))
+    purge_step = None if resumed is None else resumed.updates
     return [
-        TensorBoardLogger(run_dir, name="", version="", default_hp_metric=False),
-        CSVLogger(run_dir, name="", version=""),
+        _TensorBoard(run_dir, name="", version="", default_hp_metric=False, purge_step=purge_step),
+        csv_logger,
         *(instantiate(f"logger.{key}", node, extra, Logger) for key, node in (nodes or {}).items()),
     ]
+
+
+class _TensorBoard(TensorBoardLogger):
+    """Creates its folder again if someone has removed it: TensorBoard's writer opens its file for every record."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        Path(self.log_dir).mkdir(parents=True, exist_ok=True)
+        super().log_metrics(metrics, step)
 
 
 def wandb_logger(
@@ -69,6 +97,7 @@ def wandb_logger(
     entity: Text | None = None,
     tags: tuple[Text, ...] = (),
     mode: Literal["auto", "online", "offline"] = "auto",
+    replayed: int = 0,
 ) -> Logger:
     """Builds a Weights & Biases logger that never prompts and uploads no checkpoints.
 
@@ -79,12 +108,13 @@ def wandb_logger(
         entity: user or team. If None, the default one.
         tags: tags of the run.
         mode: online, offline, or auto: online if there is a key, else offline.
+        replayed: records that the same W&B run contains already.
 
     Raises:
         UserError: the mode needs a key, or wandb is not installed.
     """
     try:
-        from lightning.pytorch.loggers import WandbLogger
+        from swin_lab.run.wandb_run import ContinuedWandbLogger
     except ImportError as error:
         raise UserError("logger=wandb needs the package wandb: pip install wandb") from error
     _check_mode(mode)
@@ -92,7 +122,12 @@ def wandb_logger(
     if offline:
         log.info("wandb: offline; send the run later with: wandb sync %s/wandb/offline-run-*", run_dir)
     os.environ.setdefault("WANDB_SILENT", "true")
-    logger: Logger = WandbLogger(
+    file = run_dir / WANDB_ID
+    if is_first_process() and not file.is_file():
+        write_whole(file, f"{uuid4().hex[:8]}\n")
+    logger = ContinuedWandbLogger(
+        id=file.read_text().strip() if file.is_file() else None,
+        resume="allow",
         project=project,
         entity=entity,
         name=f"{run_name}/{run_dir.name}",
@@ -101,6 +136,7 @@ def wandb_logger(
         offline=offline,
         log_model=False,
     )
+    logger.replayed = replayed
     return logger
 
 
@@ -121,7 +157,7 @@ def _has_key() -> bool:
 
 def close(loggers: Sequence[Logger]) -> None:
     """Finishes a W&B run, if there is one, so that the next run of a sweep starts its own."""
-    if "wandb" in sys.modules and any(type(logger).__name__ == "WandbLogger" for logger in loggers):
+    if "wandb" in sys.modules and any(type(logger).__name__ == "ContinuedWandbLogger" for logger in loggers):
         import wandb
 
         wandb.finish()

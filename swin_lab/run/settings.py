@@ -78,6 +78,9 @@ class TrainConfig:
     preset: Text | None
     weights: Text | None
     transfer: Node
+    checkpoint: Node
+    resume: Text | None
+    resume_with: tuple[Text, ...]
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, Trainer
+from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.loggers import Logger
@@ -140,6 +141,7 @@ def build_trainer(
     loggers: list[Logger] | None = None,
     accumulate: int = 1,
     evaluate_first: bool = False,
+    plugins: list[CheckpointIO] | None = None,
 ) -> Trainer:
     """Builds Lightning's Trainer.
 
@@ -150,6 +152,7 @@ def build_trainer(
         loggers: all loggers of the run.
         accumulate: batches whose gradients are accumulated before an update.
         evaluate_first: whether the whole validation set is evaluated before the first update.
+        plugins: what writes checkpoints.
 
     Raises:
         UserError: a key belongs to the run, an environment variable changes it, or Lightning refuses a value.
@@ -168,7 +171,7 @@ def build_trainer(
         "num_sanity_val_steps": -1 if evaluate_first else 0,
         # swin_lab's own samplers neither repeat nor drop an image of an evaluation.
         "use_distributed_sampler": False,
-    }
+    } | ({"plugins": plugins} if plugins else {})
     trainer: Trainer = instantiate("trainer", node, extra, Trainer)
     return trainer
 

@@ -35,7 +35,7 @@ from swin_lab.run.loggers import check_loggers
 from swin_lab.run.model import Model, build_model, open_weights
 from swin_lab.run.settings import Node, TrainConfig, TransferConfig
 from swin_lab.run.trainer import Launch, build_trainer, check_batches
-from swin_lab.training import Engine, Freezing, Task
+from swin_lab.training import CheckpointConfig, Engine, Freezing, Task
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class Training:
     engine: Engine
     callbacks: tuple[Callback, ...]
     """The callbacks of the `callbacks` group."""
+    checkpoint: CheckpointConfig
+    """When the last checkpoint is saved."""
     evaluate_first: bool
     """Whether the loaded weights are evaluated before the first update."""
 
@@ -77,6 +79,7 @@ def build_training(config: TrainConfig, launch: Launch, plain: dict[str, Any]) -
     check_nodes(config)
     mixes = is_chosen("mixing", config.mixing)
     batching = split_batch(config.global_batch, launch.world_size, config.max_device_batch, mixes=mixes)
+    saving = build_dataclass("checkpoint", CheckpointConfig, config.checkpoint)
     optimization = build_optimization(config.optimizer, config.schedule, config.ema)
     # It raises its errors before the data is read.
     compile_network = compiler(config.compile, config.compile_mode, launch.trainer.strategy.root_device.type)
@@ -110,7 +113,7 @@ def build_training(config: TrainConfig, launch: Launch, plain: dict[str, Any]) -
         if isinstance(callback, Freezing):
             callback.check(model.network)
     evaluate_first = settings.evaluate_first and model.report is not None and model.report.keeps_all_classes
-    components = (optimization, data, task, model, preprocessing, data_module, engine, callbacks)
+    components = (optimization, data, task, model, preprocessing, data_module, engine, callbacks, saving)
     return Training(config, launch, batching, *components, evaluate_first)
 
 

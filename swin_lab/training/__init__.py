@@ -1,10 +1,14 @@
 """The training engine: LightningModule for any task, parameter groups, schedules, EMA and callbacks."""
 
 from swin_lab.training.callbacks import DataTimeMonitor, EpochSummary, ProgressBar, ProgressLines
+from swin_lab.training.checkpoint_io import WholeFileIO
+from swin_lab.training.checkpointing import CheckpointConfig, LastCheckpoint
 from swin_lab.training.ema import EmaConfig
 from swin_lab.training.engine import Engine, EvaluationResult
 from swin_lab.training.freezing import Freezing
+from swin_lab.training.interruption import InterruptedRunError, Interruption
 from swin_lab.training.optim import OptimizerConfig
+from swin_lab.training.position import Position
 from swin_lab.training.schedule import Constant, Cosine, Linear, MultiStep, RunLength, Schedule, Step
 from swin_lab.training.task import (
     Batch,
@@ -19,6 +23,7 @@ from swin_lab.training.task import (
 
 __all__ = [
     "Batch",
+    "CheckpointConfig",
     "Constant",
     "Cosine",
     "DataDescription",
@@ -29,11 +34,15 @@ __all__ = [
     "EvaluationResult",
     "Freezing",
     "Heatmap",
+    "InterruptedRunError",
+    "Interruption",
+    "LastCheckpoint",
     "Linear",
     "MetricFormat",
     "Monitor",
     "MultiStep",
     "OptimizerConfig",
+    "Position",
     "Presentation",
     "ProgressBar",
     "ProgressLines",
@@ -42,4 +51,5 @@ __all__ = [
     "Schedule",
     "Step",
     "Task",
+    "WholeFileIO",
 ]

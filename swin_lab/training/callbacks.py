@@ -32,6 +32,8 @@ class EpochSummary(Callback):
         self.speeds: list[float] = []
         self._epoch_started_at = 0.0
         self._fit_started_at = 0.0
+        self._first_epoch = 0
+        self._batches = 0
 
     @property
     def images_per_second(self) -> float | None:
@@ -41,25 +43,27 @@ class EpochSummary(Callback):
     def on_train_start(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> None:  # runs after the evaluation of loaded weights
-        self._fit_started_at = perf_counter()
+        self._fit_started_at = self._epoch_started_at = perf_counter()
+        self._first_epoch = trainer.current_epoch
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._epoch_started_at = perf_counter()
+        self._epoch_started_at, self._batches = perf_counter(), 0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self._batches += 1  # A resumed run begins within an epoch.
         if batch_idx + 1 == trainer.num_training_batches:  # Lightning includes the evaluation, which follows, in the epoch.
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            self.speeds.append((batch_idx + 1) * self.images_per_batch / (perf_counter() - self._epoch_started_at))
+            self.speeds.append(self._batches * self.images_per_batch / (perf_counter() - self._epoch_started_at))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Engine)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         done, last = trainer.current_epoch + 1, trainer.max_epochs
         parts = [f"epoch {done:>3}/{last if last is not None and last > 0 else '?'}"]
-        parts += [f"loss {metrics['train/loss_epoch']:.4f}"] if "train/loss_epoch" in metrics else []
+        parts.append(f"loss {float(pl_module.epoch_loss()):.4f}")  # of all processes, which therefore all ask for it
         for name, format_ in sorted(pl_module.task.metric_formats.items(), key=lambda item: item[0] != "loss"):
             if format_.in_epoch_line and f"{VAL}/{name}" in metrics:
                 text = format_.text(metrics[f"{VAL}/{name}"])
@@ -69,7 +73,8 @@ class EpochSummary(Callback):
             parts.append(f"EMA {pl_module.task.metric_formats[monitor].text(metrics[f'{VAL_EMA}/{monitor}'])}")
         parts += [f"{self.speeds[-1]:,.0f} images/s"] if self.speeds else []
         if last is not None and last > done:
-            parts.append(f"{_clock((perf_counter() - self._fit_started_at) / done * (last - done))} left")
+            per_epoch = (perf_counter() - self._fit_started_at) / (done - self._first_epoch)
+            parts.append(f"{_clock(per_epoch * (last - done))} left")
         log.info("  ".join(parts))
 
 
@@ -94,12 +99,14 @@ class ProgressLines(Callback):
 
     def __init__(self) -> None:
         self._run_started_at = 0.0
+        self._first_update = 0
         self._evaluation_started_at = 0.0
         self._line_at = 0.0
         self._images = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._run_started_at = perf_counter()
+        self._first_update = trainer.global_step
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restart()
@@ -109,7 +116,8 @@ class ProgressLines(Callback):
     ) -> None:
         if self._is_due(len(batch[0]) * trainer.world_size):
             updates, total = trainer.global_step, float(trainer.estimated_stepping_batches)
-            left = (perf_counter() - self._run_started_at) * (total / updates - 1) if updates else None
+            done = updates - self._first_update
+            left = (perf_counter() - self._run_started_at) * (total - updates) / done if done else None
             place = f"epoch {trainer.current_epoch + 1:>3}  batch {batch_idx + 1:,}/{trainer.num_training_batches:,}"
             self._log(place, left)
 
@@ -158,7 +166,7 @@ class DataTimeMonitor(Callback):
     def __init__(self, seconds_waited: Callable[[], float], loader: str) -> None:
         self.seconds_waited = seconds_waited
         self.loader = loader
-        self._started_at = 0.0
+        self._started_at: float | None = None
         self._training_seconds = 0.0
         self._batches = 0
 
@@ -168,13 +176,14 @@ class DataTimeMonitor(Callback):
         return self.seconds_waited() / self._training_seconds if self._training_seconds > 0 else None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if batch_idx == 0:
+        if batch_idx == 0 or self._started_at is None:
             self._started_at = perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         now = perf_counter()
+        assert self._started_at is not None
         self._training_seconds += now - self._started_at
         self._started_at = now
         self._batches += 1

@@ -19,6 +19,7 @@ from swin_lab.errors import UserError
 from swin_lab.metadata import EMA_KEY, METADATA_KEY, NETWORK_PREFIX
 from swin_lab.training.ema import EmaConfig, EmaModel
 from swin_lab.training.optim import OptimizerConfig
+from swin_lab.training.position import Position
 from swin_lab.training.schedule import RunLength, Schedule
 from swin_lab.training.task import Batch, Task
 
@@ -35,6 +36,9 @@ NEVER = torch.iinfo(torch.long).max
 
 EMA_UPDATES_KEY = "ema_num_updates"
 """Key of the number of EMA updates in a checkpoint."""
+
+RUN_STATE_KEY = "run_state"
+"""Key of what a resumed run needs besides the state of weights, optimizer, schedule, loops and callbacks."""
 
 DISTINCT_SEED = 1_000_003
 """A prime by which the seeds of different runs, epochs and batches differ."""
@@ -119,6 +123,9 @@ class Engine(LightningModule):
         self.initial_metrics: dict[str, float] | None = None
         """Metrics of loaded weights before the first update. If None, they were not evaluated."""
         self._last_ema_step = 0
+        self.resumed: Position | None = None
+        """Where the run that a checkpoint was taken from goes on. If None, this run starts at its beginning."""
+        self._evaluated: tuple[int, int] | None = None
         self._loaded_epoch: int | None = None
         self._first_invalid_update = torch.tensor(NEVER)
         self._optimizer_is_running = False
@@ -128,10 +135,9 @@ class Engine(LightningModule):
         """Returns the full name of the metric that decides which checkpoint is the best: that of the EMA, if there is one."""
         return monitored_metric(self.task, self.ema is not None)
 
-    def on_fit_start(self) -> None:
-        torch.manual_seed(self.seed + self.global_rank)  # Processes must drop different paths.
-
     def on_train_start(self) -> None:
+        if self.resumed is not None and self.resumed.batches == 0:  # Lightning would go on at the end of the epoch before.
+            self.trainer.fit_loop.epoch_loop.restarting = False
         self._move_ema()
         # Lightning casts all modules under bf16-true and 16-true; a sum of losses in half precision soon stops growing.
         self.train_loss.set_dtype(torch.promote_types(self.train_loss.dtype, torch.float32))
@@ -145,12 +151,12 @@ class Engine(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         batch_number = batch_idx * self.trainer.world_size + self.global_rank
-        batch_seed = (self.seed * DISTINCT_SEED + self.current_epoch) * DISTINCT_SEED + batch_number
+        batch_seed = ((self.seed * DISTINCT_SEED + self.current_epoch) * DISTINCT_SEED + batch_number) % 2**63
+        torch.manual_seed(batch_seed)  # Drop path depends on the update, not on what was computed before it.
         loss = self.task.training_loss(self.network, batch, batch_seed)
         self._check_loss(loss)
         self.train_loss.update(loss.detach())
         self.log("train/loss", loss.detach())  # With prog_bar, Lightning would wait for the device in every step.
-        self.log("train/loss_epoch", self.train_loss, on_step=False, on_epoch=True)
         lr = max(group["lr"] for group in self.trainer.optimizers[0].param_groups)
         self.log("train/lr", torch.tensor(lr, dtype=torch.float32, device="cpu"))  # A copy to a GPU would wait for it.
         return loss
@@ -176,6 +182,13 @@ class Engine(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self._stop_if_diverged()
+        self.log("train/loss_epoch", self.epoch_loss())
+        self.train_loss.reset()
+
+    def epoch_loss(self) -> Tensor:
+        """Returns the mean training loss of the current epoch so far, over all processes."""
+        loss: Tensor = self.train_loss.compute()
+        return loss
 
     def _stop_if_diverged(self) -> None:
         """Raises UserError if the loss of an update was NaN or infinite; the host waits for the device only here."""
@@ -189,12 +202,12 @@ class Engine(LightningModule):
             )
 
     @property
-    def _is_training(self) -> bool:
+    def is_training(self) -> bool:
         """Returns whether the run is between its first update and its last one."""
         return self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking
 
     def on_validation_epoch_start(self) -> None:
-        if self._is_training:
+        if self.is_training:
             self._stop_if_diverged()
         self._move_ema()
         self._evaluation.close()  # An error has left the evaluation before this one.
@@ -234,7 +247,10 @@ class Engine(LightningModule):
             if prefix == VAL:
                 arrays = {name: value.cpu().numpy() for name, value in computed.items() if value.ndim > 0}
         self._check_metrics(values, num_images)
-        epoch = self.current_epoch + 1 if self._is_training else self._loaded_epoch
+        if self.is_training:
+            place = self.position
+            self._evaluated = place.epoch, place.batches
+        epoch = self.current_epoch + 1 if self.is_training else self._loaded_epoch
         self.result = EvaluationResult(values, num_images, arrays, epoch)
         if self.trainer.sanity_checking:
             self._log_initial_metrics()
@@ -245,7 +261,7 @@ class Engine(LightningModule):
             raise UserError("no image was evaluated: none of the validation images can be read; data.on_error=raise shows why")
         invalid = [f"{name}={value}" for name, value in values.items() if not isfinite(value)]
         if invalid:
-            advice = "lower optimizer.lr, or set precision=32-true" if self._is_training else "set precision=32-true"
+            advice = "lower optimizer.lr, or set precision=32-true" if self.is_training else "set precision=32-true"
             raise UserError(
                 f"the evaluation of {num_images:,} images ended with {', '.join(invalid)}: "
                 f"weights, images or outputs are NaN or infinite\nIf weights and images are finite, {advice}"
@@ -319,14 +335,54 @@ class Engine(LightningModule):
             nn.utils.clip_grad_value_(self.network.parameters(), gradient_clip_val)
         self._optimizer_is_running = True
 
+    @property
+    def position(self) -> Position:
+        """Returns the place where the training is, between two updates."""
+        return Position.of(self.trainer, self._evaluated)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._stop_if_diverged()
         checkpoint[METADATA_KEY] = self.metadata
         if self.ema is not None:
             checkpoint[EMA_KEY] = {NETWORK_PREFIX + name: tensor for name, tensor in self.ema.state_dict().items()}
             checkpoint[EMA_UPDATES_KEY] = self.ema.num_updates
+        sums = torch.stack([self.train_loss.mean_value, self.train_loss.weight])
+        gathered = self.all_gather(sums)
+        assert isinstance(gathered, Tensor)
+        checkpoint[RUN_STATE_KEY] = {
+            "position": self.position.as_dict(),
+            "loss_sums": gathered.reshape(-1, 2),  # one row per process: the order of a sum changes its last digit
+            "initial_metrics": self.initial_metrics,
+            "result": {
+                "metrics": dict(self.result.metrics),
+                "num_images": self.result.num_images,
+                "epoch": self.result.epoch,
+            },
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._loaded_epoch = checkpoint["epoch"] + 1
         if self.ema is not None and EMA_KEY in checkpoint:
             tensors = {name.removeprefix(NETWORK_PREFIX): tensor for name, tensor in checkpoint[EMA_KEY].items()}
             self.ema.load_state_dict(tensors, checkpoint[EMA_UPDATES_KEY])
+        state = checkpoint[RUN_STATE_KEY]
+        position = Position(**state["position"])
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            self._loaded_epoch = position.epoch + (position.batches > 0)
+            return
+        self.resumed = position
+        accumulate = int(self.trainer.accumulate_grad_batches)
+        checkpoint["loops"]["fit_loop"] = position.loops(checkpoint["loops"]["fit_loop"], accumulate)
+        if position.evaluation == "done":
+            self._evaluated = position.epoch, position.batches_with(accumulate)
+        self._restore_loss(state["loss_sums"])
+        self.initial_metrics = state["initial_metrics"]
+        self.result = EvaluationResult(**state["result"])
+
+    def _restore_loss(self, sums: Tensor) -> None:
+        """Restores the sum of the losses of an unfinished epoch; with another number of processes, the first one takes all."""
+        if len(sums) == self.trainer.world_size:
+            own = sums[self.global_rank]
+        else:
+            own = sums.sum(0) if self.global_rank == 0 else torch.zeros(2)
+        self.train_loss.mean_value, self.train_loss.weight = own.clone().unbind()
+        self.train_loss._update_count = 1

@@ -1,0 +1,181 @@
+"""Kills a training run at random moments, resumes it with `resume=auto`, and compares it with a run that nobody killed.
+
+    python benchmarks/survival.py --kills 200               # one process
+    python benchmarks/survival.py --kills 20 --processes 2  # two processes, which are killed together
+
+Final weights, moving average, optimizer state, schedule and metrics.csv must be the same to the bit. The run trains a tiny
+network on the digits, with drop path, and evaluates in the middle of epochs, too. Further arguments are overrides of train.py.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+
+from swin_lab.run.entry import main as train_main
+from swin_lab.run.resume import newest_unfinished
+from swin_lab.training.engine import RUN_STATE_KEY
+
+ROOT = Path(__file__).parents[1]
+OVERRIDES = (
+    "model.embed_dim=8",
+    "model.depths=[1,2]",
+    "model.num_heads=[1,2]",
+    "model.drop_path_rate=0.3",
+    "ema=warm",
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=6",
+    "trainer.log_every_n_steps=1",
+    "+trainer.val_check_interval=0.5",
+    "schedule.warmup_epochs=1",
+    "checkpoint.every_n_updates=5",
+    "data.num_workers=0",
+)
+SAME = ("state_dict", "ema", "ema_num_updates", "optimizer_states", "lr_schedulers", "epoch", "global_step", RUN_STATE_KEY)
+"""Keys of a checkpoint that must be the same."""
+
+
+@dataclass
+class Report:
+    """Counts what happened."""
+
+    kills: int = 0
+    starts: int = 0
+    moments: Counter[str] = field(default_factory=Counter)
+    """Where the run was when it was killed, by what its directory contained."""
+    differences: list[str] = field(default_factory=list)
+
+
+def survive(kills: int, processes: int, seed: int, overrides: Sequence[str], folder: Path) -> Report:
+    """Trains without kills, then with kills, and compares.
+
+    Args:
+        kills: number of kills; the run is repeated until there were that many.
+        processes: processes of the run.
+        seed: of the moments.
+        overrides: of train.py.
+        folder: an empty folder for all files.
+    """
+    report, chance = Report(), random.Random(seed)
+    words = [*OVERRIDES, *overrides]
+    if processes > 1:
+        words += ["trainer=ddp", f"trainer.devices={processes}"]
+    started_at = time.monotonic()
+    code = _start([*words, "name=reference", f"out={folder}"], folder / "reference.log", None)
+    if code != 0:
+        raise SystemExit(f"the run without kills ended with {code}: {(folder / 'reference.log').read_text()[-2000:]}")
+    seconds = time.monotonic() - started_at
+    reference = next((folder / "reference").iterdir())
+    number = 0
+    while report.kills < kills and not report.differences:
+        number += 1
+        name = f"killed_{number}"
+        arguments = [*words, f"name={name}", f"out={folder}", "resume=auto"]
+        code = -1
+        while code != 0:
+            moment = chance.uniform(0, seconds) if report.kills < kills else None
+            report.starts += 1
+            code = _start(arguments, folder / f"{name}.log", moment)
+            if code == -signal.SIGKILL:
+                report.kills += 1
+                report.moments[_moment(folder / name)] += 1
+            elif code != 0:
+                report.differences.append(f"exit code {code}: {(folder / f'{name}.log').read_text()[-1500:]}")
+                break
+        if code == 0:
+            report.differences += differences(reference, _finished(folder / name))
+            shutil.rmtree(folder / name)
+    return report
+
+
+def _start(arguments: list[str], log: Path, kill_after: float | None) -> int:
+    """Trains in a fork of this process, which has imported everything; returns its exit code, negative after a signal."""
+    child = os.fork()
+    if child == 0:
+        os.setsid()  # Further processes of the run belong to the same group.
+        with log.open("a") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        sys.argv = [str(ROOT / "train.py"), *arguments]
+        code = 1
+        try:
+            code = train_main("train", arguments)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    if kill_after is not None:
+        until = time.monotonic() + kill_after
+        while time.monotonic() < until:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.002)
+        os.killpg(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def _moment(runs: Path) -> str:
+    run_dir = newest_unfinished(runs)
+    if run_dir is None:
+        return "before the first checkpoint"
+    return "while a checkpoint was written" if list(run_dir.glob("checkpoints/*.unfinished")) else "otherwise"
+
+
+def _finished(runs: Path) -> Path:
+    return next(file.parent for file in runs.glob("*/results.json"))
+
+
+def differences(reference: Path, resumed: Path) -> list[str]:
+    """Returns what differs between two finished run directories; [] if nothing does."""
+    found = []
+    if (reference / "metrics.csv").read_bytes() != (resumed / "metrics.csv").read_bytes():
+        found.append("metrics.csv")
+    for name in ("last.ckpt", "best.ckpt"):
+        one, two = (torch.load(run / "checkpoints" / name, weights_only=True) for run in (reference, resumed))
+        found += [f"{name}: {key}" for key in SAME for key in _differing(key, one.get(key), two.get(key))]
+    return found
+
+
+def _differing(name: str, one: Any, two: Any) -> list[str]:
+    if isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor):
+        same = one.dtype == two.dtype and torch.equal(one, two)
+        return [] if same else [name]
+    if isinstance(one, dict) and isinstance(two, dict) and one.keys() == two.keys():
+        return [inner for key in one for inner in _differing(f"{name}.{key}", one[key], two[key])]
+    if isinstance(one, list | tuple) and isinstance(two, list | tuple) and len(one) == len(two):
+        return [inner for i, pair in enumerate(zip(one, two, strict=True)) for inner in _differing(f"{name}.{i}", *pair)]
+    return [] if one == two else [name]
+
+
+def main() -> int:
+    """Prints the number of kills, and what differs; returns 1 if anything does."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20, help="number of kills (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=1, help="processes of the run (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
+    parser.add_argument("overrides", nargs="*", help="of train.py")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        report = survive(arguments.kills, arguments.processes, arguments.seed, arguments.overrides, Path(folder))
+    print(f"{report.kills} kills in {report.starts} starts on {arguments.processes} process(es): {dict(report.moments)}")
+    print("different: " + "\n".join(report.differences) if report.differences else "the same to the bit")
+    return 1 if report.differences else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

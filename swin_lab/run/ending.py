@@ -1,0 +1,33 @@
+"""How a command ends: its exit codes, and what it prints after a signal."""
+
+import sys
+
+from swin_lab.run.arguments import local_rank
+
+OK, FAILED, WRONG_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130
+"""Exit codes. STOPPED is EX_TEMPFAIL of sysexits.h: a signal has stopped the run, and `resume` continues it."""
+
+
+class StoppedRunError(Exception):
+    """Ends a run that a signal has stopped.
+
+    Args:
+        signal: name of the signal.
+        command: the command that continues the run. If None, there is no checkpoint yet.
+    """
+
+    def __init__(self, signal: str, command: str | None) -> None:
+        super().__init__(signal)
+        self.signal = signal
+        self.command = command
+
+
+def report_stop(stop: StoppedRunError) -> int:
+    """Prints how the run continues, and returns the exit code."""
+    if local_rank() == 0:
+        print(
+            f"\nstopped by {stop.signal}{'' if stop.command else ' before the first update; start it again'}", file=sys.stderr
+        )
+        if stop.command:
+            print(f"continue with: {stop.command}", file=sys.stderr)
+    return INTERRUPTED if stop.signal == "SIGINT" else STOPPED

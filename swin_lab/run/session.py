@@ -1,0 +1,119 @@
+"""The objects of a training run that need its directory: Trainer, callbacks and loggers."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rich
+from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
+
+from swin_lab.data import cores
+from swin_lab.ops.window_attention import training_backend
+from swin_lab.run.loggers import build_loggers, log_configuration
+from swin_lab.run.trainer import build_trainer
+from swin_lab.run.training import Training
+from swin_lab.training import (
+    DataTimeMonitor,
+    EpochSummary,
+    Interruption,
+    LastCheckpoint,
+    Position,
+    ProgressBar,
+    ProgressLines,
+    WholeFileIO,
+)
+
+log = logging.getLogger("swin_lab")
+
+
+@dataclass(frozen=True)
+class Session:
+    """Contains the objects that need a run directory."""
+
+    trainer: Trainer
+    best: ModelCheckpoint
+    epoch_summary: EpochSummary
+    data_time: DataTimeMonitor
+
+
+def start_session(
+    training: Training, run_dir: Path, plain: dict[str, Any], interruption: Interruption, resumed: Position | None
+) -> Session:
+    """Builds callbacks, loggers and Trainer for a run directory, and logs the hyper-parameters.
+
+    Args:
+        training: the components of the run.
+        run_dir: the run directory.
+        plain: the configuration.
+        interruption: takes note of signals.
+        resumed: where the run goes on. If None, it starts.
+    """
+    config, batching, data_module = training.config, training.batching, training.data_module
+    monitor, mode = training.engine.monitor, training.task.monitor.mode
+    best = _BestCheckpoint(
+        dirpath=run_dir / "checkpoints",
+        filename="best",
+        monitor=monitor,
+        mode=mode,
+        save_top_k=1,
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
+    )
+    last = LastCheckpoint(run_dir / "checkpoints", training.checkpoint, interruption)
+    epoch_summary = EpochSummary(batching.device_batch * batching.devices)
+    workers = data_module.workers_on(training.launch.devices_per_node)
+    data_time = DataTimeMonitor(lambda: data_module.seconds_waited, f"{workers} workers, {cores()} cores")
+    progress = ProgressBar() if rich.get_console().is_terminal else ProgressLines()
+    loggers = build_loggers(config.logger, run_dir, config.name, resumed)
+    trainer = build_trainer(
+        config.trainer,
+        training.launch.precision,
+        callbacks=[best, last, epoch_summary, data_time, progress, *training.callbacks],
+        loggers=loggers,
+        accumulate=batching.accumulate,
+        evaluate_first=training.evaluate_first and resumed is None,
+        plugins=[AsyncCheckpointIO(WholeFileIO())],
+    )
+    log_configuration(loggers, plain)
+    return Session(trainer, best, epoch_summary, data_time)
+
+
+def announce(training: Training) -> None:
+    """Logs the values that were derived from the configuration."""
+    network, source, trainer = training.model.network, training.data.source, training.launch.trainer
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    lines = [("model", f"{type(network).__name__}, {parameters:,} parameters")]
+    lines += training.model.report.lines() if training.model.report is not None else []
+    train, val, classes = len(source.train.labels), len(source.val.labels), len(source.class_names)
+    lines += [
+        ("data", f"{train:,} training and {val:,} validation images, {classes} classes"),
+        ("device", f"{trainer.num_devices} x {trainer.accelerator.name()}, precision {training.launch.precision}"),
+        ("batch", str(training.batching)),
+    ]
+    if "attention_backend" in training.model.node:
+        device = trainer.strategy.root_device.type
+        lines.append(("attention", training_backend(training.model.node["attention_backend"], device)))
+    optimizer = training.config.optimizer["_target_"].rpartition(".")[2]
+    lines.append(("optimizer", f"{optimizer}, learning rate {training.initial_lr:.4g}"))
+    if training.preprocessing.preset is not None:
+        lines.append(("preset", str(training.preprocessing)))
+    for label, text in lines:
+        log.info("%-10s %s", label, text)
+
+
+class _BestCheckpoint(ModelCheckpoint):
+    """Keeps the best checkpoint; its state has another name than that of any checkpoint of the `callbacks` group."""
+
+    @property
+    def state_key(self) -> str:
+        return f"{type(self).__name__}({self.filename})"
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # Someone may have moved the run directory; Lightning would then forget the best metric so far.
+        file = Path(str(self.dirpath)) / Path(state_dict["best_model_path"]).name if state_dict["best_model_path"] else ""
+        moved = {"dirpath": self.dirpath, "best_model_path": str(file), "kth_best_model_path": str(file)}
+        scores = dict.fromkeys([str(file)] if file else [], state_dict["best_model_score"])
+        super().load_state_dict(state_dict | moved | {"best_k_models": scores})

@@ -1,0 +1,111 @@
+"""The callback that saves the last checkpoint of a run, and stops the run at a signal."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Gt
+from lightning import Callback, LightningModule, Trainer
+
+from swin_lab.training.checkpoint_io import LAST
+from swin_lab.training.engine import Engine
+from swin_lab.training.interruption import InterruptedRunError, Interruption
+from swin_lab.training.position import Position
+from swin_lab.validation import PositiveInt, check_fields
+
+NOTHING, SAVE, STOP = 0, 1, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """Contains when the last checkpoint is saved, besides the end of every epoch."""
+
+    every_n_updates: PositiveInt | None = None
+    """Number of updates between two checkpoints. If None, there is no such interval."""
+    every_minutes: Annotated[float, Gt(0)] | None = None
+    """Minutes between two checkpoints. If None, there is no such interval."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "checkpoint.")
+
+
+class LastCheckpoint(Callback):
+    """Saves last.ckpt at the end of every epoch, at intervals, and at a signal, which then ends the run.
+
+    All processes decide together: one of them has received a signal, or the clock of the first one has reached the interval.
+    A checkpoint is saved before a batch, when everything that belongs to the update before it, an evaluation and what is
+    logged included, is complete; or within an evaluation, which a resumed run then begins again.
+
+    Args:
+        folder: folder of the checkpoints.
+        config: the intervals.
+        interruption: takes note of signals.
+    """
+
+    def __init__(self, folder: Path, config: CheckpointConfig, interruption: Interruption) -> None:
+        self.file = folder / LAST
+        self.config = config
+        self.interruption = interruption
+        self._saved: Position | None = None
+        self._saved_at = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.interruption.install()  # Lightning has its own handlers, which it installs shortly before.
+        assert isinstance(pl_module, Engine)
+        self._saved, self._saved_at = pl_module.resumed, monotonic()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._act(trainer, due=True)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            interval = self.config.every_n_updates
+            self._act(trainer, due=interval is not None and trainer.global_step % interval == 0)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.interruption.install()
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        # Processes may have different numbers of batches here; they stop after the evaluation. So does a run that has made its
+        # last update: Lightning would not evaluate it after it was resumed.
+        if trainer.world_size == 1 and trainer.global_step != trainer.max_steps:
+            self._act(trainer, due=False)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._act(trainer, due=True)
+
+    def _act(self, trainer: Trainer, *, due: bool) -> None:
+        """Saves if it is due, and raises InterruptedRunError after a signal."""
+        decision = self._decision(trainer, due)
+        engine = trainer.lightning_module
+        assert isinstance(engine, Engine)
+        saved = self.file.is_file()
+        if decision != NOTHING and engine.is_training and trainer.global_step > 0 and engine.position != self._saved:
+            self._save(trainer, engine)
+            saved = True
+        if decision == STOP:
+            raise InterruptedRunError(self.interruption.name or "a signal to another process", saved=saved)
+
+    def _decision(self, trainer: Trainer, due: bool) -> int:
+        own = SAVE if due else NOTHING
+        minutes = self.config.every_minutes
+        evaluating = trainer.validating or trainer.sanity_checking
+        if minutes is not None and trainer.is_global_zero and not evaluating and monotonic() - self._saved_at >= 60 * minutes:
+            own = SAVE
+        if self.interruption.name is not None:
+            own = STOP
+        if trainer.world_size == 1:
+            return own
+        greatest = torch.tensor(own, device=trainer.strategy.root_device)
+        torch.distributed.all_reduce(greatest, op=torch.distributed.ReduceOp.MAX)
+        return int(greatest)
+
+    def _save(self, trainer: Trainer, engine: Engine) -> None:
+        for logger in trainer.loggers:
+            logger.save()
+        trainer.save_checkpoint(self.file)
+        self._saved, self._saved_at = engine.position, monotonic()

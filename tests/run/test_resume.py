@@ -1,0 +1,270 @@
+"""`resume=`: a stopped run goes on as if nothing had happened, or is refused with a message that says what to do."""
+
+import csv
+import json
+import os
+import random
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, Command, Outcome, only_run
+from filelock import FileLock
+
+from swin_lab.errors import UserError
+from swin_lab.run.directory import LOCK
+from swin_lab.run.resume import find_resumption
+from swin_lab.training.checkpoint_io import LAST, PREVIOUS
+
+RUN = [*TINY, "ema=warm", "model.drop_path_rate=0.3", "trainer.log_every_n_steps=1", "checkpoint.every_n_updates=3"]
+STOP = '''
+import os, signal
+from pathlib import Path
+from lightning import Callback
+
+class StopAt(Callback):
+    """Sends a signal to this process after an update, once."""
+
+    def __init__(self, update: int, name: str):
+        self.update, self.name = update, name
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.update and not Path("stopped").exists():
+            Path("stopped").touch()
+            os.kill(os.getpid(), getattr(signal, self.name))
+'''
+
+
+def stopping(update: int, name: str = "SIGTERM") -> list[str]:
+    """Overrides of a run that a signal stops after an update, unless there is a file `stopped`."""
+    Path("stopper.py").write_text(STOP)
+    return [*RUN, f"+callbacks.stop={{_target_: stopper.StopAt, update: {update}, name: {name}}}"]
+
+
+def contents(run: Path, name: str = LAST) -> dict[str, object]:
+    """Returns what must be the same to the bit."""
+    loaded = torch.load(run / "checkpoints" / name, weights_only=True)
+    keys = ("state_dict", "ema", "optimizer_states", "lr_schedulers", "global_step", "run_state")
+    return {key: str(loaded[key]) if key != "state_dict" else loaded[key] for key in keys} | {
+        "metrics": (run / "metrics.csv").read_bytes()
+    }
+
+
+def assert_same(one: Path, two: Path) -> None:
+    for name in (LAST, "best.ckpt"):
+        expected, actual = contents(one, name), contents(two, name)
+        weights = expected.pop("state_dict"), actual.pop("state_dict")
+        assert actual == expected
+        torch.testing.assert_close(*weights, rtol=0, atol=0)
+
+
+def the_run(name: str) -> Path:
+    return next((Path("runs") / name).iterdir())
+
+
+@pytest.fixture
+def unstopped(command: Command) -> Path:
+    """The same run, which nothing stops."""
+    words = stopping(5)
+    Path("stopped").touch()
+    assert command("train", *words, "name=unstopped").code == 0
+    Path("stopped").unlink()
+    return the_run("unstopped")
+
+
+def stopped(command: Command, update: int = 5, name: str = "SIGTERM") -> tuple[Outcome, Path]:
+    outcome = command("train", *stopping(update, name), "name=stopped")
+    return outcome, the_run("stopped")
+
+
+@pytest.mark.parametrize(("signal", "code"), [("SIGTERM", 75), ("SIGUSR1", 75), ("SIGHUP", 75), ("SIGINT", 130)])
+def test_a_run_that_a_signal_has_stopped_is_continued_by_the_command_that_it_prints(
+    command: Command, unstopped: Path, signal: str, code: int
+) -> None:
+    """The update is finished and saved: 5 of 8. At the end, everything is the same to the bit."""
+    outcome, run = stopped(command, name=signal)
+    assert outcome.code == code
+    assert f"stopped by {signal}" in outcome.err
+    assert torch.load(run / "checkpoints" / LAST, weights_only=True)["global_step"] == 5
+    words = shlex.split(outcome.err.splitlines()[-1].partition("continue with: ")[2])
+    assert words[1].endswith("train.py")
+    again = command("train", *words[2:])
+    assert again.code == 0, again.err
+    assert "resume     after 5 updates (epoch 2)" in again.out
+    assert_same(unstopped, run)
+    assert len(list(run.parent.iterdir())) == 1
+
+
+def test_auto_starts_a_run_and_continues_the_unfinished_one_and_starts_another_after_its_end(
+    command: Command, unstopped: Path
+) -> None:
+    words = [*stopping(5), "name=stopped", "resume=auto"]
+    first = command("train", *words)
+    assert (first.code, "no unfinished run" in first.out) == (75, True)
+    assert command("train", *words).code == 0
+    assert_same(unstopped, the_run("stopped"))
+    assert command("train", *words).code == 0
+    assert len(list(Path("runs/stopped").iterdir())) == 2
+
+
+@pytest.mark.parametrize("moment", ["first update", "last update of an epoch", "last update"])
+def test_a_run_can_be_stopped_at_the_borders_of_epochs(command: Command, unstopped: Path, moment: str) -> None:
+    first, run = stopped(command, update={"first update": 1, "last update of an epoch": 4, "last update": 8}[moment])
+    assert first.code == 75
+    outcome = command("train", f"resume={run}")
+    assert outcome.code == 0, outcome.err
+    assert_same(unstopped, run)
+
+
+def test_a_damaged_checkpoint_is_skipped_with_a_warning_for_the_one_before_it(command: Command, unstopped: Path) -> None:
+    _, run = stopped(command)
+    last = run / "checkpoints" / LAST
+    last.write_bytes(last.read_bytes()[:-1000])
+    outcome = command("train", f"resume={run}")
+    assert outcome.code == 0, outcome.err
+    assert f"{LAST} is damaged" in outcome.printed
+    assert_same(unstopped, run)
+
+
+def test_a_file_that_ends_anywhere_is_never_taken(command: Command) -> None:
+    _, run = stopped(command)
+    last, previous = (run / "checkpoints" / name for name in (LAST, PREVIOUS))
+    whole = last.read_bytes()
+    before = torch.load(previous, weights_only=True)["global_step"]
+    chance = random.Random(0)
+    for length in [0, 1, len(whole) - 1, *(chance.randrange(len(whole)) for _ in range(47))]:
+        last.write_bytes(whole[:length])
+        found = find_resumption(str(run), run.parent)
+        assert found is not None
+        assert (found.file.name, found.position.updates) == (PREVIOUS, before)
+
+
+def test_without_a_whole_checkpoint_the_run_is_refused(command: Command) -> None:
+    _, run = stopped(command)
+    for name in (LAST, PREVIOUS):
+        (run / "checkpoints" / name).write_bytes(b"nothing")
+    outcome = command("train", f"resume={run}")
+    assert (outcome.code, "is damaged" in outcome.err, "Start a new run without resume" in outcome.err) == (2, True, True)
+
+
+def test_a_directory_that_another_process_uses_is_refused(command: Command) -> None:
+    _, run = stopped(command)
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    with FileLock(run / LOCK):
+        outcome = command("train", f"resume={run}")
+    assert outcome.code == 2
+    assert "another process trains in" in outcome.err
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_what_changes_the_results_is_refused_unless_it_is_named(command: Command) -> None:
+    _, run = stopped(command)
+    refused = command("train", f"resume={run}", "optimizer.lr=1e-4", "global_batch=8")
+    assert refused.code == 2
+    assert "optimizer.lr: 0.003 -> 0.0001" in refused.err
+    assert "resume_with=[" in refused.err
+    assert command("train", f"resume={run}", "optimizer.lr=1e-4", "resume_with=[optimizr.lr]").code == 2
+    outcome = command("train", f"resume={run}", "optimizer.lr=1e-4", "resume_with=[optimizer.lr]")
+    assert outcome.code == 0, outcome.err
+    assert "optimizer.lr" in outcome.out
+
+
+def test_what_does_not_change_the_results_may_change(command: Command, unstopped: Path) -> None:
+    _, run = stopped(command)
+    outcome = command("train", f"resume={run}", "data.num_workers=1", "checkpoint.every_n_updates=null")
+    assert outcome.code == 0, outcome.err
+    assert "data.num_workers" in outcome.out
+    assert_same(unstopped, run)
+
+
+def test_a_finished_run_goes_on_with_more_epochs_and_keeps_its_results(command: Command, tmp_path: Path) -> None:
+    assert command("train", *RUN).code == 0
+    run = only_run(tmp_path)
+    refused = command("train", f"resume={run}")
+    assert (refused.code, "give a larger trainer.max_epochs" in refused.err) == (2, True)
+    outcome = command("train", f"resume={run}", "trainer.max_epochs=3")
+    assert outcome.code == 0, outcome.err
+    results = [json.loads((run / name).read_text()) for name in ("results_1.json", "results.json")]
+    assert [result["epochs"] for result in results] == [2, 3]
+    assert outcome.out.count("val loss") == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [("runs/missing", "does not exist"), (".", "is no run directory"), ("''", "must be a string that is not empty")],
+)
+def test_what_is_no_run_is_refused(command: Command, value: str, message: str) -> None:
+    outcome = command("train", *RUN, f"resume={value}")
+    assert (outcome.code, message in outcome.err) == (2, True), outcome.err
+    assert not Path("runs").exists()
+
+
+def test_a_run_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("{}")
+    with pytest.raises(UserError, match="before its first one"):
+        find_resumption(str(tmp_path), tmp_path)
+
+
+def test_tensorboard_shows_no_step_twice_and_none_is_missing(command: Command, unstopped: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _, run = stopped(command)
+    assert command("train", f"resume={run}").code == 0
+    steps = []
+    for folder in (unstopped, run):
+        events = EventAccumulator(str(folder))
+        events.Reload()
+        steps.append([event.step for event in events.Scalars("train/loss")])
+    assert steps[0] == steps[1] == list(range(8))
+
+
+def test_records_after_the_checkpoint_are_logged_once(command: Command, unstopped: Path) -> None:
+    """A killed process has logged more than its last checkpoint contains, and its last line is cut off."""
+    _, run = stopped(command)
+    (run / "checkpoints" / PREVIOUS).replace(run / "checkpoints" / LAST)  # of update 4
+    with (run / "metrics.csv").open("a") as file:
+        file.write("0.1,0.2")
+    assert command("train", f"resume={run}").code == 0
+    assert_same(unstopped, run)
+
+
+def test_a_wandb_run_goes_on_under_its_identifier(command: Command) -> None:
+    pytest.importorskip("wandb")
+    words = [*stopping(5), "logger=wandb", "logger.wandb.mode=offline", "name=stopped"]
+    assert command("train", *words).code == 75
+    run = the_run("stopped")
+    assert command("train", f"resume={run}").code == 0
+    identifier = (run / "wandb_id.txt").read_text().strip()
+    folders = [folder.name for folder in (run / "wandb").glob("offline-run-*")]
+    assert len(folders) == 2
+    assert all(folder.endswith(identifier) for folder in folders)
+
+
+def test_a_run_directory_that_vanishes_is_written_again(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "vanish.py").write_text(
+        "import shutil\nfrom lightning import Callback\n\nclass Vanish(Callback):\n"
+        "    def on_train_batch_end(self, trainer, *_):\n"
+        "        if trainer.global_step == 2:\n            shutil.rmtree(trainer.log_dir)\n"
+    )
+    outcome = command("train", *RUN, "+callbacks.vanish._target_=vanish.Vanish")
+    assert outcome.code == 0, outcome.err
+    run = only_run(tmp_path)
+    assert torch.load(run / "checkpoints" / LAST, weights_only=True)["global_step"] == 8
+    with (run / "metrics.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file) if row["val/acc1"]] == ["3", "7"]
+
+
+@pytest.mark.slow
+def test_a_run_on_two_processes_of_which_one_gets_a_signal_is_continued_by_one_process(
+    process: Command, tmp_path: Path
+) -> None:
+    os.chdir(tmp_path)
+    ddp = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
+    outcome = process("train", *stopping(5), *ddp, "name=stopped", "model.drop_path_rate=0.0")
+    assert outcome.code == 75, outcome.err
+    run = the_run("stopped")
+    assert torch.load(run / "checkpoints" / LAST, weights_only=True)["global_step"] == 5
+    again = process("train", f"resume={run}", "trainer=default", "trainer.accelerator=cpu")
+    assert again.code == 0, again.err
+    assert json.loads((run / "results.json").read_text())["updates"] == 8
