@@ -58,7 +58,6 @@ def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) 
     seed_everything(config.seed, verbose=False)
     launch = find_launch(config.trainer, config.precision)
     training = build_training(config, launch, values)
-    trust = " trust=true" if needs_trust({"model": training.model.node, "data": config.data, "task": config.task}) else ""
     wanted = resumption.run_dir if resumption is not None else directory or timestamped(folder)
     with (
         run_directory(launch.trainer, wanted, values, invocation.overrides, resumes=resumption is not None) as run_dir,
@@ -68,23 +67,31 @@ def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) 
         session = start_session(training, run_dir, values, interruption, resumption.position if resumption else None)
         announce(training)
         try:
-            last = train(session, training, resumption)
-            evaluate_best(session, training)
-            result = {
-                "metrics": dict(training.engine.result.metrics),
-                "skipped": len(training.data_module.skipped_everywhere()),
-            }
+            result = complete(session, training, resumption, invocation)
             if session.trainer.is_global_zero:
-                eval_command = invocation.eval_command + trust
-                result |= record(session, training, run_dir, last)
-                result |= {"overrides": list(invocation.overrides), "eval_command": eval_command}
                 result |= {"wall_seconds": perf_counter() - started_at} | identity()
                 write_whole(run_dir / RESULTS, json.dumps(result, indent=2) + "\n")
-                print_training(result, eval_command)
+                print_training(result, result["eval_command"])
         except InterruptedRunError as stop:
             raise stopped(stop, run_dir, invocation) from stop
         finally:
             close(session.trainer.loggers)
+    return result
+
+
+def complete(session: Session, training: Training, resumption: Resumption | None, invocation: Invocation) -> dict[str, Any]:
+    """Trains to the end and evaluates the best checkpoint; returns the contents of results.json except times and versions."""
+    config = training.config
+    last = train(session, training, resumption)
+    evaluate_best(session, training)
+    result: dict[str, Any] = {
+        "metrics": dict(training.engine.result.metrics),
+        "skipped": len(training.data_module.skipped_everywhere()),
+    }
+    if session.trainer.is_global_zero:
+        trust = " trust=true" * needs_trust({"model": training.model.node, "data": config.data, "task": config.task})
+        result |= record(session, training, last)
+        result |= {"overrides": list(invocation.overrides), "eval_command": invocation.eval_command + trust}
     return result
 
 
@@ -121,18 +128,17 @@ def evaluate_best(session: Session, training: Training) -> None:
     session.trainer.validate(training.engine, training.data_module, ckpt_path=best, verbose=False, weights_only=True)
 
 
-def record(session: Session, training: Training, run_dir: Path, last: EvaluationResult) -> dict[str, Any]:
+def record(session: Session, training: Training, last: EvaluationResult) -> dict[str, Any]:
     """Returns the contents of results.json except the metrics.
 
     Args:
         session: the finished run.
         training: its components.
-        run_dir: the run directory.
         last: the result of the last evaluation during the training.
     """
     return {
         "name": training.config.name,
-        "run_dir": str(run_dir),
+        "run_dir": str(session.run_dir),
         "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
         "task": type(training.task).__name__,
         "monitor": {"metric": training.engine.monitor, "mode": training.task.monitor.mode},

@@ -33,6 +33,7 @@ log = logging.getLogger("swin_lab")
 class Session:
     """Contains the objects that need a run directory."""
 
+    run_dir: Path
     trainer: Trainer
     best: ModelCheckpoint
     epoch_summary: EpochSummary
@@ -78,7 +79,7 @@ def start_session(
         plugins=[AsyncCheckpointIO(WholeFileIO())],
     )
     log_configuration(loggers, plain)
-    return Session(trainer, best, epoch_summary, data_time)
+    return Session(run_dir, trainer, best, epoch_summary, data_time)
 
 
 def announce(training: Training) -> None:

@@ -194,7 +194,7 @@ def test_further_checkpoints_are_written_beside_those_of_the_run(command):
     done = command("train", *TINY, *given)
     assert done.code == 0, done.err
     names = {file.name for file in Path("runs").rglob("*.ckpt")}
-    assert names == {"best.ckpt", "last.ckpt", "top.ckpt", "epoch=0-step=4.ckpt", "epoch=1-step=8.ckpt"}
+    assert names == {"best.ckpt", "last.ckpt", "previous.ckpt", "top.ckpt", "epoch=0-step=4.ckpt", "epoch=1-step=8.ckpt"}
 
 
 @pytest.mark.parametrize(

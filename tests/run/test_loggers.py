@@ -48,7 +48,7 @@ def test_an_empty_group_stays_visible():
 
 def test_tensorboard_and_csv_files_are_in_the_run_directory(tmp_path):
     loggers = build_loggers({}, tmp_path, "digits")
-    assert [type(logger) for logger in loggers] == [TensorBoardLogger, CSVLogger]
+    assert [isinstance(*pair) for pair in zip(loggers, (TensorBoardLogger, CSVLogger), strict=True)] == [True, True]
     assert {str(logger.log_dir).rstrip("/") for logger in loggers} == {str(tmp_path)}
 
 
