@@ -124,7 +124,10 @@ def _start(arguments: list[str], log: Path, kill_after: float | None) -> int:
             if done:
                 return os.waitstatus_to_exitcode(status)
             time.sleep(0.002)
-        os.killpg(child, signal.SIGKILL)
+        try:
+            os.killpg(child, signal.SIGKILL)
+        except ProcessLookupError:  # It has not made its own group yet.
+            os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status)
 
