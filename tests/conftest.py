@@ -1,7 +1,9 @@
 """Fixtures of all tests: one thread per process, no network, and commands run as a user runs them."""
 
+import gc
 import logging
 import os
+import pickle
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # Tests run in parallel; waiting threads would slow each other down.
 os.environ["WANDB_MODE"] = "offline"
@@ -12,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 
@@ -66,8 +68,51 @@ def _log_as_before() -> Iterator[None]:
     log.setLevel(level)
 
 
+def pytest_collection_finish() -> None:
+    """Excludes the libraries that collection has imported from all later searches for garbage."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _yaml_parsed_once() -> Iterator[None]:
+    """Parses no text of a configuration file twice, which is half of the time in which a configuration is composed.
+
+    The key is the content, so that files can be changed; every caller gets an object of its own.
+    """
+    from omegaconf import OmegaConf
+
+    load, parsed = OmegaConf.load, dict[str, bytes]()
+
+    def load_once(file: str | Path | TextIO) -> Any:
+        if isinstance(file, (str, Path)):
+            with open(file, encoding="utf-8") as stream:
+                return load_once(stream)
+        text = file.read()
+        if text not in parsed:
+            file.seek(0)
+            parsed[text] = pickle.dumps(load(file))
+        return pickle.loads(parsed[text])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OmegaConf, "load", staticmethod(load_once))
+        yield
+
+
+@pytest.fixture(scope="session")
+def _plugins_of_lightning_found_once() -> Iterator[None]:
+    """Searches the installed packages for callbacks of Lightning once, not for every Trainer."""
+    from lightning.fabric.utilities import registry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "entry_points", cache(registry.entry_points))
+        yield
+
+
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def command(
+    _plugins_of_lightning_found_once: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
     """Runs train.py or eval.py inside this process, in an empty folder: command("train", "key=value", ...)."""
     from swin_lab.run.arguments import RUN_DIR
     from swin_lab.run.entry import main
@@ -91,7 +136,9 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 
 @pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def cli(
+    _plugins_of_lightning_found_once: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
     """Runs `swin-lab` inside this process, in an empty folder: cli("inspect", "FILE")."""
     from swin_lab.commands.app import main
     from swin_lab.run.arguments import RUN_DIR

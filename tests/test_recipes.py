@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -75,8 +76,15 @@ WIDTH = {"tiny": 768, "small": 768, "base": 1024, "large": 1536}
 DROP_STEP = {("tiny", 0.2): 0.0181818, ("small", 0.3): 0.0130435, ("base", 0.5): 0.0217391}
 
 
+@cache
+def config_of(name: str, *overrides: str) -> dict[str, Any]:
+    return composed([f"experiment={name}", *overrides])
+
+
+@cache
 def recipe(name: str, *overrides: str, devices: int = 8) -> Recipe:
-    return build_recipe(composed([f"experiment={name}", *overrides]), devices)
+    """Returns a recipe, which is built once for all tests: they only read it, and it has no weights."""
+    return build_recipe(config_of(name, *overrides), devices)
 
 
 def test_every_experiment_is_pinned_here() -> None:

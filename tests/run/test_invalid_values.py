@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from conftest import TINY, Command, Outcome, only_run
 from invalid_values import RUN, VALID, VIT, Base, bases
-from omegaconf import OmegaConf
+from omegaconf import DictConfig
 
 from swin_lab.run.choices import choices, groups
 
@@ -44,15 +44,8 @@ def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from hydra._internal.config_repository import CachingConfigRepository
     from hydra._internal.hydra import Hydra
 
-    load, list_defaults = OmegaConf.load, config_loader_impl.create_defaults_list
+    list_defaults, deepcopy = config_loader_impl.create_defaults_list, DictConfig.__deepcopy__
     compose, repository = ConfigLoaderImpl._compose_config_from_defaults_list, CachingConfigRepository.__init__
-
-    def load_once(file):
-        if not isinstance(file, Path):
-            return load(file)
-        if file not in ONCE:
-            ONCE[file] = load(file)
-        return ONCE[file]
 
     def list_once(repo, config_name, overrides_list, prepend_hydra, skip_missing):
         rest = [one for one in overrides_list if isinstance(one.value(), dict) or not repo.group_exists(one.key_or_group)]
@@ -70,11 +63,14 @@ def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
             repo.cache = shared
         return pickle.loads(ONCE[key])
 
+    def copy_by_pickling(self, memo):
+        return pickle.loads(pickle.dumps(self)) if self._get_parent() is None else deepcopy(self, memo)
+
     def one_repository(self, delegate):
         repository(self, delegate)
         self.cache = ONCE.setdefault("files", {})
 
-    monkeypatch.setattr(OmegaConf, "load", staticmethod(load_once))
+    monkeypatch.setattr(DictConfig, "__deepcopy__", copy_by_pickling)  # Hydra copies whole configurations several times.
     monkeypatch.setattr(config_loader_impl, "create_defaults_list", list_once)
     monkeypatch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", compose_once)
     monkeypatch.setattr(CachingConfigRepository, "__init__", one_repository)
