@@ -21,10 +21,10 @@ train: .venv/.installed  ## train the worked example; ARGS="key=value ..." are p
 	@$(BIN)/python train.py $(ARGS)
 
 test: .venv/.installed-dev  ## run the tests; ARGS="-k name" are passed on
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 test-lowest: .venv-lowest/.installed  ## run the tests with the lowest versions that pyproject.toml allows, in .venv-lowest
-	@.venv-lowest/bin/python -m pytest -n 2 $(ARGS)
+	@.venv-lowest/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 check: .venv/.installed-dev  ## lint, format and types, without changing a file
 	@$(BIN)/ruff check .

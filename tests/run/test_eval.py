@@ -4,15 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
-import pytest
 from conftest import TINY, Command, only_run
 from PIL import Image
-
-
-@pytest.fixture
-def trained(command: Command, tmp_path: Path) -> Path:
-    command("train", *TINY)
-    return only_run(tmp_path)
 
 
 def results_of(run: Path) -> list[dict]:

@@ -4,6 +4,7 @@ Composition takes most of the time of such a command, so the same files are read
 is stopped before its directory is made.
 """
 
+import copy
 import pickle
 import re
 import urllib.error
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 from conftest import TINY, Command, Outcome, only_run
 from invalid_values import RUN, VALID, VIT, Base, bases
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from swin_lab.run.choices import choices, groups
 
@@ -39,13 +40,22 @@ class StartedError(Exception):
 @pytest.fixture
 def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads and composes the same files of the configuration once for all commands."""
+    import hydra._internal.hydra as job
     from hydra._internal import config_loader_impl
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra._internal.config_repository import CachingConfigRepository
-    from hydra._internal.hydra import Hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.utils import JobReturn, JobStatus
 
     list_defaults, deepcopy = config_loader_impl.create_defaults_list, DictConfig.__deepcopy__
+    parse = OverridesParser.parse_rule
     compose, repository = ConfigLoaderImpl._compose_config_from_defaults_list, CachingConfigRepository.__init__
+
+    def parse_once(self, text, rule):
+        if (text, rule) not in ONCE:
+            ONCE[text, rule] = parse(self, text, rule)
+        return copy.copy(ONCE[text, rule])
 
     def list_once(repo, config_name, overrides_list, prepend_hydra, skip_missing):
         rest = [one for one in overrides_list if isinstance(one.value(), dict) or not repo.group_exists(one.key_or_group)]
@@ -66,15 +76,26 @@ def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def copy_by_pickling(self, memo):
         return pickle.loads(pickle.dumps(self)) if self._get_parent() is None else deepcopy(self, memo)
 
+    def run_job(hydra_context, task_function, config, job_dir_key, job_subdir_key, configure_logging=True):
+        with open_dict(config):  # What remains without the folder, the files and the copies of a job.
+            config.hydra.runtime.output_dir = str(OmegaConf.select(config, job_dir_key))
+            HydraConfig.instance().set_config(config)
+            del config["hydra"]
+        return JobReturn(status=JobStatus.COMPLETED, _return_value=task_function(config))
+
     def one_repository(self, delegate):
         repository(self, delegate)
         self.cache = ONCE.setdefault("files", {})
 
+    monkeypatch.setattr(OverridesParser, "parse_rule", parse_once)
     monkeypatch.setattr(DictConfig, "__deepcopy__", copy_by_pickling)  # Hydra copies whole configurations several times.
     monkeypatch.setattr(config_loader_impl, "create_defaults_list", list_once)
     monkeypatch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", compose_once)
     monkeypatch.setattr(CachingConfigRepository, "__init__", one_repository)
-    monkeypatch.setattr(Hydra, "get_mode", lambda self, config_name, overrides: None)  # It composes only to read hydra.mode.
+    monkeypatch.setattr(job, "run_job", run_job)
+    monkeypatch.setattr(
+        job.Hydra, "get_mode", lambda self, config_name, overrides: None
+    )  # It composes only to read hydra.mode.
 
 
 @pytest.fixture(scope="module")

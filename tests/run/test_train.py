@@ -7,15 +7,14 @@ from pathlib import Path
 
 import rich
 import torch
-from conftest import TINY, Command, only_run
+from conftest import TINY, Command, Outcome, only_run
 from omegaconf import OmegaConf
 
 SWEPT = [entry for entry in TINY if not entry.startswith("optimizer.lr")]
 
 
-def test_a_run_writes_the_documented_files(command: Command, tmp_path: Path) -> None:
-    assert command("train", *TINY).code == 0
-    run = only_run(tmp_path / "runs" / "tiny")
+def test_a_run_writes_the_documented_files(tiny_training: tuple[Path, Outcome]) -> None:
+    run = only_run(tiny_training[0] / "runs" / "tiny")
     names = {file.relative_to(run).as_posix() for file in run.rglob("*") if file.is_file()}
     documented = {
         "config.yaml",
@@ -31,14 +30,13 @@ def test_a_run_writes_the_documented_files(command: Command, tmp_path: Path) -> 
     assert not [name for name in names if re.search(r"[= ]", name)]
 
 
-def test_nothing_is_written_outside_the_run_directory(command: Command, tmp_path: Path) -> None:
-    command("train", *TINY)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["runs"]
+def test_nothing_is_written_outside_the_run_directory(tiny_training: tuple[Path, Outcome]) -> None:
+    assert [entry.name for entry in tiny_training[0].iterdir()] == ["runs"]
 
 
-def test_the_last_table_names_metrics_directory_dashboard_and_evaluation(command: Command, tmp_path: Path) -> None:
-    printed = command("train", *TINY).out
-    run = only_run(tmp_path).relative_to(tmp_path)
+def test_the_last_table_names_metrics_directory_dashboard_and_evaluation(tiny_training: tuple[Path, Outcome]) -> None:
+    folder, printed = tiny_training[0], tiny_training[1].out
+    run = only_run(folder).relative_to(folder)
     assert "top-1" in printed
     assert "top-5" in printed
     assert f"eval.py checkpoint={run}" in printed
@@ -46,9 +44,8 @@ def test_the_last_table_names_metrics_directory_dashboard_and_evaluation(command
     assert "images/s" in printed
 
 
-def test_results_contain_identity_data_speed_and_overrides(command: Command, tmp_path: Path) -> None:
-    command("train", *TINY)
-    result = json.loads((only_run(tmp_path) / "results.json").read_text())
+def test_results_contain_identity_data_speed_and_overrides(tiny_training: tuple[Path, Outcome]) -> None:
+    result = json.loads((only_run(tiny_training[0]) / "results.json").read_text())
     assert result["overrides"] == TINY
     assert result["images"] == 30
     assert result["data"]["train_images"] == 64
@@ -59,17 +56,15 @@ def test_results_contain_identity_data_speed_and_overrides(command: Command, tmp
     assert {"git", "machine", "metrics"} <= set(result)
 
 
-def test_the_written_configuration_is_resolved_and_plain(command: Command, tmp_path: Path) -> None:
-    command("train", *TINY)
-    text = (only_run(tmp_path) / "config.yaml").read_text()
+def test_the_written_configuration_is_resolved_and_plain(tiny_training: tuple[Path, Outcome]) -> None:
+    text = (only_run(tiny_training[0]) / "config.yaml").read_text()
     assert "${" not in text
     assert OmegaConf.create(text)["model"]["embed_dim"] == 8
 
 
-def test_checkpoints_load_without_code_and_describe_themselves(command: Command, tmp_path: Path) -> None:
-    command("train", *TINY)
+def test_checkpoints_load_without_code_and_describe_themselves(tiny_training: tuple[Path, Outcome]) -> None:
     for name in ("best", "last"):
-        content = torch.load(only_run(tmp_path) / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        content = torch.load(only_run(tiny_training[0]) / "checkpoints" / f"{name}.ckpt", weights_only=True)
         metadata = content["swin_lab"]
         assert metadata["model"]["num_classes"] == 6
         assert metadata["class_names"][0] == "pattern 0"
@@ -151,14 +146,14 @@ def test_a_terminal_shows_a_progress_bar(command: Command) -> None:
     assert "epoch   2/2" in printed
 
 
-def test_without_a_terminal_each_epoch_is_one_plain_line(command: Command) -> None:
-    printed = command("train", *TINY).out
+def test_without_a_terminal_each_epoch_is_one_plain_line(tiny_training: tuple[Path, Outcome]) -> None:
+    printed = tiny_training[1].out
     assert len(re.findall(r"^epoch +\d/2  loss [\d.]+  val loss [\d.]+  top-1 [\d.]+%  [\d,]+ images/s", printed, re.M)) == 2
     assert "\x1b" not in printed
 
 
-def test_derived_values_are_printed_once(command: Command) -> None:
-    printed = command("train", *TINY).out
+def test_derived_values_are_printed_once(tiny_training: tuple[Path, Outcome]) -> None:
+    printed = tiny_training[1].out
     assert printed.count("16 = 1 device x 16 images") == 1
     assert printed.count("precision 32-true") == 1
     assert printed.count("attention  products") == 1
