@@ -86,7 +86,9 @@ def _metric_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _skipped(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [("skipped", f"{result['skipped']} unreadable images, named in run.log")] if result["skipped"] else []
+    """Returns what a run has left out, if there is anything."""
+    what = {"skipped": "unreadable images", "skipped_updates": "updates with a loss or gradient that is NaN or infinite"}
+    return [("skipped", f"{count} {text}, named in run.log") for key, text in what.items() if (count := result.get(key))]
 
 
 def _shown(format_: Mapping[str, Any], value: float) -> str:

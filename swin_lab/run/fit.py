@@ -2,24 +2,21 @@
 
 import json
 import logging
-import shlex
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import torch
 from lightning import seed_everything
 
 from swin_lab.data.sampling import Start
-from swin_lab.report import print_training, shorter
+from swin_lab.report import print_training
 from swin_lab.run.arguments import Invocation
 from swin_lab.run.directory import is_other_process, run_directory, run_folder, start_console, timestamped, write_whole
-from swin_lab.run.ending import StoppedRunError
+from swin_lab.run.early_end import explained
 from swin_lab.run.guard import guarded
 from swin_lab.run.identity import describe_data, identity
 from swin_lab.run.instantiate import build_dataclass
-from swin_lab.run.loggers import close
 from swin_lab.run.results import metric_formats
 from swin_lab.run.resume import RESULTS, Resumption, check_changes, find_resumption
 from swin_lab.run.session import Session, announce, start_session
@@ -27,7 +24,7 @@ from swin_lab.run.settings import TrainConfig
 from swin_lab.run.trainer import find_launch
 from swin_lab.run.training import Training, build_training
 from swin_lab.run.trust import needs_trust
-from swin_lab.training import EvaluationResult, InterruptedRunError, Interruption
+from swin_lab.training import EvaluationResult, Interruption
 
 log = logging.getLogger("swin_lab")
 
@@ -66,16 +63,12 @@ def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) 
     ):
         session = start_session(training, run_dir, values, interruption, resumption.position if resumption else None)
         announce(training)
-        try:
+        with explained(session, invocation):
             result = complete(session, training, resumption, invocation)
             if session.trainer.is_global_zero:
                 result |= {"wall_seconds": perf_counter() - started_at} | identity()
                 write_whole(run_dir / RESULTS, json.dumps(result, indent=2) + "\n")
                 print_training(result, result["eval_command"])
-        except InterruptedRunError as stop:
-            raise stopped(stop, run_dir, invocation) from stop
-        finally:
-            close(session.trainer.loggers)
     return result
 
 
@@ -105,19 +98,6 @@ def train(session: Session, training: Training, resumption: Resumption | None) -
         file = resumption.file
     session.trainer.fit(training.engine, training.data_module, ckpt_path=file, weights_only=True)
     return training.engine.result
-
-
-def stopped(stop: InterruptedRunError, run_dir: Path, invocation: Invocation) -> Exception:
-    """Waits until every process has finished, so that none is killed while the first one writes the checkpoint.
-
-    Returns:
-        The error that ends this process, with the command that continues the run.
-    """
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
-    command = shlex.join([*invocation.train_command, f"resume={shorter(run_dir)}"]) if stop.saved else None
-    return StoppedRunError(stop.name, command)
 
 
 def evaluate_best(session: Session, training: Training) -> None:
@@ -150,6 +130,7 @@ def record(session: Session, training: Training, last: EvaluationResult) -> dict
         "last_evaluation": {"epoch": last.epoch, "metrics": dict(last.metrics)} if last.epoch is not None else None,
         "epochs": session.trainer.current_epoch,
         "updates": session.trainer.global_step,
+        "skipped_updates": training.engine.guard.skipped,
         "images_per_second": session.epoch_summary.images_per_second,
         "data_time": session.data_time.share,
         "parameters": sum(parameter.numel() for parameter in training.model.network.parameters()),

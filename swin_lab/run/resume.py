@@ -24,7 +24,13 @@ AUTO = "auto"
 RESULTS = "results.json"
 """File of a finished run."""
 OF_RESUMING = ("resume", "resume_with")
-FREE_KEYS = (*(key for key in IGNORED_KEYS if key not in ("weights", "data.root", "data.layout")), "checkpoint", "data.cache")
+FREE_KEYS = (
+    *(key for key in IGNORED_KEYS if key not in ("weights", "data.root", "data.layout")),
+    "checkpoint",
+    "data.cache",
+    "on_nonfinite",
+    "nonfinite_limit",
+)
 """Keys, and prefixes of keys, that may change when a run is resumed."""
 
 

@@ -20,6 +20,7 @@ from swin_lab.training import (
     EpochSummary,
     Interruption,
     LastCheckpoint,
+    NonFiniteDumps,
     Position,
     ProgressBar,
     ProgressLines,
@@ -36,6 +37,7 @@ class Session:
     run_dir: Path
     trainer: Trainer
     best: ModelCheckpoint
+    nonfinite: NonFiniteDumps
     epoch_summary: EpochSummary
     data_time: DataTimeMonitor
 
@@ -64,6 +66,7 @@ def start_session(
         enable_version_counter=False,
     )
     last = LastCheckpoint(run_dir / "checkpoints", training.checkpoint, interruption)
+    nonfinite = NonFiniteDumps(run_dir, training.data.source.train.name)
     epoch_summary = EpochSummary(batching.device_batch * batching.devices)
     workers = data_module.workers_on(training.launch.devices_per_node)
     data_time = DataTimeMonitor(lambda: data_module.seconds_waited, f"{workers} workers, {cores()} cores")
@@ -72,14 +75,14 @@ def start_session(
     trainer = build_trainer(
         config.trainer,
         training.launch.precision,
-        callbacks=[best, last, epoch_summary, data_time, progress, *training.callbacks],
+        callbacks=[best, last, nonfinite, epoch_summary, data_time, progress, *training.callbacks],
         loggers=loggers,
         accumulate=batching.accumulate,
         evaluate_first=training.evaluate_first and resumed is None,
         plugins=[AsyncCheckpointIO(WholeFileIO())],
     )
     log_configuration(loggers, plain)
-    return Session(run_dir, trainer, best, epoch_summary, data_time)
+    return Session(run_dir, trainer, best, nonfinite, epoch_summary, data_time)
 
 
 def announce(training: Training) -> None:

@@ -79,6 +79,8 @@ class TrainConfig:
     weights: Text | None
     transfer: Node
     checkpoint: Node
+    on_nonfinite: Literal["raise", "skip"]
+    nonfinite_limit: PositiveInt
     resume: Text | None
     resume_with: tuple[Text, ...]
 

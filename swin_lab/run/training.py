@@ -35,7 +35,7 @@ from swin_lab.run.loggers import check_loggers
 from swin_lab.run.model import Model, build_model, open_weights
 from swin_lab.run.settings import Node, TrainConfig, TransferConfig
 from swin_lab.run.trainer import Launch, build_trainer, check_batches
-from swin_lab.training import CheckpointConfig, Engine, Freezing, Task
+from swin_lab.training import CheckpointConfig, Engine, Freezing, NonFiniteConfig, Task
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,7 @@ def build_engine(
         seed=config.seed,
         compile_network=compile_network,
         constant_weights=None if config.compile else packed_weights,
+        nonfinite=NonFiniteConfig(policy=config.on_nonfinite, limit=config.nonfinite_limit),
     )
 
 

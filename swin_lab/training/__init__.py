@@ -7,6 +7,8 @@ from swin_lab.training.ema import EmaConfig
 from swin_lab.training.engine import Engine, EvaluationResult
 from swin_lab.training.freezing import Freezing
 from swin_lab.training.interruption import InterruptedRunError, Interruption
+from swin_lab.training.nonfinite import NonFiniteConfig, NonFiniteError
+from swin_lab.training.nonfinite_dump import NonFiniteDumps
 from swin_lab.training.optim import OptimizerConfig
 from swin_lab.training.position import Position
 from swin_lab.training.schedule import Constant, Cosine, Linear, MultiStep, RunLength, Schedule, Step
@@ -41,6 +43,9 @@ __all__ = [
     "MetricFormat",
     "Monitor",
     "MultiStep",
+    "NonFiniteConfig",
+    "NonFiniteDumps",
+    "NonFiniteError",
     "OptimizerConfig",
     "Position",
     "Presentation",

@@ -18,6 +18,7 @@ from torchmetrics import MeanMetric
 from swin_lab.errors import UserError
 from swin_lab.metadata import EMA_KEY, METADATA_KEY, NETWORK_PREFIX
 from swin_lab.training.ema import EmaConfig, EmaModel
+from swin_lab.training.nonfinite import NonFiniteConfig, NonFiniteGuard
 from swin_lab.training.optim import OptimizerConfig
 from swin_lab.training.position import Position
 from swin_lab.training.schedule import RunLength, Schedule
@@ -30,9 +31,6 @@ VAL, VAL_EMA = "val", "val_ema"
 
 FINAL = {VAL: "final", VAL_EMA: "final_ema"}
 """Prefix of a metric -> the one under which an evaluation after the training is logged, which is no point of the curve."""
-
-NEVER = torch.iinfo(torch.long).max
-"""Number of an update that no run reaches."""
 
 EMA_UPDATES_KEY = "ema_num_updates"
 """Key of the number of EMA updates in a checkpoint."""
@@ -85,6 +83,7 @@ class Engine(LightningModule):
             they are not compiled.
         constant_weights: returns a context in which a network is evaluated, whose weights do not change there. If None, there
             is none.
+        nonfinite: what happens at an update whose loss or gradient norm is NaN or infinite. If None, it ends the run.
     """
 
     def __init__(
@@ -100,6 +99,7 @@ class Engine(LightningModule):
         seed: int = 0,
         compile_network: Callable[[nn.Module], None] | None = None,
         constant_weights: Callable[[nn.Module], AbstractContextManager[None]] | None = None,
+        nonfinite: NonFiniteConfig | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -127,7 +127,7 @@ class Engine(LightningModule):
         """Where the run that a checkpoint was taken from goes on. If None, this run starts at its beginning."""
         self._evaluated: tuple[int, int] | None = None
         self._loaded_epoch: int | None = None
-        self._first_invalid_update = torch.tensor(NEVER)
+        self.guard = NonFiniteGuard(nonfinite or NonFiniteConfig())
         self._optimizer_is_running = False
 
     @property
@@ -142,7 +142,7 @@ class Engine(LightningModule):
         # Lightning casts all modules under bf16-true and 16-true; a sum of losses in half precision soon stops growing.
         self.train_loss.set_dtype(torch.promote_types(self.train_loss.dtype, torch.float32))
         self._last_ema_step = self.trainer.global_step
-        self._first_invalid_update = torch.full((), NEVER, device=self.device)
+        self.guard.start(self.network)
 
     def _move_ema(self) -> None:
         if self.ema is not None:
@@ -153,35 +153,38 @@ class Engine(LightningModule):
         batch_number = batch_idx * self.trainer.world_size + self.global_rank
         batch_seed = ((self.seed * DISTINCT_SEED + self.current_epoch) * DISTINCT_SEED + batch_number) % 2**63
         torch.manual_seed(batch_seed)  # Drop path depends on the update, not on what was computed before it.
+        self.guard.take(batch, batch_seed, int(self.trainer.accumulate_grad_batches))
         loss = self.task.training_loss(self.network, batch, batch_seed)
         self._check_loss(loss)
-        self.train_loss.update(loss.detach())
+        bad = self.guard.take_loss(loss)
+        if self.guard.config.policy == "skip":  # The mean leaves such losses out; MeanMetric takes no weights without checks.
+            self.train_loss.update(loss.detach().where(~bad, 0.0))
+            self.train_loss.weight -= bad.to(self.train_loss.weight)
+        else:
+            self.train_loss.update(loss.detach())
         self.log("train/loss", loss.detach())  # With prog_bar, Lightning would wait for the device in every step.
         lr = max(group["lr"] for group in self.trainer.optimizers[0].param_groups)
         self.log("train/lr", torch.tensor(lr, dtype=torch.float32, device="cpu"))  # A copy to a GPU would wait for it.
         return loss
 
     def _check_loss(self, loss: Tensor) -> None:
-        """Checks the kind of a loss, and takes note on the device of the first update whose loss is NaN or infinite."""
+        """Raises UserError unless a loss is a scalar with a gradient."""
         if not isinstance(loss, Tensor) or loss.ndim > 0 or not loss.requires_grad:
             found = f"a {type(loss).__name__}"
             if isinstance(loss, Tensor):
                 found = f"a tensor of shape {list(loss.shape)} with{'' if loss.requires_grad else 'out'} a gradient"
             name = type(self.task).__name__
             raise UserError(f"{name}.training_loss returned {found}; it must return a scalar tensor with a gradient")
-        earlier = self._first_invalid_update
-        now = earlier.clamp(max=self.trainer.global_step + 1)
-        self._first_invalid_update = torch.where(torch.isfinite(loss.detach()), earlier, now)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         step = self.trainer.global_step
         if self.ema is not None and step != self._last_ema_step:  # global_step counts optimizer updates only.
             self._last_ema_step = step
-            if step % self.ema.config.every == 0:
+            if step % self.ema.config.every == 0 and self.guard.found is None:
                 self.ema.update(self.network)
 
     def on_train_epoch_end(self) -> None:
-        self._stop_if_diverged()
+        self.guard.settle(self.trainer)
         self.log("train/loss_epoch", self.epoch_loss())
         self.train_loss.reset()
 
@@ -190,17 +193,6 @@ class Engine(LightningModule):
         loss: Tensor = self.train_loss.compute()
         return loss
 
-    def _stop_if_diverged(self) -> None:
-        """Raises UserError if the loss of an update was NaN or infinite; the host waits for the device only here."""
-        per_process = self.all_gather(self._first_invalid_update)
-        assert isinstance(per_process, Tensor)
-        update = int(per_process.min())
-        if update != NEVER:
-            raise UserError(
-                f"the training loss is NaN or infinite at update {update:,} (epoch {self.current_epoch + 1}); "
-                "lower optimizer.lr, lengthen schedule.warmup_epochs, or set precision=32-true"
-            )
-
     @property
     def is_training(self) -> bool:
         """Returns whether the run is between its first update and its last one."""
@@ -208,7 +200,7 @@ class Engine(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         if self.is_training:
-            self._stop_if_diverged()
+            self.guard.settle(self.trainer)
         self._move_ema()
         self._evaluation.close()  # An error has left the evaluation before this one.
         if self.constant_weights is not None:
@@ -330,9 +322,11 @@ class Engine(LightningModule):
         # Lightning refuses to clip with a fused optimizer also under bf16, where gradients are not scaled; this clips itself.
         by_value = gradient_clip_algorithm == "value"
         limit = gradient_clip_val if gradient_clip_val and not by_value else float("inf")
-        self.log("train/grad_norm", nn.utils.clip_grad_norm_(self.network.parameters(), limit))
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), limit)
+        self.log("train/grad_norm", norm)
         if by_value and gradient_clip_val:
             nn.utils.clip_grad_value_(self.network.parameters(), gradient_clip_val)
+        self.guard.judge(self.trainer, norm)
         self._optimizer_is_running = True
 
     @property
@@ -341,7 +335,7 @@ class Engine(LightningModule):
         return Position.of(self.trainer, self._evaluated)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._stop_if_diverged()
+        self.guard.settle(self.trainer)
         checkpoint[METADATA_KEY] = self.metadata
         if self.ema is not None:
             checkpoint[EMA_KEY] = {NETWORK_PREFIX + name: tensor for name, tensor in self.ema.state_dict().items()}
@@ -352,6 +346,7 @@ class Engine(LightningModule):
         checkpoint[RUN_STATE_KEY] = {
             "position": self.position.as_dict(),
             "loss_sums": gathered.reshape(-1, 2),  # one row per process: the order of a sum changes its last digit
+            "skipped_updates": self.guard.skipped,
             "initial_metrics": self.initial_metrics,
             "result": {
                 "metrics": dict(self.result.metrics),
@@ -375,6 +370,7 @@ class Engine(LightningModule):
         if position.evaluation == "done":
             self._evaluated = position.epoch, position.batches_with(accumulate)
         self._restore_loss(state["loss_sums"])
+        self.guard.skipped = state["skipped_updates"]
         self.initial_metrics = state["initial_metrics"]
         self.result = EvaluationResult(**state["result"])
 

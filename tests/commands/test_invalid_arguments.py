@@ -38,6 +38,7 @@ FILES = ("nowhere.pth", "nowhere/weights.pth", "folder", "text.txt", "empty.pth"
 
 COMMANDS: Mapping[str, list[str]] = {
     "init": ["new"],
+    "replay": ["nonfinite_1.pt"],
     "models": [],
     "inspect": ["tiny.safetensors"],
     "convert": ["tiny.safetensors", "out.safetensors"],
@@ -64,6 +65,9 @@ VALID: Mapping[str, str] = {
 
 WRONG_ARGUMENTS: Mapping[str, list[list[str]]] = {
     "init": [["full"], ["text.txt"], ["text.txt/new"], ["a" * 5000], []],
+    "replay": [[name] for name in (*FILES, "tiny.safetensors", "OWNER/NAME")]
+    + [["tiny.safetensors", option] for option in ("--precision=16", "--device=tpu", "--trust=yes")]
+    + [[]],
     "models": [["abc"], [""], ["swin_[tiny"], ["*", "*"]],
     "inspect": [[name] for name in FILES] + [[]],
     "convert": [[name, "out.safetensors"] for name in FILES]

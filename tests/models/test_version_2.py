@@ -229,3 +229,20 @@ def test_torch_export_includes_the_bias_table():
         expected = model(image)
         program = torch.export.export(model, (image,)).module()
         torch.testing.assert_close(program(image), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("backend", ["reference", "sdpa", "products"])
+def test_large_activations_give_finite_outputs_and_gradients_under_autocast_in_float16(backend):
+    """Squares of queries of 300 overflow float16, and a scale of 100 with a bias of 16 is steep; within 0.05 of fp32."""
+    layer = attention(backend=backend, shifted=True)
+    with torch.no_grad():
+        layer.logit_scale.fill_(math.log(100))
+        layer.qkv.weight[:16] *= 300
+    image = images(2, 8, 8, 8)
+    expected = layer(image).detach()
+    with torch.autocast("cpu", torch.float16):
+        out = layer(image)
+        assert layer.bias_table().dtype == torch.float32
+    out.float().square().mean().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in layer.parameters())
+    torch.testing.assert_close(out.float(), expected, atol=0.05, rtol=0.05)

@@ -10,9 +10,21 @@ import pytest
 from conftest import ROOT, TINY, Command, only_run
 from PIL import Image
 
+from swin_lab.run.dump import read_dump
+
 pytestmark = pytest.mark.slow
 
 DDP = ["trainer=ddp", "trainer.devices=2"]
+SPOIL = '''
+from lightning import Callback
+
+class Spoil(Callback):
+    """Spoils an image of the second process before the sixth update."""
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if (trainer.global_step, trainer.global_rank) == (5, 1):
+            batch[0][3] = float("nan")
+'''
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +128,21 @@ def test_the_ema_and_the_initial_evaluation_are_those_of_one_process(
     alone = json.loads((tmp_path / "one" / "results.json").read_text())
     assert (alone["images"], alone["metrics"]["val/acc1"]) == (31, result["metrics"]["val_ema/acc1"])
     assert alone["metrics"]["val/loss"] == pytest.approx(result["metrics"]["val_ema/loss"], rel=1e-6)
+
+
+def test_a_bad_loss_in_one_process_is_decided_by_both(process: Command, tmp_path: Path) -> None:
+    """With `skip` both leave the update out and go on; with `raise` both end, with one message."""
+    (tmp_path / "spoil.py").write_text(SPOIL)
+    words = [*TINY, *DDP, "ema=warm", "data.num_workers=0", "+callbacks.spoil={_target_: spoil.Spoil}"]
+    skipped = process("train", *words, "on_nonfinite=skip", "out=skip")
+    assert skipped.code == 0, skipped.printed
+    result = json.loads((only_run(tmp_path / "skip") / "results.json").read_text())
+    assert (result["updates"], result["skipped_updates"]) == (8, 1)
+    assert skipped.out.count("is skipped") == 1
+    raised = process("train", *words, "out=raise")
+    assert raised.code == 2, raised.printed
+    assert (raised.err.count("error: "), "Traceback" in raised.err) == (1, False)
+    assert "the training loss is NaN or infinite at update 6 (epoch 2); images: " in raised.err
+    (run,) = (tmp_path / "raise" / "tiny").iterdir()
+    _, facts, (batch,) = read_dump(str(run / "nonfinite_6.pt"))
+    assert (facts.processes, batch.process, len(batch.names)) == (2, 1, 8)
