@@ -18,6 +18,9 @@ MODULE = "swin_lab.__main__"
 RUN_DIR = "SWIN_LAB_RUN_DIR"
 """Environment variable that gives the run directory to the other processes of a run."""
 
+RANKS = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")
+"""Environment variables with which Lightning, torchrun or SLURM number the processes of a run."""
+
 
 @dataclass(frozen=True)
 class Invocation:
@@ -66,8 +69,33 @@ def local_rank() -> int:
     """
     for name in ("LOCAL_RANK", "SLURM_PROCID"):
         value = os.environ.get(name)
-        if value and not value.isdigit():
-            raise UserError(f"the environment variable {name}={value} must be a non-negative integer; unset it")
         if value:
-            return int(value)
+            return _non_negative(name, value)
     return 0
+
+
+def check_environment() -> None:
+    """Checks the environment variables that describe the processes of a run.
+
+    Raises:
+        UserError: one is no number, or a rank is left over from another command: this process would wait for others in vain.
+    """
+    for name in RANKS:
+        value = os.environ.get(name)
+        if value:
+            _non_negative(name, value)
+    port = os.environ.get("MASTER_PORT")
+    if port and not 0 < _non_negative("MASTER_PORT", port) < 2**16:
+        raise UserError(f"the environment variable MASTER_PORT={port} must be a port from 1 to 65535; set another, or unset it")
+    if os.environ.get("LOCAL_RANK") and not os.environ.get("MASTER_ADDR"):
+        raise UserError(
+            f"the environment variable LOCAL_RANK={os.environ['LOCAL_RANK']} says that this process belongs to a run on "
+            "several devices, and MASTER_ADDR, the address of its first process, is missing\n"
+            "Unset LOCAL_RANK, or start the processes with torchrun, SLURM or trainer.devices=N"
+        )
+
+
+def _non_negative(name: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit()):
+        raise UserError(f"the environment variable {name}={value} must be a non-negative integer; unset it")
+    return int(value)

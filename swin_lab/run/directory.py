@@ -13,12 +13,11 @@ from typing import Any
 
 import rich
 from filelock import FileLock, Timeout
-from lightning import Trainer
 from omegaconf import OmegaConf
 
 from swin_lab.errors import UserError
 from swin_lab.run.arguments import RUN_DIR, local_rank
-from swin_lab.run.guard import ERROR_FILE
+from swin_lab.run.watch import Watch
 from swin_lab.training.checkpoint_io import UNFINISHED
 
 log = logging.getLogger("swin_lab")
@@ -30,12 +29,12 @@ LOCK = ".lock"
 
 @contextmanager
 def run_directory(
-    trainer: Trainer, wanted: Path, config: dict[str, Any], overrides: Sequence[str], *, resumes: bool = False
+    watch: Watch, wanted: Path, config: dict[str, Any], overrides: Sequence[str], *, resumes: bool = False
 ) -> Iterator[Path]:
     """Creates the directory in the first process, passes its path to the others, and logs into it.
 
     Args:
-        trainer: Lightning's Trainer, which knows the processes and what starts them.
+        watch: knows the processes of the run.
         wanted: path of the directory; a number is appended if it exists.
         config: resolved configuration, written as config.yaml.
         overrides: the given overrides, written as overrides.txt.
@@ -45,16 +44,16 @@ def run_directory(
         UserError: the directory cannot be created or written, or another process trains in it.
     """
     with ExitStack() as held:
-        path = _common_path(trainer, lambda: _open(wanted, config, overrides, resumes, held), wanted)
-        with _logging_into(path, trainer):
+        path = _common_path(watch, lambda: _open(wanted, config, overrides, resumes, held))
+        with _logging_into(path, is_first=watch.rank == 0):
             yield path
 
 
 @contextmanager
-def _logging_into(path: Path, trainer: Trainer) -> Iterator[None]:
+def _logging_into(path: Path, *, is_first: bool) -> Iterator[None]:
     """Writes the log of the first process to run.log, and names the directory to the processes that it starts."""
     handler = None
-    if trainer.is_global_zero:
+    if is_first:
         os.environ[RUN_DIR] = str(path)
         handler = logging.FileHandler(path / "run.log")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -110,19 +109,10 @@ class _Console(logging.Handler):
         rich.get_console().print(prefix + record.getMessage(), markup=False, highlight=False, soft_wrap=True)
 
 
-def _common_path(trainer: Trainer, open_directory: Callable[[], Path], wanted: Path) -> Path:
-    if RUN_DIR in os.environ and not trainer.is_global_zero:  # The first process has started this one.
+def _common_path(watch: Watch, open_directory: Callable[[], Path]) -> Path:
+    if RUN_DIR in os.environ and watch.rank > 0:  # The first process has started this one.
         return Path(os.environ[RUN_DIR])
-    others_exist = trainer.world_size > 1 and _started_from_outside(trainer)
-    if others_exist:  # torchrun or SLURM has started all processes; they wait for the broadcast below.
-        trainer.strategy.setup_environment()
-    path = open_directory() if trainer.is_global_zero else wanted
-    return trainer.strategy.broadcast(path) if others_exist else path
-
-
-def _started_from_outside(trainer: Trainer) -> bool:
-    environment = getattr(trainer.strategy, "cluster_environment", None)
-    return environment is not None and environment.creates_processes_externally
+    return watch.shared_path(open_directory)
 
 
 def _open(wanted: Path, config: dict[str, Any], overrides: Sequence[str], resumes: bool, held: ExitStack) -> Path:
@@ -162,7 +152,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _clear(path: Path) -> None:
     """Removes what an interrupted process has left, and keeps the results of a finished run under another name."""
-    for file in (*path.glob(f"checkpoints/*{UNFINISHED}"), path / ERROR_FILE):
+    for file in path.glob(f"checkpoints/*{UNFINISHED}"):
         file.unlink(missing_ok=True)
     results = path / "results.json"
     if results.is_file():

@@ -37,8 +37,20 @@ def stopped(stop: InterruptedRunError, run_dir: Path, invocation: Invocation) ->
         The error that ends this process, with the command that continues the run.
     """
     leave_together()
-    command = shlex.join([*invocation.train_command, f"resume={shorter(run_dir)}"]) if stop.saved else None
-    return StoppedRunError(stop.name, command)
+    return StoppedRunError(stop.name, resume_command(run_dir, invocation) if stop.saved else None)
+
+
+def resume_command(run_dir: Path, invocation: Invocation) -> str:
+    """Returns the command that continues a run."""
+    return shlex.join([*invocation.train_command, f"resume={shorter(run_dir)}"])
+
+
+def continuation(run_dir: Path, invocation: Invocation) -> str:
+    """Returns which checkpoint a run that cannot go on has left, and the command that continues it."""
+    last = run_dir / "checkpoints" / LAST
+    if not last.is_file():
+        return "there is no checkpoint yet; start the run again"
+    return f"the last checkpoint is {shorter(last)}\ncontinue with: {resume_command(run_dir, invocation)}"
 
 
 def diverged(error: NonFiniteError, dumps: NonFiniteDumps, run_dir: Path) -> BaseException:

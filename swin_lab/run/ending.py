@@ -4,8 +4,13 @@ import sys
 
 from swin_lab.run.arguments import local_rank
 
-OK, FAILED, WRONG_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130
-"""Exit codes. STOPPED is EX_TEMPFAIL of sysexits.h: a signal has stopped the run, and `resume` continues it."""
+OK, FAILED, WRONG_INPUT, STOPPED, LOST, INTERRUPTED = 0, 1, 2, 75, 76, 130
+"""Exit codes. STOPPED is EX_TEMPFAIL of sysexits.h: a signal has stopped the run. LOST is EX_PROTOCOL: another process
+of the run did not arrive, has died or hangs. `resume` continues both."""
+
+
+class LostRankError(Exception):
+    """Ends a process of a run on several devices because another one has not arrived."""
 
 
 class StoppedRunError(Exception):

@@ -31,13 +31,14 @@ from swin_lab.run.arguments import (
     Job,
     Launcher,
     Start,
+    check_environment,
     command_of,
     local_rank,
     relaunch_command,
 )
 from swin_lab.run.command_line import OF_EVERY_RUN, CommandLine, with_stored_overrides
 from swin_lab.run.compose import resolved
-from swin_lab.run.ending import INTERRUPTED, OK, WRONG_INPUT, StoppedRunError, report_stop
+from swin_lab.run.ending import INTERRUPTED, LOST, OK, WRONG_INPUT, LostRankError, StoppedRunError, report_stop
 from swin_lab.run.explain import explain, message_of
 from swin_lab.run.help import help_text
 from swin_lab.run.own_modules import allow_imports_from
@@ -66,7 +67,7 @@ def main(
 
     Returns:
         The exit code: 0; 2 for wrong input, with a message on stderr; 75 if a signal has stopped the run, which can be resumed;
-        130 after Ctrl-C.
+        76 if another process of the run is lost; 130 after Ctrl-C.
     """
     line = CommandLine()
     try:
@@ -75,29 +76,33 @@ def main(
         if config_dir is not None and not typed:
             line = replace(line, flags=(*line.flags, ("--config-dir", str(config_dir))))
         allow_imports_from([Path.cwd(), *(path for folder in line.config_dirs for path in (folder.parent, folder))])
+        train_command = (*command_of("train", launcher).split(), *typed)
         if RUN_DIR in os.environ and local_rank() > 0:
-            return _join(job, Path(os.environ[RUN_DIR]))
+            return _join(job, Path(os.environ[RUN_DIR]), Invocation(train_command=train_command))
         line = with_stored_overrides(line)
         if line.has("--help"):
             print(help_text(job, command_of(job, launcher), line.overrides, line.config_dirs))
             return OK
+        check_environment()
         eval_command = shlex.join([*command_of("eval", launcher).split(), *typed])
-        train_command = (*command_of("train", launcher).split(), *typed)
         return _compose_and_run(Start(job, line, launcher, eval_command, train_command))
     except (*USER_MISTAKES, OSError) as error:
         print(f"error: {message_of(error, job, line.overrides, line.config_dirs)}", file=sys.stderr)
         return WRONG_INPUT
     except StoppedRunError as stop:
         return report_stop(stop)
+    except LostRankError as lost:
+        print(f"error: {lost}; all processes end\nMake sure that it is started and reaches this machine", file=sys.stderr)
+        return LOST
     except KeyboardInterrupt as interrupt:
         print(f"\ninterrupted{': ' if str(interrupt) else ''}{interrupt}", file=sys.stderr)
         return INTERRUPTED
 
 
-def _join(job: Job, run_dir: Path) -> int:
+def _join(job: Job, run_dir: Path, invocation: Invocation) -> int:
     """Runs a further process of a run on several devices, with the configuration that the first process has written."""
-    with suppress(StoppedRunError):  # Lightning would kill the first process, which still writes, if another one failed.
-        _function_of(job)(yaml.safe_load((run_dir / "config.yaml").read_text()), None, Invocation())
+    with suppress(StoppedRunError):  # The first process reports it.
+        _function_of(job)(yaml.safe_load((run_dir / "config.yaml").read_text()), None, invocation)
     return OK
 
 

@@ -30,6 +30,7 @@ from swin_lab.run.settings import EvalConfig, RestoreConfig
 from swin_lab.run.stored import images_at_once, restored_node
 from swin_lab.run.targets import TARGET
 from swin_lab.run.trainer import build_trainer, check_launch, choose_precision
+from swin_lab.run.watch import Watch
 from swin_lab.training import Engine, ProgressBar, ProgressLines, Task
 from swin_lab.weights import Contents, open_checkpoint, read_source
 
@@ -70,12 +71,15 @@ def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) 
     data_module = build_data_module(data, preprocessing, device_batch)
     packed = None if config.compile else packed_weights
     engine = Engine(restored.network, task, {}, compile_network=compile_network, constant_weights=packed)
+    wanted = directory or _results_folder(config.out, contents.file)
     with (
-        run_directory(trainer, directory or _results_folder(config.out, contents.file), values, invocation.overrides) as folder,
-        guarded(folder, trainer.world_size),
+        Watch(trainer, config.rank_timeout) as watch,
+        run_directory(watch, wanted, values, invocation.overrides) as folder,
+        guarded(folder, watch),
     ):
         for label, text in [*restored.report, ("preset", str(preprocessing))]:
             log.info("%-10s %s", label, text)
+        watch.start(trainer)
         trainer.validate(engine, data_module, verbose=False)
         skipped = len(data_module.skipped_everywhere())
         result: dict[str, Any] = {"metrics": dict(engine.result.metrics), "skipped": skipped}

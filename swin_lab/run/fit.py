@@ -2,6 +2,7 @@
 
 import json
 import logging
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter
@@ -13,7 +14,7 @@ from swin_lab.data.sampling import Start
 from swin_lab.report import print_training
 from swin_lab.run.arguments import Invocation
 from swin_lab.run.directory import is_other_process, run_directory, run_folder, start_console, timestamped, write_whole
-from swin_lab.run.early_end import explained
+from swin_lab.run.early_end import continuation, explained
 from swin_lab.run.guard import guarded
 from swin_lab.run.identity import describe_data, identity
 from swin_lab.run.instantiate import build_dataclass
@@ -24,6 +25,7 @@ from swin_lab.run.settings import TrainConfig
 from swin_lab.run.trainer import find_launch
 from swin_lab.run.training import Training, build_training
 from swin_lab.run.trust import needs_trust
+from swin_lab.run.watch import Watch
 from swin_lab.training import EvaluationResult, Interruption
 
 log = logging.getLogger("swin_lab")
@@ -43,6 +45,7 @@ def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) 
     Raises:
         UserError: the configuration is invalid, or the run cannot continue for a reason that its user can fix.
         StoppedRunError: a signal has ended the run, after its checkpoint was saved.
+        LostRankError: another process of the run did not arrive; the watch ends this one later if another is lost.
         KeyboardInterrupt: after the second Ctrl-C.
     """
     started_at = perf_counter()
@@ -54,15 +57,19 @@ def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) 
         check_changes(resumption, values, config.resume_with)
     seed_everything(config.seed, verbose=False)
     launch = find_launch(config.trainer, config.precision)
-    training = build_training(config, launch, values)
-    wanted = resumption.run_dir if resumption is not None else directory or timestamped(folder)
-    with (
-        run_directory(launch.trainer, wanted, values, invocation.overrides, resumes=resumption is not None) as run_dir,
-        guarded(run_dir, launch.world_size),
-        Interruption() as interruption,
-    ):
+    with ExitStack() as stack:
+        watch = stack.enter_context(Watch(launch.trainer, config.rank_timeout))
+        training = build_training(config, launch, values)
+        wanted = resumption.run_dir if resumption is not None else directory or timestamped(folder)
+        run_dir = stack.enter_context(
+            run_directory(watch, wanted, values, invocation.overrides, resumes=resumption is not None)
+        )
+        stack.enter_context(guarded(run_dir, watch))
+        interruption = stack.enter_context(Interruption())
+        watch.advice = lambda: continuation(run_dir, invocation)
         session = start_session(training, run_dir, values, interruption, resumption.position if resumption else None)
         announce(training)
+        watch.start(session.trainer)
         with explained(session, invocation):
             result = complete(session, training, resumption, invocation)
             if session.trainer.is_global_zero:

@@ -4,13 +4,13 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic, sleep
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from swin_lab.errors import UserError
 from swin_lab.report import shorter
+from swin_lab.run.watch import Watch
 
 CANNOT_WRITE = {
     errno.ENOSPC,
@@ -22,23 +22,20 @@ CANNOT_WRITE = {
     errno.ENOTDIR,
     errno.EIO,
 }
-ERROR_FILE = "error.txt"
-"""File in the run directory with the error message of a process that has ended before the others."""
 
 
 @contextmanager
-def guarded(run_dir: Path, processes: int) -> Iterator[None]:
+def guarded(run_dir: Path, watch: Watch) -> Iterator[None]:
     """Wraps everything that happens once a run directory exists.
 
     Args:
         run_dir: the run directory.
-        processes: number of processes of this run.
+        watch: watches the other processes of this run.
 
     Raises:
         UserError: the disk is full, the folder cannot be written, the device is out of memory, or Lightning finds that its
             settings contradict the data.
         KeyboardInterrupt: after Ctrl-C; the message names the last checkpoint.
-        SystemExit: another process of this run has ended with a message, which it has printed.
     """
     try:
         yield
@@ -50,10 +47,6 @@ def guarded(run_dir: Path, processes: int) -> Iterator[None]:
         # Lightning raises it after Ctrl-C.
         last = run_dir / "checkpoints" / "last.ckpt"
         raise KeyboardInterrupt(f"the last checkpoint is {shorter(last)}" if last.is_file() else "") from None
-    except UserError as error:
-        if processes > 1:
-            (run_dir / ERROR_FILE).write_text(f"{error}\n")
-        raise
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"the device is out of memory: {str(error).splitlines()[0]}\n"
@@ -70,16 +63,5 @@ def guarded(run_dir: Path, processes: int) -> Iterator[None]:
             f"Free space or choose another folder with out=FOLDER; checkpoints so far: {', '.join(checkpoints) or 'none'}"
         ) from error
     except RuntimeError:
-        if processes > 1 and _another_rank_failed(run_dir):
-            raise SystemExit(2) from None
+        watch.blame_others()
         raise
-
-
-def _another_rank_failed(run_dir: Path, timeout_s: float = 10) -> bool:
-    """Returns whether another process has ended with a message, and waits a few seconds for it."""
-    until = monotonic() + timeout_s
-    while monotonic() < until:
-        if (run_dir / ERROR_FILE).is_file():
-            return True
-        sleep(0.1)
-    return False

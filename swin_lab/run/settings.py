@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Le, Lt
 
 from swin_lab.models.config import ImageSize, PerStage
-from swin_lab.validation import PositiveInt, Text, check_fields
+from swin_lab.validation import Expected, PositiveInt, Text, check_fields
 
 Node = dict[str, Any]
 """The choice of a configuration group: `_target_` and its arguments, plain Python."""
@@ -17,6 +17,9 @@ Nodes = dict[str, Any]
 CompileChoice = Literal[False, True, "blocks"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 """What torch.compile optimises for."""
+
+
+Seconds = Annotated[float, Ge(1), Le(86_400), Expected("a number of seconds from 1 to 86,400")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +86,7 @@ class TrainConfig:
     nonfinite_limit: PositiveInt
     resume: Text | None
     resume_with: tuple[Text, ...]
+    rank_timeout: Seconds
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -104,6 +108,7 @@ class EvalConfig:
     preset: Text | None
     trust: bool
     transfer: Node
+    rank_timeout: Seconds
 
     def __post_init__(self) -> None:
         check_fields(self)

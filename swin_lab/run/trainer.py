@@ -18,6 +18,7 @@ from swin_lab.data import cores
 from swin_lab.data.datamodule import PROCESSES_PER_CORE
 from swin_lab.errors import UserError, did_you_mean
 from swin_lab.run.instantiate import check_keys, check_node, instantiate
+from swin_lab.run.roll_call import check_port
 
 SET_BY_THE_RUN = {
     "precision": "set precision=...",
@@ -91,6 +92,8 @@ def check_launch(node: Mapping[str, Any], trainer: Trainer) -> None:
             f"trainer.num_nodes={trainer.num_nodes}: this process does not know the other machines; start it with torchrun or "
             "SLURM, or set MASTER_ADDR, MASTER_PORT and NODE_RANK on each machine"
         )
+    if trainer.world_size > 1 and isinstance(environment, LightningEnvironment) and "LOCAL_RANK" not in os.environ:
+        check_port()
     on_cpu = isinstance(trainer.accelerator, CPUAccelerator)
     if on_cpu and trainer.num_devices > (limit := PROCESSES_PER_CORE * cores()):
         raise UserError(f"trainer.devices={trainer.num_devices}: the CPU has {cores()} cores; use at most {limit} processes")
