@@ -69,6 +69,7 @@ def main(
         The exit code: 0; 2 for wrong input, with a message on stderr; 75 if a signal has stopped the run, which can be resumed;
         76 if another process of the run is lost; 130 after Ctrl-C.
     """
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # PyTorch logs a stack trace when the connection to a process ends.
     line = CommandLine()
     try:
         line = CommandLine.parse(sys.argv[1:] if arguments is None else arguments)

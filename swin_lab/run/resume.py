@@ -30,6 +30,7 @@ FREE_KEYS = (
     "data.cache",
     "on_nonfinite",
     "nonfinite_limit",
+    "rank_timeout",
 )
 """Keys, and prefixes of keys, that may change when a run is resumed."""
 

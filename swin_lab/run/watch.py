@@ -1,8 +1,8 @@
 """Watching the processes of a run on several devices: one that does not arrive, dies or hangs is named, and the others end.
 
 PyTorch's collectives only wait for a process that has gone, for half an hour, and Lightning kills the first process when
-another one that it has started dies. Here every process gives signs of life to PyTorch's TCPStore, at the address of the process
-group. The first process watches all others, and the others watch the first one.
+another one that it has started dies. Here every process gives signs of life to PyTorch's TCPStore, at the address of the
+process group. The first process watches all others, and the others watch the first one.
 """
 
 import os
