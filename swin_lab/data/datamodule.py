@@ -284,8 +284,13 @@ class ImageData(LightningDataModule):
         """Returns the number of worker processes per device, for a number of devices on this machine."""
         if self.loading.num_workers is not None:
             return self.loading.num_workers
-        granted = int(os.environ.get("SLURM_CPUS_PER_TASK", "0"))  # It is per process.
-        return min(MAX_WORKERS, max(1, min(granted, cores()) or cores() // max(1, devices)))
+        return default_workers(devices)
+
+
+def default_workers(devices: int) -> int:
+    """Returns the number of worker processes per device if none is given, for a number of devices on this machine."""
+    granted = int(os.environ.get("SLURM_CPUS_PER_TASK", "0"))  # It is per process.
+    return min(MAX_WORKERS, max(1, min(granted, cores()) or cores() // max(1, devices)))
 
 
 def check_processes(name: str, number: int | None) -> None:

@@ -1,5 +1,6 @@
 """The dataset that decodes and transforms images, the collate function and the DataLoader."""
 
+import errno
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -88,6 +89,8 @@ class TransformedImages(Dataset["Sample | str | Wrong"]):
             except UserError as error:  # the item of a map-style dataset is no image
                 return Wrong(str(error))
             except UNREADABLE as error:
+                if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
+                    raise
                 return f"{self.images.name(index)}: {first_line(error)}"
             transformed = self.transform.worker(image)
             if self._fits(transformed):
@@ -126,6 +129,9 @@ def collate(samples: list[Sample | str | Wrong]) -> Batch[Tensor]:
     erased = [(position, rectangle) for position, sample in enumerate(read) for rectangle in sample.erased]
     return Batch(images, labels, indices, [sample for sample in samples if isinstance(sample, str)], erased)
 
+
+OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Error numbers of the system that say nothing about an image: too many files are open, or there is no memory."""
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
 """Signals that stop a run. Where all of its processes receive them, workers still deliver the batches of the last update."""

@@ -6,6 +6,9 @@ from math import ceil
 from swin_lab.errors import UserError
 from swin_lab.validation import PositiveInt, check_value
 
+AUTO = "auto"
+"""Value of max_device_batch for which the number is found by trials."""
+
 
 @dataclass(frozen=True)
 class Batching:
@@ -61,6 +64,18 @@ def split_batch(global_batch: int, devices: int, max_device_batch: int | None, *
             "raise max_device_batch or global_batch, or set mixing=none"
         )
     return batching
+
+
+def possible_batches(global_batch: int, devices: int, *, mixes: bool = False) -> list[int]:
+    """Returns the numbers of images that a device can process at once, ascending: the equal parts of what it gets of a batch.
+
+    Args:
+        global_batch: images per optimizer update over all devices, which `devices` divides.
+        devices: number of devices.
+        mixes: whether images are mixed with other images of the batch on the same device.
+    """
+    images = global_batch // devices
+    return [size for size in range(2 if mixes else 1, images + 1) if images % size == 0]
 
 
 def _largest_part(images: int, limit: int) -> int | None:

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from swin_lab.errors import UserError
 from swin_lab.run.arguments import RUN_DIR, local_rank
+from swin_lab.run.logs import Console, LogFile
 from swin_lab.run.watch import Watch
 from swin_lab.training.checkpoint_io import UNFINISHED
 
@@ -55,8 +56,7 @@ def _logging_into(path: Path, *, is_first: bool) -> Iterator[None]:
     handler = None
     if is_first:
         os.environ[RUN_DIR] = str(path)
-        handler = logging.FileHandler(path / "run.log")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler = LogFile(path)
         log.addHandler(handler)
     try:
         yield
@@ -94,19 +94,13 @@ def start_console(quiet: bool) -> None:
     log.propagate = False
     if rich.get_console().width < MIN_WIDTH:  # A terminal, or COLUMNS, can have a width of 0, in which nothing is printed.
         rich.get_console().width = MIN_WIDTH
-    if not any(isinstance(handler, _Console) for handler in log.handlers):
-        log.addHandler(_Console())
+    if not any(isinstance(handler, Console) for handler in log.handlers):
+        log.addHandler(Console())
     for name in ("lightning.pytorch", "lightning.fabric", "lightning", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\.")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*")
-
-
-class _Console(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        rich.get_console().print(prefix + record.getMessage(), markup=False, highlight=False, soft_wrap=True)
 
 
 def _common_path(watch: Watch, open_directory: Callable[[], Path]) -> Path:
@@ -127,8 +121,7 @@ def _open(wanted: Path, config: dict[str, Any], overrides: Sequence[str], resume
         if resumes:
             _clear(path)
             config = config | {"resume": str(path)}  # Further processes read this file.
-        write_whole(path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
-        write_whole(path / "overrides.txt", "".join(f"{override}\n" for override in overrides))
+        write_settings(path, config, overrides)
     except OSError as error:
         raise UserError(
             f"cannot write the run directory {path}: {error.strerror or error}; choose another with out=FOLDER"
@@ -166,6 +159,18 @@ def write_whole(path: Path, text: str) -> None:
     unfinished = path.with_name(path.name + UNFINISHED)
     unfinished.write_text(text)
     unfinished.replace(path)
+
+
+def write_settings(path: Path, config: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Writes config.yaml and overrides.txt into a run directory."""
+    write_whole(path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+    write_whole(path / "overrides.txt", "".join(f"{override}\n" for override in overrides))
+
+
+def restore_settings(path: Path, config: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Writes them if they are missing, because someone has removed the directory of a run that goes on."""
+    if not (path / "config.yaml").is_file():
+        write_settings(path, config, overrides)
 
 
 def _first_free(wanted: Path) -> Path:

@@ -1,6 +1,5 @@
 """How a training ends before its last update: after a signal, or at numbers that are NaN or infinite."""
 
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from swin_lab.errors import UserError
 from swin_lab.report import shorter
 from swin_lab.run.arguments import Invocation
 from swin_lab.run.ending import OK, StoppedRunError
+from swin_lab.run.guard import resume_command
 from swin_lab.run.loggers import close
 from swin_lab.run.session import Session
 from swin_lab.training import InterruptedRunError, NonFiniteDumps, NonFiniteError
@@ -37,12 +37,7 @@ def stopped(stop: InterruptedRunError, run_dir: Path, invocation: Invocation) ->
         The error that ends this process, with the command that continues the run.
     """
     leave_together()
-    return StoppedRunError(stop.name, resume_command(run_dir, invocation) if stop.saved else None)
-
-
-def resume_command(run_dir: Path, invocation: Invocation) -> str:
-    """Returns the command that continues a run."""
-    return shlex.join([*invocation.train_command, f"resume={shorter(run_dir)}"])
+    return StoppedRunError(stop.name, resume_command(invocation.train_command, run_dir) if stop.saved else None)
 
 
 def continuation(run_dir: Path, invocation: Invocation) -> str:
@@ -50,7 +45,7 @@ def continuation(run_dir: Path, invocation: Invocation) -> str:
     last = run_dir / "checkpoints" / LAST
     if not last.is_file():
         return "there is no checkpoint yet; start the run again"
-    return f"the last checkpoint is {shorter(last)}\ncontinue with: {resume_command(run_dir, invocation)}"
+    return f"the last checkpoint is {shorter(last)}\ncontinue with: {resume_command(invocation.train_command, run_dir)}"
 
 
 def diverged(error: NonFiniteError, dumps: NonFiniteDumps, run_dir: Path) -> BaseException:

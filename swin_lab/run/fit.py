@@ -4,6 +4,7 @@ import json
 import logging
 from contextlib import ExitStack
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,13 +14,24 @@ from lightning import seed_everything
 from swin_lab.data.sampling import Start
 from swin_lab.report import print_training
 from swin_lab.run.arguments import Invocation
-from swin_lab.run.directory import is_other_process, run_directory, run_folder, start_console, timestamped, write_whole
+from swin_lab.run.batching import AUTO
+from swin_lab.run.directory import (
+    is_other_process,
+    restore_settings,
+    run_directory,
+    run_folder,
+    start_console,
+    timestamped,
+    write_whole,
+)
 from swin_lab.run.early_end import continuation, explained
+from swin_lab.run.failures import explained_failures
 from swin_lab.run.guard import guarded
 from swin_lab.run.identity import describe_data, identity
 from swin_lab.run.instantiate import build_dataclass
+from swin_lab.run.preflight import check_needs, needs_of
 from swin_lab.run.results import metric_formats
-from swin_lab.run.resume import RESULTS, Resumption, check_changes, find_resumption
+from swin_lab.run.resume import RESULTS, Resumption, check_changes, find_resumption, with_found_batch
 from swin_lab.run.session import Session, announce, start_session
 from swin_lab.run.settings import TrainConfig
 from swin_lab.run.trainer import find_launch
@@ -53,21 +65,30 @@ def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) 
     config = build_dataclass("", TrainConfig, values)
     folder = run_folder(config.out, config.name)
     resumption = find_resumption(config.resume, folder)
-    if resumption is not None and not is_other_process():
-        check_changes(resumption, values, config.resume_with)
+    if resumption is not None:
+        values = with_found_batch(resumption, values)
+        config = build_dataclass("", TrainConfig, values)
+        if not is_other_process():
+            check_changes(resumption, values, config.resume_with)
     seed_everything(config.seed, verbose=False)
     launch = find_launch(config.trainer, config.precision)
     with ExitStack() as stack:
         watch = stack.enter_context(Watch(launch.trainer, config.rank_timeout))
-        training = build_training(config, launch, values)
+        with explained_failures():
+            training = build_training(config, launch, values)
+            check_needs(needs_of(training))
+        if config.max_device_batch == AUTO:  # Further processes, and a run that resumes this one, use the same number.
+            values = values | {"max_device_batch": training.batching.device_batch}
         wanted = resumption.run_dir if resumption is not None else directory or timestamped(folder)
         run_dir = stack.enter_context(
             run_directory(watch, wanted, values, invocation.overrides, resumes=resumption is not None)
         )
-        stack.enter_context(guarded(run_dir, watch))
+        stack.enter_context(guarded(run_dir, watch, invocation.train_command))
         interruption = stack.enter_context(Interruption())
         watch.advice = lambda: continuation(run_dir, invocation)
-        session = start_session(training, run_dir, values, interruption, resumption.position if resumption else None)
+        write_again = partial(restore_settings, run_dir, values, invocation.overrides)
+        resumed = resumption.position if resumption else None
+        session = start_session(training, run_dir, values, interruption, resumed, write_again)
         announce(training)
         watch.start(session.trainer)
         with explained(session, invocation):

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from swin_lab.errors import UserError
 from swin_lab.run.csv_log import csv_logger_of, is_first_process
 from swin_lab.run.directory import write_whole
-from swin_lab.run.guard import CANNOT_WRITE
+from swin_lab.run.failures import CANNOT_WRITE
 from swin_lab.run.instantiate import check_node, first_line, instantiate
 from swin_lab.run.targets import resolve
 from swin_lab.training import Position

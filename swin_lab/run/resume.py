@@ -11,6 +11,7 @@ import yaml
 
 from swin_lab.errors import UserError
 from swin_lab.report import print_table, shorter
+from swin_lab.run.batching import AUTO as AUTO_BATCH
 from swin_lab.run.differences import IGNORED_KEYS, differing, has_prefix
 from swin_lab.run.loggers import flat
 from swin_lab.training import Position
@@ -155,6 +156,14 @@ def check_changes(resumption: Resumption, values: Mapping[str, Any], permitted: 
             f"{shorter(resumption.run_dir)} is finished after {resumption.position.epoch} epochs; "
             "give a larger trainer.max_epochs to continue it"
         )
+
+
+def with_found_batch(resumption: Resumption, values: dict[str, Any]) -> dict[str, Any]:
+    """Returns a configuration in which max_device_batch=auto is the number that was found in the resumed run."""
+    found = yaml.safe_load((resumption.run_dir / "config.yaml").read_text()).get("max_device_batch")
+    return (
+        values | {"max_device_batch": found} if values["max_device_batch"] == AUTO_BATCH and isinstance(found, int) else values
+    )
 
 
 def _may_change(key: str, before: object, now: object, permitted: Sequence[str]) -> bool:

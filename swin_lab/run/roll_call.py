@@ -23,6 +23,12 @@ def environment_of(trainer: Trainer) -> Any:
     return getattr(trainer.strategy, "cluster_environment", None)
 
 
+def started_from_outside(trainer: Trainer) -> bool:
+    """Returns whether torchrun or SLURM, not Lightning, has started the processes of a run."""
+    environment = environment_of(trainer)
+    return environment is not None and environment.creates_processes_externally
+
+
 def check_port() -> None:
     """Checks that the first process, which this one is, can open the port that MASTER_PORT names, if it is set.
 

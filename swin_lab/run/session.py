@@ -1,6 +1,7 @@
 """The objects of a training run that need its directory: Trainer, callbacks and loggers."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,14 +9,15 @@ from typing import Any
 import rich
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
 from swin_lab.data import cores
 from swin_lab.ops.window_attention import training_backend
 from swin_lab.run.loggers import build_loggers, log_configuration
+from swin_lab.run.resume import read_position
 from swin_lab.run.trainer import build_trainer
 from swin_lab.run.training import Training
 from swin_lab.training import (
+    BackgroundIO,
     DataTimeMonitor,
     EpochSummary,
     Interruption,
@@ -24,7 +26,6 @@ from swin_lab.training import (
     Position,
     ProgressBar,
     ProgressLines,
-    WholeFileIO,
 )
 
 log = logging.getLogger("swin_lab")
@@ -43,7 +44,12 @@ class Session:
 
 
 def start_session(
-    training: Training, run_dir: Path, plain: dict[str, Any], interruption: Interruption, resumed: Position | None
+    training: Training,
+    run_dir: Path,
+    plain: dict[str, Any],
+    interruption: Interruption,
+    resumed: Position | None,
+    write_settings: Callable[[], None],
 ) -> Session:
     """Builds callbacks, loggers and Trainer for a run directory, and logs the hyper-parameters.
 
@@ -53,6 +59,7 @@ def start_session(
         plain: the configuration.
         interruption: takes note of signals.
         resumed: where the run goes on. If None, it starts.
+        write_settings: writes config.yaml and overrides.txt if they are missing.
     """
     config, batching, data_module = training.config, training.batching, training.data_module
     monitor, mode = training.engine.monitor, training.task.monitor.mode
@@ -65,7 +72,9 @@ def start_session(
         auto_insert_metric_name=False,
         enable_version_counter=False,
     )
-    last = LastCheckpoint(run_dir / "checkpoints", training.checkpoint, interruption)
+    last = LastCheckpoint(
+        run_dir / "checkpoints", training.checkpoint, interruption, read=read_position, write_settings=write_settings
+    )
     nonfinite = NonFiniteDumps(run_dir, training.data.source.train.name)
     epoch_summary = EpochSummary(batching.device_batch * batching.devices)
     workers = data_module.workers_on(training.launch.devices_per_node)
@@ -79,7 +88,7 @@ def start_session(
         loggers=loggers,
         accumulate=batching.accumulate,
         evaluate_first=training.evaluate_first and resumed is None,
-        plugins=[AsyncCheckpointIO(WholeFileIO())],
+        plugins=[BackgroundIO()],
     )
     log_configuration(loggers, plain)
     return Session(run_dir, trainer, best, nonfinite, epoch_summary, data_time)

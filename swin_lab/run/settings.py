@@ -14,6 +14,7 @@ Node = dict[str, Any]
 Nodes = dict[str, Any]
 """Nodes by name."""
 
+MaxDeviceBatch = Annotated[PositiveInt | Literal["auto"] | None, Expected("a positive integer, auto or null")]
 CompileChoice = Literal[False, True, "blocks"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 """What torch.compile optimises for."""
@@ -73,7 +74,7 @@ class TrainConfig:
     out: Text
     seed: Annotated[int, Ge(0), Lt(2**32)]
     global_batch: PositiveInt
-    max_device_batch: PositiveInt | None
+    max_device_batch: MaxDeviceBatch
     precision: Text | PositiveInt
     compile: CompileChoice
     compile_mode: CompileMode

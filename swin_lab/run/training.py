@@ -18,7 +18,7 @@ from swin_lab.metadata import Metadata, RunMetadata
 from swin_lab.models import packed_weights
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.run.augmentation import build_augmentation
-from swin_lab.run.batching import Batching, split_batch
+from swin_lab.run.batching import AUTO, Batching, split_batch
 from swin_lab.run.compilation import compiler
 from swin_lab.run.components import (
     Data,
@@ -30,6 +30,7 @@ from swin_lab.run.components import (
     build_task,
     check_validation_images,
 )
+from swin_lab.run.device_batch import build_trial, find_batching
 from swin_lab.run.instantiate import build_dataclass, check_node, is_chosen
 from swin_lab.run.loggers import check_loggers
 from swin_lab.run.model import Model, build_model, open_weights
@@ -78,7 +79,8 @@ def build_training(config: TrainConfig, launch: Launch, plain: dict[str, Any]) -
     """
     check_nodes(config)
     mixes = is_chosen("mixing", config.mixing)
-    batching = split_batch(config.global_batch, launch.world_size, config.max_device_batch, mixes=mixes)
+    limit = config.max_device_batch if isinstance(config.max_device_batch, int) else None
+    batching = split_batch(config.global_batch, launch.world_size, limit, mixes=mixes)
     saving = build_dataclass("checkpoint", CheckpointConfig, config.checkpoint)
     optimization = build_optimization(config.optimizer, config.schedule, config.ema)
     # It raises its errors before the data is read.
@@ -98,6 +100,11 @@ def build_training(config: TrainConfig, launch: Launch, plain: dict[str, Any]) -
         class_names=data.source.class_names if task.outputs_are_classes else None,
     )
     preprocessing = build_preprocessing(model, data, data.loader, config.preset)
+    if config.max_device_batch == AUTO:
+        trial = build_trial(launch, optimization, data, task, model.network, preprocessing, config.global_batch)
+        batching = find_batching(trial, launch, mixes=mixes)
+        check_sizes(data.source, batching, config.trainer)
+        plain = plain | {"max_device_batch": batching.device_batch}
     data_module = build_data_module(config, batching, data, preprocessing)
     metadata = Metadata(
         model=model.node,

@@ -1,7 +1,7 @@
 """The training engine: LightningModule for any task, parameter groups, schedules, EMA and callbacks."""
 
 from swin_lab.training.callbacks import DataTimeMonitor, EpochSummary, ProgressBar, ProgressLines
-from swin_lab.training.checkpoint_io import WholeFileIO
+from swin_lab.training.checkpoint_io import BackgroundIO, WholeFileIO
 from swin_lab.training.checkpointing import CheckpointConfig, LastCheckpoint
 from swin_lab.training.ema import EmaConfig
 from swin_lab.training.engine import Engine, EvaluationResult
@@ -24,6 +24,7 @@ from swin_lab.training.task import (
 )
 
 __all__ = [
+    "BackgroundIO",
     "Batch",
     "CheckpointConfig",
     "Constant",

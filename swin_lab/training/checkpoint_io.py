@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 """The newest checkpoint of a run, and the one before it."""
@@ -38,10 +39,28 @@ class WholeFileIO(TorchCheckpointIO):
             if path.name == LAST and path.is_file():
                 keep(path, path.with_name(PREVIOUS))
             unfinished.replace(path)
-        except BaseException:
+        except BaseException as error:
             unfinished.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.filename is None:  # Closing the file has failed.
+                raise OSError(error.errno, os.strerror(error.errno or errno.EIO), str(unfinished)) from error
             raise
         _sync_folder(path.parent)
+
+
+class BackgroundIO(AsyncCheckpointIO):
+    """Copies the tensors of a checkpoint and writes it as `WholeFileIO` does, while the training goes on."""
+
+    def __init__(self) -> None:
+        super().__init__(WholeFileIO())
+
+    def check(self) -> None:
+        """Raises the error of an earlier save; Lightning's class would raise it at the next one, or at the end of the run."""
+        if self._error is not None:
+            raise self._error
+
+    def wait(self) -> None:
+        """Waits until every checkpoint is written; raises the error of a save that failed."""
+        self.teardown()
 
 
 def keep(path: Path, name: Path) -> None:

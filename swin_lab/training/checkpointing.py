@@ -1,5 +1,6 @@
 """The callback that saves the last checkpoint of a run, and stops the run at a signal."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -9,7 +10,7 @@ import torch
 from annotated_types import Gt
 from lightning import Callback, LightningModule, Trainer
 
-from swin_lab.training.checkpoint_io import LAST
+from swin_lab.training.checkpoint_io import LAST, BackgroundIO
 from swin_lab.training.engine import Engine
 from swin_lab.training.interruption import InterruptedRunError, Interruption
 from swin_lab.training.position import Position
@@ -32,7 +33,9 @@ class CheckpointConfig:
 
 
 class LastCheckpoint(Callback):
-    """Saves last.ckpt at the end of every epoch, at intervals, and at a signal, which then ends the run.
+    """Saves last.ckpt before the first update, after every epoch, at intervals, and at a signal, which then ends the run.
+
+    The first one is read back, so that a disk that cannot be written stops the run at once, and a run can always be resumed.
 
     All processes decide together: one of them has received a signal, or the clock of the first one has reached the interval.
     A checkpoint is saved before a batch, when everything that belongs to the update before it, an evaluation and what is
@@ -42,12 +45,24 @@ class LastCheckpoint(Callback):
         folder: folder of the checkpoints.
         config: the intervals.
         interruption: takes note of signals.
+        read: reads a checkpoint file, and raises an error if it is damaged.
+        write_settings: called before a checkpoint is saved, because someone may have removed the run directory.
     """
 
-    def __init__(self, folder: Path, config: CheckpointConfig, interruption: Interruption) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: CheckpointConfig,
+        interruption: Interruption,
+        *,
+        read: Callable[[Path], object],
+        write_settings: Callable[[], None],
+    ) -> None:
         self.file = folder / LAST
         self.config = config
         self.interruption = interruption
+        self.read = read
+        self.write_settings = write_settings
         self._saved: Position | None = None
         self._saved_at = 0.0
 
@@ -58,8 +73,15 @@ class LastCheckpoint(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._act(trainer, due=True)
+        if trainer.global_step == 0 and trainer.is_global_zero and self._saved is not None:
+            io = trainer.strategy.checkpoint_io
+            if isinstance(io, BackgroundIO):
+                io.wait()
+            self.read(self.file)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if isinstance(trainer.strategy.checkpoint_io, BackgroundIO):
+            trainer.strategy.checkpoint_io.check()
         if batch_idx % trainer.accumulate_grad_batches == 0:
             interval = self.config.every_n_updates
             self._act(trainer, due=interval is not None and trainer.global_step % interval == 0)
@@ -84,7 +106,7 @@ class LastCheckpoint(Callback):
         engine = trainer.lightning_module
         assert isinstance(engine, Engine)
         saved = self.file.is_file()
-        if decision != NOTHING and engine.is_training and trainer.global_step > 0 and engine.position != self._saved:
+        if decision != NOTHING and engine.is_training and engine.position != self._saved:
             self._save(trainer, engine)
             saved = True
         if decision == STOP:
@@ -107,5 +129,7 @@ class LastCheckpoint(Callback):
     def _save(self, trainer: Trainer, engine: Engine) -> None:
         for logger in trainer.loggers:
             logger.save()
+        if trainer.is_global_zero:
+            self.write_settings()
         trainer.save_checkpoint(self.file)
         self._saved, self._saved_at = engine.position, monotonic()

@@ -304,10 +304,10 @@ class Engine(LightningModule):
         self._optimizer_is_running = True
         try:
             super().optimizer_step(epoch, batch_idx, optimizer, closure)
-        except (UserError, torch.OutOfMemoryError):
+        except (UserError, torch.OutOfMemoryError, MemoryError):
             raise
         except Exception as error:  # Optimizers of any library raise anything if a setting does not suit device or gradients.
-            if not self._optimizer_is_running or self.trainer.global_step > 0:
+            if not self._optimizer_is_running or self.trainer.global_step > 0 or "DataLoader worker" in str(error):
                 raise
             kind = type(self.trainer.optimizers[0])  # Lightning wraps the argument.
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -37,6 +37,7 @@ OVERRIDES = (
 FILES = ("nowhere.pth", "nowhere/weights.pth", "folder", "text.txt", "empty.pth", "", "a" * 5000, "/dev/null")
 
 COMMANDS: Mapping[str, list[str]] = {
+    "doctor": [],
     "init": ["new"],
     "replay": ["nonfinite_1.pt"],
     "models": [],
@@ -64,6 +65,7 @@ VALID: Mapping[str, str] = {
 """Option, or option of a command -> values that are valid after all: names of new folders, and a folder that exists."""
 
 WRONG_ARGUMENTS: Mapping[str, list[list[str]]] = {
+    "doctor": [[override] for override in OVERRIDES],
     "init": [["full"], ["text.txt"], ["text.txt/new"], ["a" * 5000], []],
     "replay": [[name] for name in (*FILES, "tiny.safetensors", "OWNER/NAME")]
     + [["tiny.safetensors", option] for option in ("--precision=16", "--device=tpu", "--trust=yes")]

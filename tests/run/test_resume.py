@@ -117,6 +117,16 @@ def test_a_run_can_be_stopped_at_the_borders_of_epochs(command: Command, unstopp
     assert_same(unstopped, run)
 
 
+def test_the_checkpoint_before_the_first_update_continues_the_run(command: Command, unstopped: Path) -> None:
+    _, run = stopped(command, update=1)
+    previous = run / "checkpoints" / PREVIOUS
+    assert torch.load(previous, weights_only=True)["global_step"] == 0
+    previous.replace(run / "checkpoints" / LAST)
+    outcome = command("train", f"resume={run}")
+    assert outcome.code == 0, outcome.err
+    assert_same(unstopped, run)
+
+
 def test_a_damaged_checkpoint_is_skipped_with_a_warning_for_the_one_before_it(command: Command, unstopped: Path) -> None:
     _, run = stopped(command)
     last = run / "checkpoints" / LAST
@@ -251,8 +261,11 @@ def test_a_run_directory_that_vanishes_is_written_again(command: Command, tmp_pa
     assert outcome.code == 0, outcome.err
     run = only_run(tmp_path)
     assert torch.load(run / "checkpoints" / LAST, weights_only=True)["global_step"] == 8
+    assert "trainer.max_epochs=2" in (run / "overrides.txt").read_text()
+    assert "epoch   2/2" in (run / "run.log").read_text()
+    assert command("train", f"resume={run}", "trainer.max_epochs=3", "~callbacks.vanish").code == 0
     with (run / "metrics.csv").open() as file:
-        assert [row["step"] for row in csv.DictReader(file) if row["val/acc1"]] == ["3", "7"]
+        assert [row["step"] for row in csv.DictReader(file) if row["val/acc1"]] == ["3", "7", "11"]
 
 
 @pytest.mark.slow

@@ -109,7 +109,10 @@ def train(folder: Path, options: dict[str, Any], *, stop: int = 0, resume: bool 
         enable_checkpointing=False,
         num_sanity_val_steps=0,
         plugins=[WholeFileIO()],
-        callbacks=[StopAt(interruption, stop), LastCheckpoint(folder, CheckpointConfig(), interruption)],
+        callbacks=[
+            StopAt(interruption, stop),
+            LastCheckpoint(folder, CheckpointConfig(), interruption, read=Path.stat, write_settings=lambda: None),
+        ],
         **options,
     )
     training = DataLoader(Images(), sampler=TrainSampler(40, 8 * accumulate, 0, 1, 0, start=start), batch_size=8)

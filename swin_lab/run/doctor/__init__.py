@@ -1,0 +1,1 @@
+"""`swin-lab doctor`: checks of the machine and the installation before a run."""
