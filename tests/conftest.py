@@ -255,3 +255,14 @@ def only_run(folder: Path) -> Path:
     runs = [file.parent for file in folder.rglob("results.json") if not file.parent.name.startswith("eval_")]
     assert len(runs) == 1, runs
     return runs[0]
+
+
+def same(one: object, two: object) -> bool:
+    """Returns whether nested values are equal, tensors to the bit."""
+    import torch
+
+    if isinstance(one, dict) and isinstance(two, dict):
+        return one.keys() == two.keys() and all(same(value, two[key]) for key, value in one.items())
+    if isinstance(one, list) and isinstance(two, list):
+        return len(one) == len(two) and all(map(same, one, two))
+    return torch.equal(one, two) if isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor) else one == two

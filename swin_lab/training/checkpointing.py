@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Gt
+from annotated_types import Gt, Le
 from lightning import Callback, LightningModule, Trainer
 
 from swin_lab.training.checkpoint_io import LAST, BackgroundIO
@@ -17,6 +17,8 @@ from swin_lab.training.position import Position
 from swin_lab.validation import PositiveInt, check_fields
 
 NOTHING, SAVE, STOP = 0, 1, 2
+MAX_MINUTES = 366 * 24 * 60
+"""A year."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +27,7 @@ class CheckpointConfig:
 
     every_n_updates: PositiveInt | None = None
     """Number of updates between two checkpoints. If None, there is no such interval."""
-    every_minutes: Annotated[float, Gt(0)] | None = None
+    every_minutes: Annotated[float, Gt(0), Le(MAX_MINUTES)] | None = None
     """Minutes between two checkpoints. If None, there is no such interval."""
 
     def __post_init__(self) -> None:

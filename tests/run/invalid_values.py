@@ -16,6 +16,8 @@ VALUES = ("abc", "true", "no", "-1", "0", "1e30", "nan", "inf", "''", "[3]", "{a
 
 VALID: Mapping[str, Mapping[str, str]] = {
     "train": {
+        "checkpoint.every_minutes": "null",
+        "checkpoint.every_n_updates": "null",
         "compile": "true",
         "data.cache_mib": "0",
         "data.mean": "null",
@@ -37,6 +39,7 @@ VALID: Mapping[str, Mapping[str, str]] = {
         "optimizer.weight_decay": "0",
         "out": "abc no",
         "preset": "null",
+        "resume": "null",
         "schedule.cosine_after_warmup": "true",
         "schedule.min_lr_ratio": "0",
         "schedule.warmup_epochs": "0",

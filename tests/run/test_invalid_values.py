@@ -118,7 +118,7 @@ def checked(command: Command, composed_once: None, tiny_run: Path, monkeypatch: 
     from swin_lab.run import evaluate, fit
 
     @contextmanager
-    def no_directory(*arguments: object) -> Iterator[None]:
+    def no_directory(*arguments: object, resumes: bool = False) -> Iterator[None]:
         raise StartedError
         yield
 

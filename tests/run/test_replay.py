@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, Command, Outcome
+from conftest import TINY, Command, Outcome, same
 
 from swin_lab.commands.replay import PrecisionName
 from swin_lab.run.dump import read_dump
@@ -39,15 +39,6 @@ def spoiled(command: Command, *arguments: str, update: int = 6, what: str = "ima
     Path("spoil.py").write_text(SPOIL)
     outcome = command("train", *RUN, f"+callbacks.spoil={{_target_: spoil.Spoil, update: {update}, what: {what}}}", *arguments)
     return outcome, sorted(Path("runs/tiny").iterdir())[-1]
-
-
-def same(one: object, two: object) -> bool:
-    """Compares nested values to the bit."""
-    if isinstance(one, dict) and isinstance(two, dict):
-        return one.keys() == two.keys() and all(same(value, two[key]) for key, value in one.items())
-    if isinstance(one, list) and isinstance(two, list):
-        return len(one) == len(two) and all(map(same, one, two))
-    return torch.equal(one, two) if isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor) else one == two
 
 
 def last(run: Path) -> dict[str, Any]:

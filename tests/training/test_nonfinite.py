@@ -5,6 +5,7 @@ from functools import partial
 import lightning
 import pytest
 import torch
+from conftest import same
 from engines import adamw, classification_engine
 from lightning import Callback
 from lightning.pytorch.plugins import MixedPrecision
@@ -91,9 +92,6 @@ def state(module, trainer):
     return {"weights": dict(module.network.state_dict()), "optimizer": trainer.optimizers[0].state_dict()["state"]}
 
 
-same = partial(torch.testing.assert_close, rtol=0, atol=0)
-
-
 @each_optimizer
 @pytest.mark.parametrize("bad", [1, 3, 6], ids=["first", "middle", "last"])
 def test_an_update_that_ends_the_run_is_not_applied(optimizer, bad):
@@ -102,9 +100,9 @@ def test_an_update_that_ends_the_run_is_not_applied(optimizer, bad):
     assert error is not None
     assert (error.found.update, error.found.loss) == (bad, True)
     if bad > 1:
-        same(state(module, trainer), state(*expected))
+        assert same(state(module, trainer), state(*expected))
     else:
-        same(dict(module.network.state_dict()), dict(Normalised().state_dict()))
+        assert same(dict(module.network.state_dict()), dict(Normalised().state_dict()))
 
 
 @each_optimizer
@@ -112,8 +110,8 @@ def test_skipped_updates_leave_weights_optimizer_and_average_as_if_their_batches
     module, trainer, error = fit(batches(6, bad=[1, 4]), optimizer, SKIP)
     expected = fit(batches(6, without=[1, 4]), optimizer)[:2]
     assert error is None
-    same(state(module, trainer), state(*expected))
-    same(module.ema.state_dict(), expected[0].ema.state_dict())
+    assert same(state(module, trainer), state(*expected))
+    assert same(module.ema.state_dict(), expected[0].ema.state_dict())
     assert (module.guard.skipped, module.ema.num_updates) == (2, 4)
 
 
@@ -131,7 +129,7 @@ def test_beyond_the_limit_the_run_ends():
 
 
 def test_without_bad_updates_both_policies_train_the_same():
-    same(state(*fit(batches(6), nonfinite=SKIP)[:2]), state(*fit(batches(6))[:2]))
+    assert same(state(*fit(batches(6), nonfinite=SKIP)[:2]), state(*fit(batches(6))[:2]))
 
 
 @pytest.mark.parametrize("policy", ["raise", "skip"])
