@@ -3,6 +3,7 @@
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,19 +43,46 @@ def print_evaluation(result: Mapping[str, Any]) -> None:
     print_command("results", shorter(result["run_dir"]))
 
 
-def print_sweep(results: Sequence[Mapping[str, Any]]) -> None:
-    """Prints one line per run, best first, with the overrides in which the runs differ."""
-    common = set.intersection(*(set(result["overrides"]) for result in results))
-    sweep = Path(results[0]["run_dir"]).parent
-    formats, monitor = results[0]["metric_formats"], results[0]["monitor"]
-    sign = -1 if monitor["mode"] == "max" else 1
+@dataclass(frozen=True)
+class SweepJob:
+    """Describes the state of a job of a sweep."""
+
+    number: int
+    overrides: tuple[str, ...]
+    state: str
+    """Such as "finished" or "failed: ..."."""
+    result: Mapping[str, Any] | None
+    """Contents of results.json; None if the job has none."""
+
+
+def print_sweep(folder: Path, jobs: Sequence[SweepJob]) -> None:
+    """Prints one line per job with the overrides in which the jobs differ: finished ones, best first, and then the others.
+
+    Args:
+        folder: directory of the sweep.
+        jobs: its jobs.
+    """
+    finished = [job for job in jobs if job.result is not None]
+    others = [job for job in jobs if job.result is None]
+    common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
+    first = finished[0].result if finished else None
+    formats = first["metric_formats"] if first is not None else {}
     rows = []
-    for result in sorted(results, key=lambda result: sign * result["metrics"][monitor["metric"]]):
-        differs = " ".join(override for override in result["overrides"] if override not in common)
-        shown = [_shown(formats[name], result["metrics"][name]) for name in formats]
-        rows.append([os.path.relpath(result["run_dir"], sweep), differs, *shown])
-    columns = ["run", "differs by", *(format_["label"] for format_ in formats.values())]
-    print_table(columns, rows, title=f"Sweep {shorter(sweep)}, best first")
+    for job in [*sorted(finished, key=_rank), *others]:
+        differs = " ".join(override for override in job.overrides if override not in common)
+        metrics = job.result["metrics"] if job.result is not None else {}
+        shown = [_shown(formats[name], metrics[name]) if name in metrics else "" for name in formats]
+        path = os.path.relpath(job.result["run_dir"], folder) if job.result is not None else str(job.number)
+        rows.append([path, differs, *shown, *([job.state] if others else [])])
+    columns = ["run", "differs by", *(format_["label"] for format_ in formats.values()), *(["state"] if others else [])]
+    print_table(columns, rows, title=f"Sweep {shorter(folder)}, best first", left=("state",))
+
+
+def _rank(job: SweepJob) -> float:
+    """Returns the monitored metric of a finished job, negative if greater is better."""
+    assert job.result is not None
+    monitor = job.result["monitor"]
+    return float((-1 if monitor["mode"] == "max" else 1) * job.result["metrics"][monitor["metric"]])
 
 
 def shorter(path: str | Path) -> str:

@@ -48,8 +48,8 @@ class Start:
 
 def relaunch_command() -> list[str]:
     """Returns the command that starts this program again: a script, a console script, or a module after `python -m`."""
-    spec = sys.modules["__main__"].__spec__
-    return [sys.executable, os.path.abspath(sys.argv[0])] if spec is None else [sys.executable, "-m", spec.name]
+    spec, program = sys.modules["__main__"].__spec__, os.path.abspath(sys.argv[0])
+    return [sys.executable, program] if spec is None or spec.origin != program else [sys.executable, "-m", spec.name]
 
 
 def command_of(job: Job, launcher: Launcher) -> str:

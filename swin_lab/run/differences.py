@@ -28,6 +28,8 @@ IGNORED_KEYS = (
     "trainer.log_every_n_steps",
     "trainer.profiler",
     "logger",
+    "search",
+    "sweep",
 )
 """Keys, and prefixes of keys, that affect where and how a run is computed, but not its result."""
 

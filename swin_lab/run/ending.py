@@ -4,9 +4,12 @@ import sys
 
 from swin_lab.run.arguments import local_rank
 
-OK, FAILED, WRONG_INPUT, STOPPED, LOST, INTERRUPTED = 0, 1, 2, 75, 76, 130
+OK, FAILED, WRONG_INPUT, PRUNED, STOPPED, LOST, INTERRUPTED = 0, 1, 2, 3, 75, 76, 130
 """Exit codes. STOPPED is EX_TEMPFAIL of sysexits.h: a signal has stopped the run. LOST is EX_PROTOCOL: another process
-of the run did not arrive, has died or hangs. `resume` continues both."""
+of the run did not arrive, has died or hangs. `resume` continues both. PRUNED: Optuna has stopped it, as a trial that is worse
+than others."""
+PRUNING = "pruning"
+"""Stands for the name of a signal when Optuna has stopped a run."""
 
 
 class LostRankError(Exception):
@@ -29,6 +32,8 @@ class StoppedRunError(Exception):
 
 def report_stop(stop: StoppedRunError) -> int:
     """Prints how the run continues, and returns the exit code."""
+    if stop.signal == PRUNING:
+        return PRUNED
     if local_rank() == 0:
         print(
             f"\nstopped by {stop.signal}{'' if stop.command else ' before the first update; start it again'}", file=sys.stderr

@@ -3,10 +3,8 @@
 This module does not import torch, so that `--help` and errors in overrides appear at once.
 """
 
-import json
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +17,6 @@ import hydra
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -34,9 +31,8 @@ from swin_lab.run.arguments import (
     check_environment,
     command_of,
     local_rank,
-    relaunch_command,
 )
-from swin_lab.run.command_line import OF_EVERY_RUN, CommandLine, with_stored_overrides
+from swin_lab.run.command_line import CommandLine, with_stored_overrides
 from swin_lab.run.compose import resolved
 from swin_lab.run.ending import INTERRUPTED, LOST, OK, WRONG_INPUT, LostRankError, StoppedRunError, report_stop
 from swin_lab.run.explain import explain, message_of
@@ -45,6 +41,9 @@ from swin_lab.run.own_modules import allow_imports_from
 
 JOBS = {"train": "swin_lab.run.fit", "eval": "swin_lab.run.evaluate"}
 """Job -> module whose function `run` runs it."""
+
+PRINTED = ("--cfg", "--info", "--hydra-help", "--version", "--shell-completion")
+"""Flags with which Hydra prints something and runs nothing."""
 
 USER_MISTAKES = (UserError, HydraException, OmegaConfBaseException, yaml.YAMLError)
 
@@ -86,7 +85,12 @@ def main(
             return OK
         check_environment()
         eval_command = shlex.join([*command_of("eval", launcher).split(), *typed])
-        return _compose_and_run(Start(job, line, launcher, eval_command, train_command))
+        start = Start(job, line, launcher, eval_command, train_command)
+        if line.has("--multirun") and not any(line.has(flag) for flag in PRINTED):
+            from swin_lab.run.sweep.command import run_sweep
+
+            return run_sweep(start)
+        return _compose_and_run(start)
     except (*USER_MISTAKES, OSError) as error:
         print(f"error: {message_of(error, job, line.overrides, line.config_dirs)}", file=sys.stderr)
         return WRONG_INPUT
@@ -108,8 +112,7 @@ def _join(job: Job, run_dir: Path, invocation: Invocation) -> int:
 
 
 def _compose_and_run(start: Start) -> int:
-    codes: list[int] = []
-    finished: list[dict[str, Any]] = []
+    errors: list[Exception] = []
     composed_once: list[bool] = []
     process_arguments = sys.argv[1:]
 
@@ -117,13 +120,9 @@ def _compose_and_run(start: Start) -> int:
         composed_once.append(True)
         with _command_line(process_arguments):  # Lightning starts further processes with these arguments.
             try:
-                _run_job(start, composed, finished, codes)
-            except (
-                *USER_MISTAKES,
-                OSError,
-            ) as error:  # The other runs continue; Hydra prints nothing.
-                print(f"error: {message_of(error, start.job, start.line.overrides, start.line.config_dirs)}", file=sys.stderr)
-                codes.append(WRONG_INPUT)
+                _run_job(start, composed)
+            except (*USER_MISTAKES, OSError, StoppedRunError) as error:  # Hydra would print more than the message.
+                errors.append(error)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and exiting.
     try:
@@ -134,19 +133,14 @@ def _compose_and_run(start: Start) -> int:
             raise
         message = explain(error, start.job, start.line.overrides, start.line.config_dirs)
         raise UserError(f"{shlex.join(start.line.overrides)}: {message}") from error
-    if start.line.has("--multirun") and not composed_once and not start.line.has("--cfg") and not start.line.has("--info"):
-        raise UserError(f"the sweep {shlex.join(start.line.overrides)} has no runs; give at least one value")
-    if len(finished) > 1:
-        from swin_lab.report import print_sweep
-
-        print_sweep(finished)
-    return next((code for code in codes if code != OK), OK)
+    if errors:
+        raise errors[0]
+    return OK
 
 
-def _run_job(start: Start, composed: DictConfig, finished: list[dict[str, Any]], codes: list[int]) -> None:
-    """Runs one configuration; appends its result to `finished`, or the exit code of its process to `codes`."""
+def _run_job(start: Start, composed: DictConfig) -> None:
+    """Runs one configuration."""
     hydra_config = HydraConfig.get()
-    sweeping = hydra_config.mode == RunMode.MULTIRUN
     overrides, chosen = list(hydra_config.overrides.task), dict(hydra_config.runtime.choices)
     _check_complete(composed)
     config, unused = resolved(composed, chosen, overrides, start.line.config_dirs)
@@ -157,26 +151,16 @@ def _run_job(start: Start, composed: DictConfig, finished: list[dict[str, Any]],
         config["name"] = f"{chosen.get('data')}_{chosen.get('model')}"
     elif "name" in config:
         config["name"] = str(config["name"])  # YAML reads name=2026 as a number
-    folder, number = Path(hydra_config.runtime.output_dir), str(hydra_config.job.num) if sweeping else ""
-    if sweeping and str(config["trainer"]["devices"]) != "1":
-        location = [f"out={folder / number}"] if start.job == "eval" else [f"out={folder}", f"name={number}"]
-        codes.append(_in_its_own_process(start, [*start.line.flag_words(OF_EVERY_RUN), *overrides, *location]))
-        finished += [json.loads(file.read_text()) for file in sorted((folder / number).rglob("results.json"))]
-        return
-    invocation = Invocation(tuple(overrides), start.eval_command, start.train_command)
-    finished.append(_function_of(start.job)(config, folder / number if sweeping else None, invocation))
+    if any(override.lstrip("+~").startswith(("sweep", "search", "hydra")) for override in start.line.overrides):
+        from swin_lab.run.sweep.settings import check_single
+
+        check_single(start.line.overrides, config)
+    _function_of(start.job)(config, None, Invocation(tuple(overrides), start.eval_command, start.train_command))
 
 
 def _function_of(job: Job) -> JobFunction:
     function: JobFunction = import_module(JOBS[job]).run
     return function
-
-
-def _in_its_own_process(start: Start, arguments: list[str]) -> int:
-    """Starts a run of a sweep on several devices: two such runs cannot follow each other inside one process."""
-    subcommand = [start.job] if start.launcher == "swin-lab" else []
-    code = subprocess.run([*relaunch_command(), *subcommand, *arguments], check=False).returncode
-    return code if code >= 0 else 128 - code
 
 
 @contextmanager

@@ -32,6 +32,7 @@ FREE_KEYS = (
     "on_nonfinite",
     "nonfinite_limit",
     "rank_timeout",
+    "callbacks.pruning",
 )
 """Keys, and prefixes of keys, that may change when a run is resumed."""
 

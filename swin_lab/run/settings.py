@@ -88,6 +88,8 @@ class TrainConfig:
     resume: Text | None
     resume_with: tuple[Text, ...]
     rank_timeout: Seconds
+    search: Node
+    sweep: Node
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -110,6 +112,7 @@ class EvalConfig:
     trust: bool
     transfer: Node
     rank_timeout: Seconds
+    sweep: Node
 
     def __post_init__(self) -> None:
         check_fields(self)
