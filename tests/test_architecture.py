@@ -26,7 +26,13 @@ ALLOWED_IMPORTS = {
     "__init__.py": {"models", "weights", "data"},
 }
 """Packages that a package may import, besides the modules at the top level; they are listed from the bottom to the top."""
-FRAMEWORKS = {"hydra": {"run"}, "lightning": {"data", "training", "tasks", "run", "bench"}, "wandb": {"run"}}
+FRAMEWORKS = {
+    "hydra": {"run"},
+    "lightning": {"data", "training", "tasks", "run", "bench"},
+    "wandb": {"run"},
+    "optuna": {"run"},
+    "submitit": {"run"},
+}
 """Packages that may import a framework."""
 MAX_LINES = {"run": 200}
 """Maximum length of a file by package; 400 for the others."""

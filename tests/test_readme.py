@@ -18,10 +18,12 @@ from swin_lab.preprocessing import Preprocessing
 from swin_lab.run.compose import MISSING, composed
 from swin_lab.run.instantiate import build_dataclass
 from swin_lab.run.settings import EvalConfig, RestoreConfig
+from swin_lab.run.sweep.space import read_space
 from swin_lab.run.trainer import build_trainer
 
 README = (ROOT / "README.md").read_text()
 REPRODUCE = (ROOT / "docs" / "reproduce.md").read_text()
+SWEEPS = (ROOT / "docs" / "sweeps.md").read_text()
 
 
 def commands(page: str) -> list[str]:
@@ -33,14 +35,15 @@ def commands(page: str) -> list[str]:
     return found
 
 
-COMMANDS = commands(README) + commands(REPRODUCE)
+COMMANDS = commands(README) + commands(REPRODUCE) + commands(SWEEPS)
 TRAIN = [line.removeprefix("python train.py") for line in COMMANDS if line.startswith("python train.py")]
 EVAL = [line.removeprefix("python eval.py") for line in COMMANDS if line.startswith("python eval.py")]
 
 
 def first_values(line: str) -> list[str]:
-    """Returns the overrides of the first run of a sweep."""
-    return [re.sub(r"=([^\[,]+),.*", r"=\1", part) for part in shlex.split(line) if part not in ("-m", "--help")]
+    """Returns the overrides of the first run of a sweep, with those of the sweep itself."""
+    words = [word for word in shlex.split(line) if word not in ("-m", "--help")]
+    return [*next(read_space(words, []).examples()), *(word for word in words if word.startswith(("search", "sweep")))]
 
 
 @pytest.mark.parametrize("line", sorted(set(TRAIN)))

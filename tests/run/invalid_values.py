@@ -130,7 +130,7 @@ FIRST_OF_ITS_CLASS = (
     *("data=cifar10", "data=dataset", "data=digits", "data=folder", "data=imagenet1k", "data=listed", "data=parquet"),
     *("data=shards", "data=zip", "augment=imagenet", "mixing=imagenet", "ema=warm", "logger=wandb", "trainer=ddp"),
     *("schedule=constant", "schedule=linear", "schedule=multistep", "schedule=step"),
-    *("callbacks=early_stopping", "callbacks=head_only"),
+    *("callbacks=early_stopping", "callbacks=head_only", "search=optuna"),
 )
 """Choices of a class that no choice before them has, so that keys which the default lacks get every value (of data: all
 keys but those of the loader).

@@ -220,13 +220,6 @@ def test_wrong_overrides_of_an_evaluation_are_refused(
     assert not (tmp_path / "taken_2").exists()
 
 
-def test_a_sweep_continues_after_a_value_that_is_refused(command: Command, tmp_path: Path) -> None:
-    outcome = command("train", "-m", *TINY, "trainer.max_epochs=1", "optimizer.lr=fast,1e-3")
-    assert outcome.code == 2
-    assert outcome.err == "error: optimizer.lr=fast must be a non-negative number up to 1,000,000\n"
-    assert len(list(tmp_path.rglob("results.json"))) == 1
-
-
 @pytest.mark.slow
 def test_a_reader_that_leaves_early_is_no_interruption(tmp_path: Path) -> None:
     running = subprocess.Popen(
