@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import ceil
+from typing import Literal
 
 from swin_lab.errors import UserError
 from swin_lab.validation import PositiveInt, check_value
@@ -25,13 +26,15 @@ class Batching:
         return f"{self.global_batch} = {self.devices} device{plural} x {self.device_batch} images{accumulated}"
 
 
-def split_batch(global_batch: int, devices: int, max_device_batch: int | None, *, mixes: bool = False) -> Batching:
+def split_batch(
+    global_batch: int, devices: int, max_device_batch: int | Literal["auto"] | None, *, mixes: bool = False
+) -> Batching:
     """Splits the global batch into the fewest accumulation steps of equal batches of at most `max_device_batch` images.
 
     Args:
         global_batch: images per optimizer update over all devices.
         devices: number of devices.
-        max_device_batch: maximum number of images that one device processes at once. If None, there is no limit.
+        max_device_batch: maximum number of images that one device processes at once. If None or auto, there is no limit.
         mixes: whether images are mixed with other images of the batch on the same device.
 
     Raises:
@@ -40,7 +43,9 @@ def split_batch(global_batch: int, devices: int, max_device_batch: int | None, *
             or a device would have no two images to mix.
     """
     check_value("global_batch", global_batch, PositiveInt)
-    check_value("max_device_batch", max_device_batch, PositiveInt | None)
+    max_device_batch = check_value(
+        "max_device_batch", None if max_device_batch == AUTO else max_device_batch, PositiveInt | None
+    )
     if global_batch % devices:
         lower, upper = global_batch // devices, -(-global_batch // devices)
         nearest = _nearest([lower * devices, upper * devices])

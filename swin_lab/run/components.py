@@ -5,6 +5,7 @@ Every component is complete when it is constructed, and no function here changes
 
 import logging
 from dataclasses import dataclass, fields
+from math import ceil
 from typing import Any
 
 from lightning import Callback
@@ -15,10 +16,12 @@ from swin_lab.data.decoders import check_installed
 from swin_lab.errors import UserError, did_you_mean
 from swin_lab.models import SwinTransformer
 from swin_lab.preprocessing import Preprocessing
+from swin_lab.run.batching import Batching
 from swin_lab.run.instantiate import build_dataclass, check_keys, instantiate, is_chosen
 from swin_lab.run.model import SWIN, Model
 from swin_lab.run.settings import Node
 from swin_lab.run.targets import Parameters, resolve
+from swin_lab.run.trainer import check_batches
 from swin_lab.training import DataDescription, EmaConfig, OptimizerConfig, Schedule, Task
 from swin_lab.training.engine import logged_metrics, monitored_metric
 from swin_lab.training.optim import RECIPE_KEYS
@@ -175,3 +178,15 @@ def build_callbacks(nodes: Node | None, task: Task, has_ema: bool) -> tuple[Call
             raise UserError(f"callbacks.{name}.monitor={monitored} is not logged{did_you_mean(monitored, logged)}")
         callbacks.append(callback)
     return tuple(callbacks)
+
+
+def check_sizes(source: ImageSource, batching: Batching, trainer: Node) -> None:
+    """Raises UserError if there are too few images for the batch, the devices or the limits of the `trainer` node."""
+    train = len(source.train.labels)
+    if train == 0:
+        raise UserError("data.val_only=true leaves no training images; remove it, or evaluate with eval.py")
+    if train < batching.global_batch:
+        raise UserError(f"global_batch={batching.global_batch} is larger than the {train} training images; lower it")
+    check_validation_images(source, batching.devices)
+    val_batches = ceil(ceil(len(source.val.labels) / batching.devices) / batching.device_batch)
+    check_batches(trainer, train // batching.global_batch * batching.accumulate, val_batches)

@@ -34,7 +34,7 @@ from swin_lab.run.results import metric_formats
 from swin_lab.run.resume import RESULTS, Resumption, check_changes, find_resumption, with_found_batch
 from swin_lab.run.session import Session, announce, start_session
 from swin_lab.run.settings import TrainConfig
-from swin_lab.run.trainer import find_launch
+from swin_lab.run.trainer import Launch, find_launch
 from swin_lab.run.training import Training, build_training
 from swin_lab.run.trust import needs_trust
 from swin_lab.run.watch import Watch
@@ -62,24 +62,14 @@ def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) 
     """
     started_at = perf_counter()
     start_console(quiet=is_other_process())
-    config = build_dataclass("", TrainConfig, values)
-    folder = run_folder(config.out, config.name)
-    resumption = find_resumption(config.resume, folder)
-    if resumption is not None:
-        values = with_found_batch(resumption, values)
-        config = build_dataclass("", TrainConfig, values)
-        if not is_other_process():
-            check_changes(resumption, values, config.resume_with)
+    config, values, resumption = compared(values)
     seed_everything(config.seed, verbose=False)
     launch = find_launch(config.trainer, config.precision)
     with ExitStack() as stack:
         watch = stack.enter_context(Watch(launch.trainer, config.rank_timeout))
-        with explained_failures():
-            training = build_training(config, launch, values)
-            check_needs(needs_of(training))
-        if config.max_device_batch == AUTO:  # Further processes, and a run that resumes this one, use the same number.
-            values = values | {"max_device_batch": training.batching.device_batch}
-        wanted = resumption.run_dir if resumption is not None else directory or timestamped(folder)
+        training, values = built(config, launch, values)
+        new = directory or timestamped(run_folder(config.out, config.name))
+        wanted = resumption.run_dir if resumption is not None else new
         run_dir = stack.enter_context(
             run_directory(watch, wanted, values, invocation.overrides, resumes=resumption is not None)
         )
@@ -114,6 +104,37 @@ def complete(session: Session, training: Training, resumption: Resumption | None
         result |= record(session, training, last)
         result |= {"overrides": list(invocation.overrides), "eval_command": invocation.eval_command + trust}
     return result
+
+
+def compared(values: dict[str, Any]) -> tuple[TrainConfig, dict[str, Any], Resumption | None]:
+    """Checks a configuration, also against that of the run that it resumes.
+
+    Returns:
+        The configuration, the same as plain Python, and the resumed run, if there is one.
+    """
+    config = build_dataclass("", TrainConfig, values)
+    resumption = find_resumption(config.resume, run_folder(config.out, config.name))
+    if resumption is None:
+        return config, values, None
+    values = with_found_batch(resumption, values)
+    config = build_dataclass("", TrainConfig, values)
+    if not is_other_process():
+        check_changes(resumption, values, config.resume_with)
+    return config, values, resumption
+
+
+def built(config: TrainConfig, launch: Launch, values: dict[str, Any]) -> tuple[Training, dict[str, Any]]:
+    """Builds the components of a run and checks what they need of the machine.
+
+    Returns:
+        The components, and the configuration as plain Python with the number that max_device_batch=auto has found.
+    """
+    with explained_failures():
+        training = build_training(config, launch, values)
+        check_needs(needs_of(training))
+    if config.max_device_batch == AUTO:  # Further processes, and a run that resumes this one, use the same number.
+        values = values | {"max_device_batch": training.batching.device_batch}
+    return training, values
 
 
 def train(session: Session, training: Training, resumption: Resumption | None) -> EvaluationResult:

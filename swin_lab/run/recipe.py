@@ -11,7 +11,7 @@ import torch
 from swin_lab.data.sources.imagenet import CLASSES
 from swin_lab.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from swin_lab.run.augmentation import build_augmentation
-from swin_lab.run.batching import AUTO, Batching, split_batch
+from swin_lab.run.batching import Batching, split_batch
 from swin_lab.run.checks import check_given, check_loader, check_settings
 from swin_lab.run.components import (
     LOADER_KEYS,
@@ -96,8 +96,7 @@ def build_recipe(
     check_settings(config)
     optimization = build_optimization(config["optimizer"], config["schedule"], config["ema"])
     mixes = is_chosen("mixing", config["mixing"])
-    limit = config["max_device_batch"]
-    batching = split_batch(config["global_batch"], devices, None if limit == AUTO else limit, mixes=mixes)
+    batching = split_batch(config["global_batch"], devices, config["max_device_batch"], mixes=mixes)
     images, class_names = _describe_data(config["data"], like)
     task = build_task(config["task"], DataDescription(class_names=class_names))
     with torch.device("meta"):

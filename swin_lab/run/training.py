@@ -1,15 +1,14 @@
 """The components of a training run, built and checked before the run directory exists."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil
 from typing import Any
 
 import torch
 from lightning import Callback
 from torch import nn
 
-from swin_lab.data import ImageData, ImageSource
+from swin_lab.data import ImageData
 from swin_lab.data.decoders import build_decoder
 from swin_lab.data.scaled import ScaledCrop
 from swin_lab.data.transforms import eval_transform, train_transform
@@ -28,14 +27,14 @@ from swin_lab.run.components import (
     build_optimization,
     build_preprocessing,
     build_task,
-    check_validation_images,
+    check_sizes,
 )
 from swin_lab.run.device_batch import build_trial, find_batching
 from swin_lab.run.instantiate import build_dataclass, check_node, is_chosen
 from swin_lab.run.loggers import check_loggers
 from swin_lab.run.model import Model, build_model, open_weights
-from swin_lab.run.settings import Node, TrainConfig, TransferConfig
-from swin_lab.run.trainer import Launch, build_trainer, check_batches
+from swin_lab.run.settings import TrainConfig, TransferConfig
+from swin_lab.run.trainer import Launch, build_trainer
 from swin_lab.training import CheckpointConfig, Engine, Freezing, NonFiniteConfig, Task
 
 
@@ -79,8 +78,7 @@ def build_training(config: TrainConfig, launch: Launch, plain: dict[str, Any]) -
     """
     check_nodes(config)
     mixes = is_chosen("mixing", config.mixing)
-    limit = config.max_device_batch if isinstance(config.max_device_batch, int) else None
-    batching = split_batch(config.global_batch, launch.world_size, limit, mixes=mixes)
+    batching = split_batch(config.global_batch, launch.world_size, config.max_device_batch, mixes=mixes)
     saving = build_dataclass("checkpoint", CheckpointConfig, config.checkpoint)
     optimization = build_optimization(config.optimizer, config.schedule, config.ema)
     # It raises its errors before the data is read.
@@ -114,11 +112,7 @@ def build_training(config: TrainConfig, launch: Launch, plain: dict[str, Any]) -
     )
     engine = build_engine(config, batching, optimization, task, model, metadata, compile_network)
     callbacks = build_callbacks(config.callbacks, task, optimization.ema is not None)
-    optimization.optimizer.groups(model.network, batching.global_batch)  # raises what it would raise in a started run
-    build_trainer(config.trainer, launch.precision, callbacks=list(callbacks))  # Lightning refuses what cannot be combined.
-    for callback in callbacks:
-        if isinstance(callback, Freezing):
-            callback.check(model.network)
+    check_together(callbacks, config, launch, optimization, model.network)
     evaluate_first = settings.evaluate_first and model.report is not None and model.report.keeps_all_classes
     components = (optimization, data, task, model, preprocessing, data_module, engine, callbacks, saving)
     return Training(config, launch, batching, *components, evaluate_first)
@@ -186,13 +180,12 @@ def build_data_module(config: TrainConfig, batching: Batching, data: Data, prepr
     )
 
 
-def check_sizes(source: ImageSource, batching: Batching, trainer: Node) -> None:
-    """Raises UserError if there are too few images for the batch, the devices or the limits of the `trainer` node."""
-    train = len(source.train.labels)
-    if train == 0:
-        raise UserError("data.val_only=true leaves no training images; remove it, or evaluate with eval.py")
-    if train < batching.global_batch:
-        raise UserError(f"global_batch={batching.global_batch} is larger than the {train} training images; lower it")
-    check_validation_images(source, batching.devices)
-    val_batches = ceil(ceil(len(source.val.labels) / batching.devices) / batching.device_batch)
-    check_batches(trainer, train // batching.global_batch * batching.accumulate, val_batches)
+def check_together(
+    callbacks: Sequence[Callback], config: TrainConfig, launch: Launch, optimization: Optimization, network: nn.Module
+) -> None:
+    """Raises UserError if optimizer, trainer or callbacks contradict the network or each other."""
+    optimization.optimizer.groups(network, config.global_batch)  # raises what it would raise in a started run
+    build_trainer(config.trainer, launch.precision, callbacks=list(callbacks))  # Lightning refuses what cannot be combined.
+    for callback in callbacks:
+        if isinstance(callback, Freezing):
+            callback.check(network)
