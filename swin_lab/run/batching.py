@@ -51,7 +51,7 @@ def split_batch(
         nearest = _nearest([lower * devices, upper * devices])
         raise UserError(f"global_batch={global_batch} is not divisible by {devices} devices; the nearest are {nearest}")
     per_device = global_batch // devices
-    limit = max_device_batch or per_device
+    limit = limited or per_device
     device_batch = _largest_part(per_device, limit)
     if device_batch is None:
         divisor = _largest_divisor(per_device, limit)
