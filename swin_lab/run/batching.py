@@ -43,9 +43,8 @@ def split_batch(
             or a device would have no two images to mix.
     """
     check_value("global_batch", global_batch, PositiveInt)
-    max_device_batch = check_value(
-        "max_device_batch", None if max_device_batch == AUTO else max_device_batch, PositiveInt | None
-    )
+    given = None if max_device_batch == AUTO else max_device_batch
+    limited: int | None = check_value("max_device_batch", given, PositiveInt | None)
     if global_batch % devices:
         lower, upper = global_batch // devices, -(-global_batch // devices)
         nearest = _nearest([lower * devices, upper * devices])
