@@ -28,11 +28,13 @@ def doctor(
 
     from swin_lab.report import print_table
     from swin_lab.run.checks import check_settings
+    from swin_lab.run.components import build_optimization
     from swin_lab.run.compose import composed
     from swin_lab.run.doctor.examination import examine
 
     config = composed(overrides or [], config_dir=config_dir)
     check_settings(config)
+    build_optimization(config["optimizer"], config["schedule"], config["ema"])  # It is only checked.
     findings = list(examine(config))
     problems = sum(finding.state == "problem" for finding in findings)
     if as_json:
