@@ -41,3 +41,9 @@ def report_stop(stop: StoppedRunError) -> int:
         if stop.command:
             print(f"continue with: {stop.command}", file=sys.stderr)
     return INTERRUPTED if stop.signal == "SIGINT" else STOPPED
+
+
+def report_lost(lost: LostRankError) -> int:
+    """Prints which process did not arrive, and returns the exit code."""
+    print(f"error: {lost}; all processes end\nMake sure that it is started and reaches this machine", file=sys.stderr)
+    return LOST

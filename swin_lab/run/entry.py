@@ -34,7 +34,7 @@ from swin_lab.run.arguments import (
 )
 from swin_lab.run.command_line import CommandLine, with_stored_overrides
 from swin_lab.run.compose import resolved
-from swin_lab.run.ending import INTERRUPTED, LOST, OK, WRONG_INPUT, LostRankError, StoppedRunError, report_stop
+from swin_lab.run.ending import INTERRUPTED, OK, WRONG_INPUT, LostRankError, StoppedRunError, report_lost, report_stop
 from swin_lab.run.explain import explain, message_of
 from swin_lab.run.help import help_text
 from swin_lab.run.own_modules import allow_imports_from
@@ -97,8 +97,7 @@ def main(
     except StoppedRunError as stop:
         return report_stop(stop)
     except LostRankError as lost:
-        print(f"error: {lost}; all processes end\nMake sure that it is started and reaches this machine", file=sys.stderr)
-        return LOST
+        return report_lost(lost)
     except KeyboardInterrupt as interrupt:
         print(f"\ninterrupted{': ' if str(interrupt) else ''}{interrupt}", file=sys.stderr)
         return INTERRUPTED
@@ -121,7 +120,7 @@ def _compose_and_run(start: Start) -> int:
         with _command_line(process_arguments):  # Lightning starts further processes with these arguments.
             try:
                 _run_job(start, composed)
-            except (*USER_MISTAKES, OSError, StoppedRunError) as error:  # Hydra would print more than the message.
+            except (*USER_MISTAKES, OSError, StoppedRunError, LostRankError) as error:  # Hydra would print more.
                 errors.append(error)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and exiting.

@@ -27,11 +27,13 @@ from swin_lab.run.instantiate import build_dataclass
 from swin_lab.run.restore import Restored, restore
 from swin_lab.run.results import metric_formats, present
 from swin_lab.run.settings import EvalConfig, RestoreConfig
+from swin_lab.run.sharding import sharder
 from swin_lab.run.stored import images_at_once, restored_node
 from swin_lab.run.targets import TARGET
 from swin_lab.run.trainer import build_trainer, check_launch, choose_precision
 from swin_lab.run.watch import Watch
 from swin_lab.training import Engine, ProgressBar, ProgressLines, Task
+from swin_lab.training.sharding import gathered
 from swin_lab.weights import Contents, open_checkpoint, read_source
 
 log = logging.getLogger("swin_lab")
@@ -69,8 +71,9 @@ def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) 
     preprocessing = choose_preprocessing(restored, config.preset)
     device_batch = images_at_once(config.batch, contents, preprocessing, trust=config.trust)
     data_module = build_data_module(data, preprocessing, device_batch)
-    packed = None if config.compile else packed_weights
-    engine = Engine(restored.network, task, {}, compile_network=compile_network, constant_weights=packed)
+    shard = sharder(trainer)
+    constant = gathered if shard else None if config.compile else packed_weights
+    engine = Engine(restored.network, task, {}, compile_network=compile_network, constant_weights=constant, shard=shard)
     wanted = directory or _results_folder(config.out, contents.file)
     with (
         Watch(trainer, config.rank_timeout) as watch,

@@ -34,8 +34,10 @@ from swin_lab.run.instantiate import build_dataclass, check_node, is_chosen
 from swin_lab.run.loggers import check_loggers
 from swin_lab.run.model import Model, build_model, open_weights
 from swin_lab.run.settings import TrainConfig, TransferConfig
+from swin_lab.run.sharding import sharder
 from swin_lab.run.trainer import Launch, build_trainer
 from swin_lab.training import CheckpointConfig, Engine, Freezing, NonFiniteConfig, Task
+from swin_lab.training.sharding import gathered
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def build_training(config: TrainConfig, launch: Launch, plain: dict[str, Any]) -
         preprocessing=preprocessing,
         run=RunMetadata(precision=launch.precision, device_batch=batching.device_batch, config=plain),
     )
-    engine = build_engine(config, batching, optimization, task, model, metadata, compile_network)
+    engine = build_engine(config, launch, batching, optimization, task, model, metadata, compile_network)
     callbacks = build_callbacks(config.callbacks, task, optimization.ema is not None)
     check_together(callbacks, config, launch, optimization, model.network)
     evaluate_first = settings.evaluate_first and model.report is not None and model.report.keeps_all_classes
@@ -136,6 +138,7 @@ def check_nodes(config: TrainConfig) -> None:
 
 def build_engine(
     config: TrainConfig,
+    launch: Launch,
     batching: Batching,
     optimization: Optimization,
     task: Task,
@@ -144,6 +147,7 @@ def build_engine(
     compile_network: Callable[[nn.Module], None] | None,
 ) -> Engine:
     """Builds the LightningModule of a training run."""
+    shard = sharder(launch.trainer)
     return Engine(
         model.network,
         task,
@@ -154,8 +158,9 @@ def build_engine(
         global_batch=batching.global_batch,
         seed=config.seed,
         compile_network=compile_network,
-        constant_weights=None if config.compile else packed_weights,
+        constant_weights=gathered if shard else None if config.compile else packed_weights,
         nonfinite=NonFiniteConfig(policy=config.on_nonfinite, limit=config.nonfinite_limit),
+        shard=shard,
     )
 
 

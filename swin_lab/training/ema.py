@@ -4,12 +4,14 @@ torch.optim.swa_utils.AveragedModel compares a counter on the device with zero a
 the GPU; here the counter is a Python number.
 """
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from swin_lab.training.sharding import like, load_whole, whole
 from swin_lab.validation import Fraction, PositiveInt, check_fields
 
 
@@ -55,6 +57,11 @@ class EmaModel:
         self.num_updates = 0
         self._averages: dict[str, Tensor] = dict(self.network.named_parameters())
 
+    def shard(self, shard: Callable[[nn.Module], None]) -> None:
+        """Has the averaged network distributed over the processes."""
+        shard(self.network)
+        self._averages = dict(self.network.named_parameters())
+
     def move(self, like: Tensor) -> None:
         """Moves the network to the device and precision of a trained weight; the averages remain in fp32 at least."""
         dtype = torch.promote_types(like.dtype, torch.float32)
@@ -81,13 +88,14 @@ class EmaModel:
                 parameter.copy_(self._averages[name])
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Returns the averaged tensors by name."""
-        return dict(self.network.state_dict()) | {name: average.detach() for name, average in self._averages.items()}
+        """Returns the averaged tensors by name, whole; every process asks for them."""
+        tensors = dict(self.network.state_dict()) | {name: average.detach() for name, average in self._averages.items()}
+        return {name: whole(tensor) for name, tensor in tensors.items()}
 
     def load_state_dict(self, tensors: dict[str, Tensor], num_updates: int) -> None:
         """Restores the tensors of `state_dict`, and the number of updates behind them."""
-        self.network.load_state_dict(tensors)
+        load_whole(self.network, tensors)
         with torch.no_grad():
             for name, average in self._averages.items():
-                average.copy_(tensors[name])
+                average.copy_(like(tensors[name], average))
         self.num_updates = num_updates

@@ -22,6 +22,7 @@ from swin_lab.training.nonfinite import NonFiniteConfig, NonFiniteGuard
 from swin_lab.training.optim import OptimizerConfig
 from swin_lab.training.position import Position
 from swin_lab.training.schedule import RunLength, Schedule
+from swin_lab.training.sharding import whole
 from swin_lab.training.task import Batch, Task
 
 log = logging.getLogger("swin_lab.training")
@@ -84,6 +85,7 @@ class Engine(LightningModule):
         constant_weights: returns a context in which a network is evaluated, whose weights do not change there. If None, there
             is none.
         nonfinite: what happens at an update whose loss or gradient norm is NaN or infinite. If None, it ends the run.
+        shard: distributes a network over the processes, once they are connected. If None, every process has all of it.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class Engine(LightningModule):
         compile_network: Callable[[nn.Module], None] | None = None,
         constant_weights: Callable[[nn.Module], AbstractContextManager[None]] | None = None,
         nonfinite: NonFiniteConfig | None = None,
+        shard: Callable[[nn.Module], None] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -113,6 +116,7 @@ class Engine(LightningModule):
             if self.ema is not None:
                 compile_network(self.ema.network)
         self.constant_weights = constant_weights
+        self.shard = shard
         self._evaluation = ExitStack()
         self.global_batch = global_batch
         self.seed = seed
@@ -134,6 +138,12 @@ class Engine(LightningModule):
     def monitor(self) -> str:
         """Returns the full name of the metric that decides which checkpoint is the best: that of the EMA, if there is one."""
         return monitored_metric(self.task, self.ema is not None)
+
+    def configure_model(self) -> None:
+        if self.shard is not None:
+            self.shard(self.network)
+            if self.ema is not None:
+                self.ema.shard(self.shard)
 
     def on_train_start(self) -> None:
         if self.resumed is not None and self.resumed.batches == 0:  # Lightning would go on at the end of the epoch before.
@@ -322,7 +332,7 @@ class Engine(LightningModule):
         # Lightning refuses to clip with a fused optimizer also under bf16, where gradients are not scaled; this clips itself.
         by_value = gradient_clip_algorithm == "value"
         limit = gradient_clip_val if gradient_clip_val and not by_value else float("inf")
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), limit)
+        norm = whole(nn.utils.clip_grad_norm_(self.network.parameters(), limit))
         self.log("train/grad_norm", norm)
         if by_value and gradient_clip_val:
             nn.utils.clip_grad_value_(self.network.parameters(), gradient_clip_val)

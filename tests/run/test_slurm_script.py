@@ -11,7 +11,7 @@ SCRIPT = ROOT / "examples" / "slurm" / "train.sbatch"
 
 
 def submitted(folder: Path, code: int, environment: dict[str, str] | None = None) -> tuple[int, list[str], str]:
-    """Runs the script with an srun that ends with a code; returns its exit code, the words of srun, and those of scontrol."""
+    """Runs the script with an srun that ends with a code; returns its exit code, the words of srun, the calls of scontrol."""
     for name, body in (("srun", f'printf "%s\\n" "$@" > srun.txt; exit {code}'), ("scontrol", 'echo "$@" >> scontrol.txt')):
         (folder / name).write_text(f"#!/bin/bash\n{body}\n")
         (folder / name).chmod(0o755)
