@@ -78,7 +78,7 @@ def check_environment() -> None:
     """Checks the environment variables that describe the processes of a run.
 
     Raises:
-        UserError: one is no number, or a rank is left over from another command: this process would wait for others in vain.
+        UserError: one is not a number, or a rank is left over from another command: this process would wait for others in vain.
     """
     for name in RANKS:
         value = os.environ.get(name)

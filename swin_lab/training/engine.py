@@ -214,7 +214,7 @@ class Engine(LightningModule):
         self._move_ema()
         self._evaluation.close()  # An error has left the evaluation before this one.
         if self.constant_weights is not None:
-            for network in {self._network_of(name) for name in self.val_metrics}:
+            for network in dict.fromkeys(map(self._network_of, self.val_metrics)):  # in the same order in every process
                 self._evaluation.enter_context(self.constant_weights(network))
         # New metrics, because Lightning casts the states of the first ones under bf16-true and 16-true.
         self.val_metrics = nn.ModuleDict({name: self.task.metrics() for name in self.val_metrics}).to(self.device)

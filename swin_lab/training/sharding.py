@@ -108,7 +108,7 @@ def gathered(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module in sharded:
-            module.set_reshard_after_forward(module is not network, recurse=False)
+            module.set_reshard_after_forward(True, recurse=False)  # Otherwise `reshard` does nothing after a forward pass.
             module.reshard()
 
 
