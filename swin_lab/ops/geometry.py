@@ -7,17 +7,14 @@ References:
 Shapes: B batch · H, W feature map · C channels · M, N window height and width · T = M*N tokens · G windows per image
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, wraps
-from typing import TypeVar, TypeVarTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Arguments = TypeVarTuple("Arguments")
-Constant = TypeVar("Constant")
+from swin_lab.ops.constants import constant
+
 Size = tuple[int, int]
 
 MASKED = -100.0
@@ -108,32 +105,7 @@ def crop_bias_table(table: Tensor, table_window: Size, window: Size) -> Tensor:
     return middle.reshape((2 * M - 1) * (2 * N - 1), -1)
 
 
-def _cached(maxsize: int) -> Callable[[Callable[[*Arguments], Constant]], Callable[[*Arguments], Constant]]:
-    """Caches small constants of the geometry, which depend on no weight and no image.
-
-    Computing them in every forward pass costs 1 to 6 % of it on a CPU (swin_tiny at batch 1 to 8), and on a GPU it adds a
-    copy from the host to every block. Buffers cannot replace the cache: masks depend on the size of the map, which is known at
-    forward time only. Nothing is cached while a compiler or exporter traces with fake tensors, and nothing is computed inside
-    inference mode, whose tensors autograd refuses later.
-    """
-
-    def decorate(make: Callable[[*Arguments], Constant]) -> Callable[[*Arguments], Constant]:
-        @lru_cache(maxsize)
-        def cached(*arguments: *Arguments) -> Constant:
-            with torch.inference_mode(False):
-                return make(*arguments)
-
-        @wraps(make)
-        def constant(*arguments: *Arguments) -> Constant:
-            tracing = torch.compiler.is_compiling() or type(torch.empty(0, device="cpu")) is not Tensor
-            return make(*arguments) if tracing else cached(*arguments)
-
-        return constant
-
-    return decorate
-
-
-@_cached(maxsize=128)
+@constant
 def relative_position_index(window: Size, device: torch.device) -> Tensor:
     """Returns the row of the bias table for each pair of tokens of a window (section 3.2).
 
@@ -145,14 +117,14 @@ def relative_position_index(window: Size, device: torch.device) -> Tensor:
         (T, T) of int64: [query, key] -> (row offset + M - 1) * (2N - 1) + column offset + N - 1.
     """
     M, N = window
-    rows, columns = torch.meshgrid(torch.arange(M, device="cpu"), torch.arange(N, device="cpu"), indexing="ij")
+    rows, columns = torch.meshgrid(torch.arange(M, device=device), torch.arange(N, device=device), indexing="ij")
     rows, columns = rows.flatten(), columns.flatten()
     delta_row = rows[:, None] - rows[None, :] + M - 1
     delta_column = columns[:, None] - columns[None, :] + N - 1
-    return (delta_row * (2 * N - 1) + delta_column).to(device)
+    return delta_row * (2 * N - 1) + delta_column
 
 
-@_cached(maxsize=128)
+@constant
 def log_spaced_offsets(window: Size, trained_window: Size, device: torch.device) -> Tensor:
     """Returns the relative positions of a window as V2 sees them (equation 4 of ref. 2), one per row of a bias table.
 
@@ -169,13 +141,13 @@ def log_spaced_offsets(window: Size, trained_window: Size, device: torch.device)
     """
     axes = []
     for side, trained in zip(window, trained_window, strict=True):
-        offset = torch.arange(1 - side, side, device="cpu", dtype=torch.float32)
+        offset = torch.arange(1 - side, side, device=device, dtype=torch.float32)
         axes.append(offset / max(trained - 1, 1) * 8)  # a window of one token has no offset but 0
     offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 2)
-    return (offsets.sign() * (offsets.abs() + 1).log2() / 3).to(device)
+    return offsets.sign() * (offsets.abs() + 1).log2() / 3
 
 
-@_cached(maxsize=16)  # a mask takes up to 10 MB for images of 900 pixels
+@constant
 def shift_mask(map_size: Size, window: Size, shift: Size, device: torch.device) -> Tensor:
     """Returns the attention mask of a shifted map, by which only true neighbours attend to each other (Fig. 4).
 
@@ -188,23 +160,27 @@ def shift_mask(map_size: Size, window: Size, shift: Size, device: torch.device) 
     Returns:
         (G, T, T) of float32: 0 for pairs of one region, `MASKED` for the others.
     """
-    labels_GT = partition(region_labels(map_size, window, shift)[None, :, :, None], window)[0, :, :, 0]
-    other_region = labels_GT[:, :, None] != labels_GT[:, None, :]
-    return torch.zeros(other_region.shape, dtype=torch.float32, device="cpu").masked_fill(other_region, MASKED).to(device)
+    return _mask_of_regions(partition(region_labels(map_size, window, shift, device)[None, :, :, None], window)[0, :, :, 0])
 
 
-def region_labels(map_size: Size, window: Size, shift: Size) -> Tensor:
+def region_labels(map_size: Size, window: Size, shift: Size, device: torch.device) -> Tensor:
     """Labels the positions of a shifted map by the region of the unshifted map they come from: (H, W) of int64."""
-    rows, columns = (_axis_labels(map_size[axis], window[axis], shift[axis]) for axis in (0, 1))
+    rows, columns = (_axis_labels(map_size[axis], window[axis], shift[axis], device) for axis in (0, 1))
     return 3 * rows[:, None] + columns[None, :]
 
 
-def _axis_labels(length: int, window: int, shift: int) -> Tensor:
+def _axis_labels(length: int, window: int, shift: int, device: torch.device) -> Tensor:
     """Labels 0 in the windows that the shift leaves unchanged; in the last window, 1 before the seam and 2 after it."""
-    position = torch.arange(length, device="cpu")
+    position = torch.arange(length, device=device)
     if shift == 0:
         return torch.zeros_like(position)
     return (position >= length - window).long() + (position >= length - shift).long()
+
+
+def _mask_of_regions(labels: Tensor) -> Tensor:
+    """Returns 0 for pairs of tokens with one label and `MASKED` for the others: (..., T) -> (..., T, T) of float32."""
+    other_region = labels[..., :, None] != labels[..., None, :]
+    return torch.zeros(other_region.shape, dtype=torch.float32, device=labels.device).masked_fill(other_region, MASKED)
 
 
 @dataclass(frozen=True)
@@ -217,7 +193,6 @@ class WindowKind:
     """0 or `MASKED` for every pair of tokens, (T, T) of float32. If None, all tokens are true neighbours."""
 
 
-@_cached(maxsize=64)
 def window_kinds(map_size: Size, window: Size, shift: Size, device: torch.device) -> tuple[WindowKind, ...]:
     """Returns the kinds of windows of a map: inner ones, and those at the right, at the bottom and in the corner.
 
@@ -229,16 +204,19 @@ def window_kinds(map_size: Size, window: Size, shift: Size, device: torch.device
         shift: how far the map was rolled up and left.
         device: the device of the masks.
     """
-    labels_GT = partition(region_labels(map_size, window, shift)[None, :, :, None], window)[0, :, :, 0]
     kinds: list[WindowKind] = []
     for rows, columns in _blocks_of_kinds(map_size, window, shift):
-        labels_T = labels_GT[rows.start * (map_size[1] // window[1]) + columns.start]
-        other_region = labels_T[:, None] != labels_T[None, :]
-        mask_TT = (
-            torch.zeros(other_region.shape, dtype=torch.float32, device="cpu").masked_fill(other_region, MASKED).to(device)
-        )
-        kinds.append(WindowKind(len(rows) * len(columns), mask_TT if kinds else None))
+        down = shift[0] if rows.stop == map_size[0] // window[0] else 0
+        right = shift[1] if columns.stop == map_size[1] // window[1] else 0
+        mask_TT = seam_mask(window, (down, right), device) if down or right else None
+        kinds.append(WindowKind(len(rows) * len(columns), mask_TT))
     return tuple(kinds)
+
+
+@constant
+def seam_mask(window: Size, shift: Size, device: torch.device) -> Tensor:
+    """Returns the mask of a window that the seam of a shift crosses along the axes with a shift: (T, T) of float32."""
+    return _mask_of_regions(region_labels(window, window, shift, device).flatten())
 
 
 def _blocks_of_kinds(map_size: Size, window: Size, shift: Size) -> list[tuple[range, range]]:
@@ -250,13 +228,13 @@ def _blocks_of_kinds(map_size: Size, window: Size, shift: Size) -> list[tuple[ra
     return [(rows, columns) for rows in cuts[0] for columns in cuts[1]]
 
 
-@_cached(maxsize=128)
 def rows_of_windows(
     map_size: Size, window: Size, shift: Size, num_heads: int, num_keys: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns which rows of a map of queries, keys and values belong to the windows, in the order of `window_kinds`.
 
-    A row of the map contains the channels of one head: a map (H, W, 3, h, D) has H*W*3*h of them.
+    A row of the map contains the channels of one head: a map (H, W, 3, h, D) has H*W*3*h of them. 32 bits are enough: the map
+    itself would have at least 2^31 rows.
 
     Args:
         map_size: size (H, W) of the padded map, multiples of the window.
@@ -267,45 +245,57 @@ def rows_of_windows(
         device: the device of the index.
 
     Returns:
-        For queries (G*h*T,), keys and values (G*h*num_keys,) of int64, windows outermost and tokens innermost.
+        For queries (G*h*T,), keys and values (G*h*num_keys,) of int32, windows outermost and tokens innermost.
     """
+    G, T = map_size[0] * map_size[1] // (window[0] * window[1]), window[0] * window[1]
+    keys = G * num_heads * num_keys
+    index = _rows_of_windows(map_size, window, shift, num_heads, num_keys, device)
+    queries, keys_index, values = index.split([G * num_heads * T, keys, keys])
+    return queries, keys_index, values
+
+
+@constant
+def _rows_of_windows(map_size: Size, window: Size, shift: Size, num_heads: int, num_keys: int, device: torch.device) -> Tensor:
+    """Returns the three parts of `rows_of_windows`, concatenated."""
     T, h = window[0] * window[1], num_heads
-    tokens_GT = _tokens_of_windows(map_size, window, shift)
+    tokens_GT = _tokens_of_windows(map_size, window, shift, device)
     tokens_GK = torch.cat([tokens_GT, tokens_GT[:, :1].expand(-1, num_keys - T)], dim=1)
-    head_h = torch.arange(h, device="cpu")
-    parts = []
-    for part, tokens in enumerate((tokens_GT, tokens_GK, tokens_GK)):
-        rows_GhT = tokens[:, None, :] * (3 * h) + part * h + head_h[None, :, None]
-        parts.append(rows_GhT.flatten().to(device))
-    return parts[0], parts[1], parts[2]
+    head_h1 = _count(h, device)[:, None]
+    parts = [tokens[:, None, :] * (3 * h) + part * h + head_h1 for part, tokens in enumerate((tokens_GT, tokens_GK, tokens_GK))]
+    return torch.cat([part.flatten() for part in parts])
 
 
-@_cached(maxsize=128)
+@constant
 def windows_of_rows(map_size: Size, window: Size, shift: Size, num_heads: int, num_keys: int, device: torch.device) -> Tensor:
     """Inverts `rows_of_windows`: the place of each row of the map, (H*W*3*h,), in queries, keys and values, concatenated."""
     T = window[0] * window[1]
-    queries_Ph, keys_Ph = (_places(map_size, window, shift, num_heads, count) for count in (T, num_keys))
+    queries_Ph, keys_Ph = (_places(map_size, window, shift, num_heads, count, device) for count in (T, num_keys))
     keys = num_heads * num_keys * (map_size[0] * map_size[1] // T)
     before = num_heads * map_size[0] * map_size[1]
-    return torch.stack([queries_Ph, before + keys_Ph, before + keys + keys_Ph], dim=1).flatten().to(device)
+    return torch.stack([queries_Ph, before + keys_Ph, before + keys + keys_Ph], dim=1).flatten()
 
 
-@_cached(maxsize=128)
+@constant
 def outputs_of_map(map_size: Size, window: Size, shift: Size, num_heads: int, device: torch.device) -> Tensor:
-    """Returns which row of the windows' outputs (G, h, T) each row of the map (H, W, h) is: (H*W*h,) of int64."""
-    return _places(map_size, window, shift, num_heads, window[0] * window[1]).flatten().to(device)
+    """Returns which row of the windows' outputs (G, h, T) each row of the map (H, W, h) is: (H*W*h,) of int32."""
+    return _places(map_size, window, shift, num_heads, window[0] * window[1], device).flatten()
 
 
-@_cached(maxsize=128)
+@constant
 def rows_of_outputs(map_size: Size, window: Size, shift: Size, num_heads: int, device: torch.device) -> Tensor:
-    """Inverts `outputs_of_map`: the row of the map (H, W, h) of each row of the windows (G, h, T): (G*h*T,) of int64."""
-    tokens_GT = _tokens_of_windows(map_size, window, shift)
-    return (tokens_GT[:, None, :] * num_heads + torch.arange(num_heads, device="cpu")[None, :, None]).flatten().to(device)
+    """Inverts `outputs_of_map`: the row of the map (H, W, h) of each row of the windows (G, h, T): (G*h*T,) of int32."""
+    tokens_GT = _tokens_of_windows(map_size, window, shift, device)
+    return (tokens_GT[:, None, :] * num_heads + _count(num_heads, device)[:, None]).flatten()
 
 
-def _tokens_of_windows(map_size: Size, window: Size, shift: Size) -> Tensor:
-    """Returns the position in the map of each token of each window, (G, T) of int64, in the order of `window_kinds`."""
-    position_HW = torch.arange(map_size[0] * map_size[1], device="cpu").reshape(map_size)
+def _count(end: int, device: torch.device) -> Tensor:
+    """Returns 0, 1, ... end - 1 of int32."""
+    return torch.arange(end, device=device, dtype=torch.int32)
+
+
+def _tokens_of_windows(map_size: Size, window: Size, shift: Size, device: torch.device) -> Tensor:
+    """Returns the position in the map of each token of each window, (G, T) of int32, in the order of `window_kinds`."""
+    position_HW = _count(map_size[0] * map_size[1], device).reshape(map_size)
     rolled_HW = position_HW.roll((-shift[0], -shift[1]), dims=(0, 1))
     tokens_GT = partition(rolled_HW[None, :, :, None], window)[0, :, :, 0]
     grid_RCT = tokens_GT.reshape(map_size[0] // window[0], map_size[1] // window[1], -1)
@@ -313,15 +303,15 @@ def _tokens_of_windows(map_size: Size, window: Size, shift: Size) -> Tensor:
     return torch.cat([grid_RCT[r.start : r.stop, c.start : c.stop].flatten(0, 1) for r, c in blocks])
 
 
-def _places(map_size: Size, window: Size, shift: Size, num_heads: int, num_keys: int) -> Tensor:
+def _places(map_size: Size, window: Size, shift: Size, num_heads: int, num_keys: int, device: torch.device) -> Tensor:
     """Returns the row of windows with `num_keys` places per head, (G, h, num_keys), of each token and head: (H*W, h)."""
     rows, columns = (map_size[axis] // window[axis] for axis in (0, 1))
-    window_RC, first = torch.empty(rows, columns, dtype=torch.long, device="cpu"), 0
+    window_RC, first = torch.empty(rows, columns, dtype=torch.int32, device=device), 0
     for r, c in _blocks_of_kinds(map_size, window, shift):
         count = len(r) * len(c)
-        window_RC[r.start : r.stop, c.start : c.stop] = torch.arange(first, first + count, device="cpu").reshape(len(r), len(c))
+        window_RC[r.start : r.stop, c.start : c.stop] = (_count(count, device) + first).reshape(len(r), len(c))
         first += count
-    token_MN = torch.arange(window[0] * window[1], device="cpu").reshape(window)
+    token_MN = _count(window[0] * window[1], device).reshape(window)
     place_RMCN = window_RC[:, None, :, None] * (num_heads * num_keys) + token_MN[None, :, None, :]
     place_HW = place_RMCN.reshape(map_size).roll(shift, dims=(0, 1))
-    return place_HW.reshape(-1, 1) + num_keys * torch.arange(num_heads, device="cpu")
+    return place_HW.reshape(-1, 1) + num_keys * _count(num_heads, device)

@@ -100,7 +100,7 @@ def test_the_mask_lets_two_tokens_attend_if_their_offset_in_the_image_is_their_o
 
 
 def test_the_regions_of_figure_4_on_an_8x8_map_with_windows_of_4_shifted_by_2():
-    assert region_labels((8, 8), (4, 4), (2, 2)).tolist() == [
+    assert region_labels((8, 8), (4, 4), (2, 2), CPU).tolist() == [
         [0, 0, 0, 0, 1, 1, 2, 2],
         [0, 0, 0, 0, 1, 1, 2, 2],
         [0, 0, 0, 0, 1, 1, 2, 2],
@@ -113,7 +113,7 @@ def test_the_regions_of_figure_4_on_an_8x8_map_with_windows_of_4_shifted_by_2():
 
 
 def test_a_shift_along_one_axis_splits_regions_along_that_axis_only():
-    assert region_labels((8, 8), (4, 4), (0, 1)).unique_consecutive(dim=0).tolist() == [[0, 0, 0, 0, 1, 1, 1, 2]]
+    assert region_labels((8, 8), (4, 4), (0, 1), CPU).unique_consecutive(dim=0).tolist() == [[0, 0, 0, 0, 1, 1, 1, 2]]
 
 
 @pytest.mark.parametrize("window", [(4, 4), (7, 7), (2, 5), (3, 1)])
