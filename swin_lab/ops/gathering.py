@@ -17,13 +17,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from swin_lab.ops import geometry
-from swin_lab.ops.windows import WindowLayout, position_bias
-
-SHORTEST = 1e-12
-"""Shorter vectors are not scaled to length one, as in torch's `normalize`."""
+from swin_lab.ops.derivatives import explained, needs_plain_operations, plain_gradients, refuse_transforms
+from swin_lab.ops.windows import SHORTEST, WindowLayout, position_bias, unit
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,11 @@ def attend_gathered(
 
     Returns:
         (B, H, W, C).
+
+    Raises:
+        UserError: a transform of `torch.func`, forward-mode differentiation or `torch.jit.trace` is active.
     """
+    refuse_transforms(qkv_BHWC, bias_table, pad_value, cosine_scale)
     B, H, W, C3 = qkv_BHWC.shape
     qkv = geometry.pad_to_multiple(qkv_BHWC, layout.window, pad_value).contiguous()
     size, h = (qkv.shape[1], qkv.shape[2]), layout.num_heads
@@ -87,9 +88,8 @@ def attend_gathered(
     here = (size, layout.window, layout.shift, h, K, qkv.device)
 
     rows_BRD = qkv.reshape(B, size[0] * size[1] * 3 * h, D)
-    q, k, v = _ToWindows.apply(rows_BRD, *geometry.rows_of_windows(*here), geometry.windows_of_rows(*here))
     N = h * size[0] * size[1] // T
-    q, k, v = q.reshape(B, N, T, D), k.reshape(B, N, K, D), v.reshape(B, N, K, D)
+    q, k, v = _ToWindows.apply(rows_BRD, *geometry.rows_of_windows(*here), geometry.windows_of_rows(*here), N)
 
     bias_hTK = F.pad(position_bias(bias_table, layout.window)[0], (0, K - T), value=float("-inf"))
     bias = WindowBias(bias_hTK, geometry.window_kinds(size, layout.window, layout.shift, qkv.device))
@@ -107,20 +107,25 @@ def attend_gathered(
 
 
 class _ToWindows(torch.autograd.Function):
-    """Gathers rows of a map (B, R, D) as queries, keys and values of windows; the gradient is gathered the other way."""
+    """Gathers rows of a map (B, R, D) as queries (B, N, T, D), keys and values of windows; gradients are gathered back."""
 
     @staticmethod
-    def forward(rows_BRD: Tensor, queries: Tensor, keys: Tensor, values: Tensor, inverse: Tensor) -> tuple[Tensor, ...]:
-        return tuple(rows_BRD.index_select(1, index) for index in (queries, keys, values))
+    def forward(rows_BRD: Tensor, queries: Tensor, keys: Tensor, values: Tensor, inverse: Tensor, N: int) -> tuple[Tensor, ...]:
+        B, _, D = rows_BRD.shape
+        return tuple(rows_BRD.index_select(1, index).view(B, N, len(index) // N, D) for index in (queries, keys, values))
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.save_for_backward(inputs[4])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (inverse,) = ctx.saved_tensors
-        return torch.cat(gradients, dim=1).index_select(1, inverse), None, None, None, None
+        if needs_plain_operations(gradients[0]):
+            gradients = explained(gradients)
+        B, N, _, D = gradients[0].shape
+        rows_BRD = torch.cat([gradient.reshape(B, N * gradient.shape[2], D) for gradient in gradients], dim=1)
+        return rows_BRD.index_select(1, inverse), None, None, None, None, None
 
 
 class _ToMap(torch.autograd.Function):
@@ -155,9 +160,10 @@ class _ScaledUnit(torch.autograd.Function):
         ctx.save_for_backward(*inputs, output[1])
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient_BNKD: Tensor, _: Any) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, gradient_BNKD: Tensor, _: Any) -> tuple[Tensor, ...]:
         x, scale_N11, norm_BNK1 = ctx.saved_tensors
+        if needs_plain_operations(gradient_BNKD):
+            return plain_gradients(lambda x, scale: (unit(x) * scale).to(x.dtype), (x, scale_N11), gradient_BNKD)
         gradient, x = gradient_BNKD.to(norm_BNK1.dtype), x.to(norm_BNK1.dtype)
         # of x/|x| * s: (g - u (u g)) s / |x| with u = x/|x|; vectors that `SHORTEST` has stopped are divided by a constant
         along_BNK1 = (gradient * x).sum(dim=-1, keepdim=True) / norm_BNK1

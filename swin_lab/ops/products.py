@@ -6,14 +6,15 @@ multiplied into, and turned into weights in place; only the weights are kept for
 Shapes: B batch · G windows per image · h heads · N = G*h · T tokens of a window · K keys, T or more · D channels of a head
 """
 
+from functools import partial
 from math import exp
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from swin_lab.ops.derivatives import needs_plain_operations, plain_gradients
 from swin_lab.ops.gathering import WindowBias, attend_gathered
 from swin_lab.ops.reference import softmax_attention
 from swin_lab.ops.windows import WindowLayout
@@ -72,18 +73,25 @@ class _Products(torch.autograd.Function):
         torch.softmax(weights, dim=-1, out=weights)
         for masked in per_kind[1:]:
             F.threshold(masked, 2 * exp(NEGLIGIBLE), 0.0, inplace=True)
+            masked[..., T:].zero_()  # Added keys were raised, too; large logits in bfloat16 are too coarse for the threshold.
         return torch.bmm(weights, v).view(B, N, T, D), weights
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        q, k, v, ctx.scale, ctx.counts, *_ = inputs
+        q, k, v, ctx.scale, ctx.counts, *biases = inputs
         ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(q, k, v, output[1])
+        ctx.save_for_backward(output[1], q, k, v, *biases)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient_BNTD: Tensor, _: Any) -> tuple[Any, ...]:
-        q_BNTD, k_BNKD, v_BNKD, weights = ctx.saved_tensors
+        weights, q_BNTD, k_BNKD, v_BNKD, *biases = ctx.saved_tensors
+        if needs_plain_operations(gradient_BNTD):
+            with _without_autocast(q_BNTD):
+                plain = partial(_plain_attention, ctx.scale, ctx.counts)
+                q_gradient, k_gradient, v_gradient, *biases = plain_gradients(
+                    plain, (q_BNTD, k_BNKD, v_BNKD, *biases), gradient_BNTD
+                )
+            return q_gradient, k_gradient, v_gradient, None, None, *biases
         q, k, v, gradient = (x.flatten(0, 1) for x in (q_BNTD, k_BNKD, v_BNKD, gradient_BNTD.contiguous()))
         with _without_autocast(q):
             v_gradient = torch.bmm(weights.transpose(1, 2), gradient)
@@ -95,3 +103,9 @@ class _Products(torch.autograd.Function):
         per_kind = logits_gradient.view(B, G, N // G, T, K).split(ctx.counts, dim=1)
         biases = [part.sum((0, 1)) for part in per_kind]
         return q_gradient.view_as(q_BNTD), k_gradient.view_as(k_BNKD), v_gradient.view_as(v_BNKD), None, None, *biases
+
+
+def _plain_attention(scale: float, counts: tuple[int, ...], q: Tensor, k: Tensor, v: Tensor, *biases: Tensor) -> Tensor:
+    """Computes what `_Products` computes, up to rounding, by operations that torch differentiates."""
+    per_window = [b_hTK.expand(count, *b_hTK.shape) for count, b_hTK in zip(counts, biases, strict=True)]
+    return softmax_attention(q, k, v, torch.cat(per_window).flatten(0, 1), scale)

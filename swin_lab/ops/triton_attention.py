@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from swin_lab.ops.derivatives import refuse_transforms
 from swin_lab.ops.triton_support import MAX_TILE, check, check_device
 from swin_lab.ops.windows import WindowLayout
 
@@ -25,8 +26,10 @@ def triton(
     (`torch.set_float32_matmul_precision("high")`). Two runs on one kind of device give the same bits.
 
     Raises:
-        UserError: the kernels cannot run here, or do not support the shapes or the dtype.
+        UserError: the kernels cannot run here, or do not support the shapes or the dtype; or a transform of `torch.func`,
+            forward-mode differentiation or `torch.jit.trace` is active.
     """
+    refuse_transforms(qkv_BHWC, bias_table, pad_value, cosine_scale)
     check(qkv_BHWC, layout)
     (M, N), (down, right) = layout.window, layout.shift
     out, _ = _forward(qkv_BHWC, bias_table, pad_value, cosine_scale, layout.num_heads, M, N, down, right)

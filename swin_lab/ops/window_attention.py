@@ -11,6 +11,7 @@ backends that need them, so that a fused kernel can avoid every copy. To add a b
 Shapes: B batch · H, W feature map · C channels · M, N window · h heads
 """
 
+import torch
 from torch import Tensor
 
 from swin_lab.errors import UserError, did_you_mean
@@ -62,8 +63,13 @@ def window_attention(
         (B, H, W, C), in image order, in the dtype of `qkv_BHWC`.
 
     Raises:
-        UserError: No backend has that name, or it does not support the device, the dtype, the heads or the window.
+        UserError: No backend has that name, or it does not support the device, the dtype, the heads or the window; or a
+            transform of `torch.func`, forward-mode differentiation or `torch.jit.trace` is active, and the backend is neither
+            "auto" nor "reference".
     """
+    if torch.compiler.is_dynamo_compiling():  # Windows follow from the size of the map, which is a constant of a graph.
+        for axis in (1, 2, 3):
+            torch._dynamo.mark_static(qkv_BHWC, axis)
     _, H, W, _ = qkv_BHWC.shape
     window_in_use, shift_in_use = fit_window((H, W), window, shift)
     layout = WindowLayout(num_heads, window_in_use, shift_in_use)

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from swin_lab.ops import geometry
 from swin_lab.ops.geometry import Size
+
+SHORTEST = 1e-12
+"""Shorter vectors are not scaled to length one."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,14 @@ def attend_in_windows(
 
 
 def unit(x: Tensor) -> Tensor:
-    """Scales vectors to length one along the last axis, in fp32 at least: the square of a small half-precision number is 0."""
-    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
+    """Scales vectors to length one along the last axis, in fp32 at least: the square of a small half-precision number is 0.
+
+    Values and gradients are those of torch's `normalize`, whose second derivative is NaN for vectors of zeros.
+    """
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    short = torch.linalg.vector_norm(x.detach(), dim=-1, keepdim=True) <= SHORTEST
+    length = torch.linalg.vector_norm(x.masked_fill(short, 1), dim=-1, keepdim=True).masked_fill(short, SHORTEST)
+    return x / length
 
 
 def position_bias(table: Tensor, window: Size) -> Tensor:

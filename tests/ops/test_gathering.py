@@ -37,7 +37,7 @@ def test_the_index_of_outputs_and_its_inverse_undo_each_other(size, window, shif
 def test_each_window_has_the_mask_of_its_kind(size, window, shift):
     """The masks of `shift_mask`, window by window, are those of the kinds, up to the order of the windows."""
     T = window[0] * window[1]
-    labels = geometry.region_labels(size, window, shift).flatten()
+    labels = geometry.region_labels(size, window, shift, CPU).flatten()
     tokens = geometry.rows_of_outputs(size, window, shift, 1, CPU).reshape(-1, T)
     rolled = torch.arange(size[0] * size[1]).reshape(size).roll((-shift[0], -shift[1]), (0, 1)).flatten().argsort()
     regions = labels[rolled[tokens]]
@@ -70,6 +70,17 @@ def test_no_gradient_of_masked_tokens_is_subnormal():
     floats = [x.detach().abs() for x in seen if x.is_floating_point()]
     assert any(x.shape == (8, 16, 16) for x in floats), "the weights are saved"
     assert not any(((x > 0) & (x < tiny)).any() for x in floats)
+
+
+def test_added_keys_have_no_weight_even_if_logits_are_large():
+    """In bfloat16, 75 below -302 is -376, which is 74 below it: too much for the threshold of negligible weights."""
+    seen, table = [], torch.full((121, 1), -500.0)
+    table[60] = -302.0  # the offset of a token to itself
+    qkv = torch.zeros(1, 12, 12, 48, dtype=torch.bfloat16, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: seen.append(x) or x, lambda x: x):
+        window_attention(qkv, table, num_heads=1, window=(6, 6), shift=(3, 3), backend="products")
+    (weights,) = (x for x in seen if x.shape == (4, 36, 64))
+    assert weights[..., 36:].count_nonzero() == 0
 
 
 @pytest.mark.parametrize("length", [0.0, 1e-14, 1.0], ids=["zero", "too short", "usual"])
