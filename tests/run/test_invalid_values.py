@@ -76,6 +76,9 @@ def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def copy_by_pickling(self, memo):
         return pickle.loads(pickle.dumps(self)) if self._get_parent() is None else deepcopy(self, memo)
 
+    def no_mode(self, config_name, overrides):
+        """Hydra composes once more, only to read hydra.mode."""
+
     def run_job(hydra_context, task_function, config, job_dir_key, job_subdir_key, configure_logging=True):
         with open_dict(config):  # What remains without the folder, the files and the copies of a job.
             config.hydra.runtime.output_dir = str(OmegaConf.select(config, job_dir_key))
@@ -93,9 +96,8 @@ def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", compose_once)
     monkeypatch.setattr(CachingConfigRepository, "__init__", one_repository)
     monkeypatch.setattr(job, "run_job", run_job)
-    monkeypatch.setattr(
-        job.Hydra, "get_mode", lambda self, config_name, overrides: None
-    )  # It composes only to read hydra.mode.
+    monkeypatch.setattr(job.Hydra, "get_mode", no_mode)
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # restored after the test
 
 
 @pytest.fixture(scope="module")
