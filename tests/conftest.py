@@ -63,12 +63,17 @@ Command = Callable[..., Outcome]
 
 
 @pytest.fixture(autouse=True)
-def _log_as_before() -> Iterator[None]:
-    """Restores the level of the log, which a quiet command raises for the rest of its process."""
-    log = logging.getLogger("swin_lab")
+def _process_as_before() -> Iterator[None]:
+    """Restores the level of the log, which a quiet command raises, and the environment variables, which a launch of several
+    processes sets, for the rest of its process.
+    """
+    log, environment = logging.getLogger("swin_lab"), dict(os.environ)
     level = log.level
     yield
     log.setLevel(level)
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update(environment)
 
 
 def pytest_collection_finish() -> None:

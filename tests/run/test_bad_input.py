@@ -333,8 +333,9 @@ def test_a_full_disk_ends_the_run_with_a_message_that_names_the_checkpoints(tmp_
     limited += f"sys.argv = ['train.py', *{TINY}]; from swin_lab.run.entry import main; sys.exit(main('train'))"
     done = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True, cwd=tmp_path)
     outcome = Outcome(done.returncode, done.stdout, done.stderr)
-    assert_refused(outcome, "cannot write", "out=FOLDER")
-    assert not list(tmp_path.rglob("*.ckpt"))
+    (last,) = tmp_path.rglob("*.ckpt")  # Without the state of an optimizer, the checkpoint before the first update is smaller.
+    assert_refused(outcome, "cannot write", "out=FOLDER", f"checkpoints so far: {last.relative_to(tmp_path)}")
+    assert torch.load(last, weights_only=True)["global_step"] == 0
 
 
 @pytest.mark.slow
@@ -361,7 +362,7 @@ def test_ctrl_c_keeps_the_last_checkpoint_and_exits_with_130(tmp_path: Path) -> 
     assert running.returncode == 130, out + err
     (last,) = tmp_path.rglob("last.ckpt")
     assert torch.load(last, weights_only=True)["epoch"] >= 1
-    assert f"the last checkpoint is {last.relative_to(tmp_path)}" in err
+    assert err.endswith(f"train.py resume={last.parents[1].relative_to(tmp_path)}\n")
     assert "Traceback" not in err
 
 
