@@ -30,11 +30,15 @@ class Kill(Callback):
 '''
 
 
-@pytest.fixture
-def port() -> int:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
 
 
 @pytest.fixture
@@ -109,9 +113,10 @@ def test_processes_that_do_not_arrive_are_named(command: Command, port: int, mon
     assert outcome.err.startswith("error: ranks 1, 2 of 3 did not arrive within 1 s")
     assert not Path("runs").exists()
     monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("MASTER_PORT", str(other := free_port()))  # This process may still have the store of the first command.
     outcome = command("train", *TINY, "trainer=ddp", "trainer.devices=3", "rank_timeout=1")
     assert outcome.code == 76
-    assert outcome.err.startswith(f"error: rank 0 of 3 at 127.0.0.1:{port} did not arrive within 1 s")
+    assert outcome.err.startswith(f"error: rank 0 of 3 at 127.0.0.1:{other} did not arrive within 1 s")
 
 
 def test_a_port_that_another_program_uses_is_refused_before_anything_starts(
