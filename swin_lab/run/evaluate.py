@@ -2,12 +2,14 @@
 
 import json
 import logging
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import rich
 from lightning import Trainer
+from torch import nn
 
 from swin_lab.data import ImageData
 from swin_lab.data.decoders import build_decoder
@@ -63,17 +65,14 @@ def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) 
     contents = read_source(config.checkpoint)
     stored = contents.metadata.run if contents.metadata is not None else None
     trainer, precision = build_evaluator(config, stored)
-    device = trainer.strategy.root_device.type
-    compile_network = compiler(config.compile, config.compile_mode, device, freeze=device == "cpu")
+    compile_network = build_compiler(config, trainer)
     data, task = compose_evaluation(config, contents)
     check_validation_images(data.source, trainer.world_size)
     restored = restore(contents, task, data.source.class_names, settings, trust=config.trust)
     preprocessing = choose_preprocessing(restored, config.preset)
     device_batch = images_at_once(config.batch, contents, preprocessing, trust=config.trust)
     data_module = build_data_module(data, preprocessing, device_batch)
-    shard = sharder(trainer)
-    constant = gathered if shard else None if config.compile else packed_weights
-    engine = Engine(restored.network, task, {}, compile_network=compile_network, constant_weights=constant, shard=shard)
+    engine = build_engine(config, trainer, restored.network, task, compile_network)
     wanted = directory or _results_folder(config.out, contents.file)
     with (
         Watch(trainer, config.rank_timeout) as watch,
@@ -96,6 +95,21 @@ def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) 
             (folder / "results.json").write_text(json.dumps(result, indent=2) + "\n")
             print_evaluation(result)
     return result
+
+
+def build_compiler(config: EvalConfig, trainer: Trainer) -> Callable[[nn.Module], None] | None:
+    """Returns what compiles the network on the device of the evaluation; raises UserError if it has no effect there."""
+    device = trainer.strategy.root_device.type
+    return compiler(config.compile, config.compile_mode, device, freeze=device == "cpu")
+
+
+def build_engine(
+    config: EvalConfig, trainer: Trainer, network: nn.Module, task: Task, compile_network: Callable[[nn.Module], None] | None
+) -> Engine:
+    """Builds the LightningModule of an evaluation."""
+    shard = sharder(trainer)
+    constant = gathered if shard else None if config.compile else packed_weights
+    return Engine(network, task, {}, compile_network=compile_network, constant_weights=constant, shard=shard)
 
 
 def build_evaluator(config: EvalConfig, stored: RunMetadata | None) -> tuple[Trainer, str]:

@@ -8,6 +8,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import rich
 from conftest import ROOT, TINY, Command, Outcome
 
 from swin_lab.run.entry import main
@@ -40,6 +41,7 @@ def sweep(folder: Path, *overrides: str) -> Outcome:
         patch.chdir(folder)
         patch.setattr(sys, "argv", [str(ROOT / "train.py"), *words])
         patch.setenv("COLUMNS", "200")
+        rich.reconfigure()  # A test of a narrow terminal may have fixed the width.
         patch.setenv("PYTHONPATH", str(ROOT))  # Workers of submitit import swin_lab.
         code = main("train")
     return Outcome(code, out.getvalue(), err.getvalue())
