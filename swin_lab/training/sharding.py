@@ -46,6 +46,8 @@ class FullyShardedStrategy(ModelParallelStrategy):
         """Returns the whole state in the first process, with the numbers of parameters that the optimizer itself uses."""
         plain = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         assert self.model is not None
+        if not plain.state:  # PyTorch would make a step to have a state, and count it.
+            return plain.state_dict()
         state: dict[str, Any] = get_optimizer_state_dict(self.model, plain, options=WHOLE)
         if not state:
             return {}
@@ -63,6 +65,8 @@ class FullyShardedStrategy(ModelParallelStrategy):
         assert self.model is not None
         set_model_state_dict(self.model, checkpoint["state_dict"], options=FROM_WHOLE)
         for optimizer, state in zip(self.optimizers, checkpoint.get("optimizer_states", ()), strict=False):
+            if not state["state"]:  # The run has made no update.
+                continue
             names = {id(parameter): name for name, parameter in self.model.named_parameters()}
             named = [[names[id(parameter)] for parameter in group["params"]] for group in optimizer.param_groups]
             saved = list(chain(*(group["params"] for group in state["param_groups"])))
