@@ -64,13 +64,16 @@ Command = Callable[..., Outcome]
 
 @pytest.fixture(autouse=True)
 def _process_as_before() -> Iterator[None]:
-    """Restores the level of the log, which a quiet command raises, and the environment variables, which a launch of several
-    processes sets, for the rest of its process.
+    """Restores the level of the log, which a quiet command raises, and the environment variables and Lightning's rank, which a
+    launch of several processes sets, for the rest of its process.
     """
-    log, environment = logging.getLogger("swin_lab"), dict(os.environ)
+    from lightning.pytorch.utilities import rank_zero_only
+
+    log, environment, rank = logging.getLogger("swin_lab"), dict(os.environ), getattr(rank_zero_only, "rank", 0)
     level = log.level
     yield
     log.setLevel(level)
+    rank_zero_only.rank = rank  # type: ignore[attr-defined]
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
     os.environ.update(environment)
