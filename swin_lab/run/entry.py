@@ -47,7 +47,7 @@ PRINTED = ("--cfg", "--info", "--hydra-help", "--version", "--shell-completion")
 
 USER_MISTAKES = (UserError, HydraException, OmegaConfBaseException, yaml.YAMLError)
 
-JobFunction = Callable[[dict[str, Any], Path | None, Invocation], dict[str, Any]]
+JobFunction = Callable[[dict[str, Any], Invocation], dict[str, Any]]
 
 
 def main(
@@ -106,7 +106,7 @@ def main(
 def _join(job: Job, run_dir: Path, invocation: Invocation) -> int:
     """Runs a further process of a run on several devices, with the configuration that the first process has written."""
     with suppress(StoppedRunError):  # The first process reports it.
-        _function_of(job)(yaml.safe_load((run_dir / "config.yaml").read_text()), None, invocation)
+        _function_of(job)(yaml.safe_load((run_dir / "config.yaml").read_text()), invocation)
     return OK
 
 
@@ -154,7 +154,7 @@ def _run_job(start: Start, composed: DictConfig) -> None:
         from swin_lab.run.sweep.settings import check_single
 
         check_single(start.line.overrides, config)
-    _function_of(start.job)(config, None, Invocation(tuple(overrides), start.eval_command, start.train_command))
+    _function_of(start.job)(config, Invocation(tuple(overrides), start.eval_command, start.train_command))
 
 
 def _function_of(job: Job) -> JobFunction:

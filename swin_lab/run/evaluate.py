@@ -44,12 +44,11 @@ CLASSIFICATION = {"_target_": "swin_lab.tasks.Classification"}
 """The task for weights that were not written by a run."""
 
 
-def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) -> dict[str, Any]:
+def run(values: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
     """Evaluates a checkpoint with a resolved configuration.
 
     Args:
         values: conf/eval.yaml, composed.
-        directory: folder of the results. If None, a new one in the checkpoint's run directory.
         invocation: the command that started the evaluation.
 
     Returns:
@@ -73,7 +72,7 @@ def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) 
     device_batch = images_at_once(config.batch, contents, preprocessing, trust=config.trust)
     data_module = build_data_module(data, preprocessing, device_batch)
     engine = build_engine(config, trainer, restored.network, task, compile_network)
-    wanted = directory or _results_folder(config.out, contents.file)
+    wanted = _results_folder(config.out, contents.file)
     with (
         Watch(trainer, config.rank_timeout) as watch,
         run_directory(watch, wanted, values, invocation.overrides) as folder,

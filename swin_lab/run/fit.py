@@ -5,7 +5,6 @@ import logging
 from contextlib import ExitStack
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -31,7 +30,7 @@ from swin_lab.run.identity import describe_data, identity
 from swin_lab.run.instantiate import build_dataclass
 from swin_lab.run.preflight import check_needs, needs_of
 from swin_lab.run.results import metric_formats
-from swin_lab.run.resume import RESULTS, Resumption, check_changes, find_resumption, with_found_batch
+from swin_lab.run.resume import RESULTS, Resumption, check_changes, check_unchanged, find_resumption, with_found_batch
 from swin_lab.run.session import Session, announce, start_session
 from swin_lab.run.settings import TrainConfig
 from swin_lab.run.trainer import Launch, find_launch
@@ -43,12 +42,11 @@ from swin_lab.training import EvaluationResult, Interruption
 log = logging.getLogger("swin_lab")
 
 
-def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) -> dict[str, Any]:
+def run(values: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
     """Trains a model with a resolved configuration.
 
     Args:
         values: conf/train.yaml, composed.
-        directory: the run directory. If None, a new one under out/name.
         invocation: the command that started the run.
 
     Returns:
@@ -68,8 +66,8 @@ def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) 
     with ExitStack() as stack:
         watch = stack.enter_context(Watch(launch.trainer, config.rank_timeout))
         training, values = built(config, launch, values)
-        new = directory or timestamped(run_folder(config.out, config.name))
-        wanted = resumption.run_dir if resumption is not None else new
+        folder = run_folder(config.out, config.name)
+        wanted = resumption.run_dir if resumption is not None else timestamped(folder)
         run_dir = stack.enter_context(
             run_directory(watch, wanted, values, invocation.overrides, resumes=resumption is not None)
         )
@@ -77,7 +75,7 @@ def run(values: dict[str, Any], directory: Path | None, invocation: Invocation) 
         interruption = stack.enter_context(Interruption())
         watch.advice = lambda: continuation(run_dir, invocation)
         write_again = partial(restore_settings, run_dir, values, invocation.overrides)
-        resumed = resumption.position if resumption else None
+        resumed = check_unchanged(resumption) if resumption is not None else None
         session = start_session(training, run_dir, values, interruption, resumed, write_again)
         announce(training)
         watch.start(session.trainer)

@@ -116,6 +116,23 @@ def read_position(file: Path) -> Position:
         UserError: the file is damaged, or was not written by a run of this version.
     """
     check_archive(file)
+    return _position(file)
+
+
+def check_unchanged(resumption: Resumption) -> Position:
+    """Returns the place where a run goes on, once its directory is locked.
+
+    Raises:
+        UserError: another process has gone on with the run before that, so that the data would begin at the wrong place.
+    """
+    if _position(resumption.file) != resumption.position:
+        raise UserError(
+            f"another process has gone on with {shorter(resumption.run_dir)} meanwhile\nStart the same command again"
+        )
+    return resumption.position
+
+
+def _position(file: Path) -> Position:
     try:
         content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
         return Position(**content[RUN_STATE_KEY]["position"])

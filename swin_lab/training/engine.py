@@ -390,5 +390,6 @@ class Engine(LightningModule):
             own = sums[self.global_rank]
         else:
             own = sums.sum(0) if self.global_rank == 0 else torch.zeros(2)
-        self.train_loss.mean_value, self.train_loss.weight = own.clone().unbind()
+        # Under fsdp, a checkpoint is read after the network was moved to its device.
+        self.train_loss.mean_value, self.train_loss.weight = own.to(self.train_loss.mean_value.device, copy=True).unbind()
         self.train_loss._update_count = 1

@@ -142,14 +142,13 @@ class NonFiniteGuard:
 
         Args:
             trainer: the Trainer.
-            norm: norm of the gradient of all processes.
+            norm: norm of the gradient of all processes, not sharded.
 
         Raises:
             NonFiniteError: it is bad, or one before it was, and may not be skipped.
         """
         assert self._loss_is_bad is not None
         own = self._loss_is_bad.to(torch.float32)
-        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         verdict = torch.stack([own, (~torch.isfinite(norm)).to(own)])
         if trainer.world_size > 1:
             torch.distributed.all_reduce(verdict, op=torch.distributed.ReduceOp.MAX)

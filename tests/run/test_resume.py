@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import re
 import shlex
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from filelock import FileLock
 
 from swin_lab.errors import UserError
 from swin_lab.run.directory import LOCK
-from swin_lab.run.resume import find_resumption
+from swin_lab.run.resume import check_unchanged, find_resumption
 from swin_lab.training.checkpoint_io import LAST, PREVIOUS
 
 RUN = [*TINY, "ema=warm", "model.drop_path_rate=0.3", "trainer.log_every_n_steps=1", "checkpoint.every_n_updates=3"]
@@ -168,6 +169,16 @@ def test_a_directory_that_another_process_uses_is_refused(command: Command) -> N
     assert {file: file.read_bytes() for file in before} == before
 
 
+def test_a_run_that_another_process_has_continued_before_the_lock_is_refused(command: Command) -> None:
+    _, run = stopped(command)
+    found = find_resumption(str(run), run.parent)
+    assert found is not None
+    assert check_unchanged(found) == found.position
+    (run / "checkpoints" / PREVIOUS).replace(found.file)  # The other process has saved another place.
+    with pytest.raises(UserError, match="meanwhile"):
+        check_unchanged(found)
+
+
 def test_what_changes_the_results_is_refused_unless_it_is_named(command: Command) -> None:
     _, run = stopped(command)
     refused = command("train", f"resume={run}", "optimizer.lr=1e-4", "global_batch=8")
@@ -248,7 +259,8 @@ def test_a_wandb_run_goes_on_under_its_identifier(command: Command) -> None:
     identifier = (run / "wandb_id.txt").read_text().strip()
     folders = [folder.name for folder in (run / "wandb").glob("offline-run-*")]
     assert len(folders) == 2
-    assert all(folder.endswith(identifier) for folder in folders)
+    # W&B appends -1 where the second start is in the same second as the first.
+    assert all(re.fullmatch(rf"offline-run-\d{{8}}_\d{{6}}-{identifier}(-1)?", folder) for folder in folders), folders
 
 
 def test_a_run_directory_that_vanishes_is_written_again(command: Command, tmp_path: Path) -> None:

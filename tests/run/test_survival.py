@@ -1,0 +1,19 @@
+"""`benchmarks/survival.py`: a run that is killed at random moments ends to the bit like one that nobody kills."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_20_times_ends_like_one_that_is_not_killed() -> None:
+    """In a process of its own, which forks the runs: pytest's has threads."""
+    arguments = ["--kills", "20", "trainer.max_epochs=2", "checkpoint.every_n_updates=2"]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "survival.py"), *arguments], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("20 kills in ")
+    assert done.stdout.endswith("the same to the bit\n")
