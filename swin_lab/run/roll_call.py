@@ -13,6 +13,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from swin_lab.errors import UserError
 from swin_lab.run.ending import LostRankError
+from swin_lab.run.progress import Place
 
 LOOK_S = 0.1
 """Seconds between two looks at the store."""
@@ -58,8 +59,8 @@ def call_the_roll(trainer: Trainer, timeout_s: float, ended_children: Callable[[
         ended_children: returns the ranks of those that this process has started and that have ended.
 
     Returns:
-        A store with these keys for every rank: `name/RANK`, the name of its machine, `beat/RANK` and `status/RANK`; and with
-        `alarm` and `verdict`, which are empty.
+        A store with these keys for every rank: `name/RANK`, the name of its machine, `beat/RANK`, `status/RANK` and
+        `place/RANK`; and with `alarm` and `verdict`, which are empty.
 
     Raises:
         UserError: the port is in use.
@@ -79,7 +80,7 @@ def call_the_roll(trainer: Trainer, timeout_s: float, ended_children: Callable[[
             ) from error
         raise LostRankError(_absent([0], world_size, place, timeout_s)) from error
     store = PrefixStore("swin_lab", server)
-    for key, value in (("name", socket.gethostname()), ("beat", "0"), ("status", ""), ("here", "")):
+    for key, value in (("name", socket.gethostname()), ("beat", "0"), ("status", ""), ("place", str(Place())), ("here", "")):
         store.set(f"{key}/{rank}", value)
     if rank == 0:
         missing = _missing(store, list(range(1, world_size)), timeout_s, ended_children)

@@ -16,13 +16,14 @@ from time import monotonic, sleep
 from types import TracebackType
 from typing import Any
 
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch.distributed.distributed_c10d import Store
 
 from swin_lab.errors import UserError
 from swin_lab.run.ending import LOST, WRONG_INPUT, StoppedRunError
 from swin_lab.run.heartbeat import BEAT_S, Heartbeat
+from swin_lab.run.progress import Comparison, Progress, main_thread_is_at
 from swin_lab.run.roll_call import LOOK_S, call_the_roll, environment_of
 
 ALARM_S = 10.0
@@ -51,6 +52,8 @@ class Watch:
         self._store: Store | None = None
         self._heart: Heartbeat | None = None
         self._ended = Event()
+        self._progress = Progress()
+        self._comparison = Comparison(timeout_s)
 
     def __enter__(self) -> "Watch":
         if self.world_size > 1 and environment_of(self._trainer).creates_processes_externally:
@@ -68,7 +71,11 @@ class Watch:
             UserError: the port is in use.
             LostRankError: a process does not arrive.
         """
-        if self.world_size == 1 or self._heart is not None:
+        if self.world_size == 1:
+            return
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        callbacks[:] = [self._progress, *callbacks, self._progress]  # before and after what may hang, or wait for the others
+        if self._heart is not None:
             return
         launcher = trainer.strategy.launcher
         if isinstance(launcher, _SubprocessScriptLauncher) and not environment_of(trainer).creates_processes_externally:
@@ -102,7 +109,8 @@ class Watch:
             return [self.rank + number for number, child in enumerate(self._children, 1) if child.poll() is not None]
 
         self._store = call_the_roll(trainer, self.timeout_s, ended)
-        self._heart = Heartbeat(self._store, self.rank, range(1, self.world_size) if self.rank == 0 else [0])
+        watched = range(1, self.world_size) if self.rank == 0 else [0]
+        self._heart = Heartbeat(self._store, self.rank, watched, lambda: self._progress.place)
         Thread(target=self._judge, args=(self._heart,), name="watch", daemon=True).start()
 
     def _judge(self, heart: Heartbeat) -> None:
@@ -111,6 +119,7 @@ class Watch:
         while not self._ended.wait(BEAT_S):
             if monotonic() - before > 3 * BEAT_S:
                 heart.forgive()
+                self._comparison.forget()
             before = monotonic()
             loss = self._loss(heart)
             if loss is not None and not self._ended.is_set():
@@ -134,14 +143,24 @@ class Watch:
                 return f"{self._name(heart, rank)} has failed with an error that it has printed"
             if not heart.status[rank] and silence > limit:
                 return f"{self._name(heart, rank)} has given no sign of life for {silence:.0f} s: it was killed, or it hangs"
-        return None
+        return self._standstill(heart) if self.rank == 0 else None
+
+    def _standstill(self, heart: Heartbeat) -> str | None:
+        """Returns which process lives but does not go on, so that all others wait for it; None if all go on."""
+        places = {rank: place for rank, place in heart.places.items() if not heart.status[rank]}
+        rank = self._comparison.stuck(places | {self.rank: self._progress.place})
+        if rank is None:
+            return None
+        return f"{self._name(heart, rank)} hangs: it has not gone on for {self.timeout_s:g} s while others wait for it"
 
     def _name(self, heart: Heartbeat, rank: int) -> str:
         return f"rank {rank} of {self.world_size} on {heart.machine_of(rank)}"
 
     def _end(self, heart: Heartbeat, loss: str) -> None:
         if loss:
-            print(f"error: {loss}\n{self.advice()}", file=sys.stderr, flush=True)
+            own = loss.startswith(self._name(heart, self.rank))
+            place = f"; its main thread is at {main_thread_is_at()}" if own else ""
+            print(f"error: {loss}{place}\n{self.advice()}", file=sys.stderr, flush=True)
             if self.rank == 0:
                 heart.tell_verdict(loss)
         self._leave(FAILED if loss else REFUSED)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,17 +16,19 @@ from conftest import ROOT, TINY, Command, only_run
 DDP = ["trainer=ddp", "trainer.devices=2"]
 ENDLESS = [*TINY[:-2], "name=tiny", "trainer.max_epochs=100000", "data.num_workers=0", "rank_timeout=30"]
 KILL = '''
-import os, signal
+import os, signal, threading
 from lightning import Callback
 
 class Kill(Callback):
-    """Sends a signal to the process of one rank, after the first epoch."""
+    """Sends a signal to the process of one rank in the third epoch; without a name, its main thread hangs instead."""
 
     def __init__(self, rank: int, name: str):
         self.rank, self.name = rank, name
 
     def on_train_epoch_start(self, trainer, *_):
         if trainer.global_rank == self.rank and trainer.current_epoch == 2:
+            if self.name == "none":
+                threading.Event().wait()
             os.kill(os.getpid(), getattr(signal, self.name))
 '''
 
@@ -76,6 +79,17 @@ def test_a_killed_process_is_named_and_ends_the_run_with_the_command_that_contin
     assert first.endswith("was killed by SIGKILL")
     assert last.startswith("the last checkpoint is runs/tiny/")
     assert command.startswith("continue with: python ")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("killer")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_whose_main_thread_hangs_is_named_with_the_line_where_it_hangs(process: Command, rank: int) -> None:
+    outcome = process("train", *ENDLESS[:-1], "rank_timeout=5", *DDP, killing(rank, "none"))
+    assert outcome.code == 76
+    assert len(re.findall(rf"^error: rank {rank} of 2 on \S+ hangs: it has not gone on for 5 s", outcome.err, re.M)) == 2
+    assert re.search(r"; its main thread is at .*killer.py:\d+, in on_train_epoch_start", outcome.err)
+    assert "continue with: python " in outcome.err
 
 
 @pytest.mark.slow
