@@ -12,7 +12,7 @@ BENCH_NEEDS := .venv/.installed-dev
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-lowest check bench bench-gpu clean
+.PHONY: help train test test-slow test-lowest check bench bench-gpu clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,8 +20,11 @@ help:  ## this list
 train: .venv/.installed  ## train the worked example; ARGS="key=value ..." are passed on
 	@$(BIN)/python train.py $(ARGS)
 
-test: .venv/.installed-dev  ## run the tests; ARGS="-k name" are passed on
-	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+test: .venv/.installed-dev  ## run the tests but the slow ones; ARGS="-k name" are passed on
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu" $(ARGS)
+
+test-slow: .venv/.installed-dev  ## run the slow tests: runs of several processes, kills, interpreted kernels, real images
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not gpu" $(ARGS)
 
 test-lowest: .venv-lowest/.installed  ## run the tests with the lowest versions that pyproject.toml allows, in .venv-lowest
 	@.venv-lowest/bin/python -m pytest -n 2 --dist worksteal $(ARGS)

@@ -113,6 +113,21 @@ def _yaml_parsed_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _composed_once() -> Iterator[None]:
+    """Leaves out that Hydra composes every configuration once more to read hydra.mode, but where an override names Hydra."""
+    from hydra._internal.hydra import Hydra
+
+    original = Hydra.get_mode
+
+    def get_mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
+        return original(self, config_name, overrides) if any("hydra" in override for override in overrides) else None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Hydra, "get_mode", get_mode)
+        yield
+
+
 @pytest.fixture(scope="session")
 def _plugins_of_lightning_found_once() -> Iterator[None]:
     """Searches the installed packages for callbacks of Lightning once, not for every Trainer."""
@@ -139,15 +154,27 @@ def _run_script(patch: pytest.MonkeyPatch, job: str, arguments: Sequence[str]) -
 
 
 @pytest.fixture(scope="session")
-def tiny_training(_plugins_of_lightning_found_once: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+def run_script(_plugins_of_lightning_found_once: None) -> Command:
+    """Runs train.py or eval.py inside this process, in the current folder, for fixtures that several tests share."""
+
+    def run(job: str, *arguments: str) -> Outcome:
+        out, err = StringIO(), StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            code = _run_script(patch, job, arguments)
+        return Outcome(code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_training(run_script: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
     """The folder in which `train.py` ran with TINY, and its outcome, once for the tests that only read them."""
     folder = tmp_path_factory.mktemp("tiny")
-    out, err = StringIO(), StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+    with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        code = _run_script(patch, "train", TINY)
-    assert code == 0, err.getvalue()
-    return folder, Outcome(code, out.getvalue(), err.getvalue())
+        outcome = run_script("train", *TINY)
+    assert outcome.code == 0, outcome.err
+    return folder, outcome
 
 
 @pytest.fixture

@@ -60,6 +60,7 @@ def test_its_evaluations_compose_and_build(line: str) -> None:
     assert config["checkpoint"] != MISSING
 
 
+@pytest.mark.slow
 def test_its_python_code_runs(tmp_path: Path) -> None:
     """The snippets find weights and photographs of the names that they use."""
     model = swin_lab.create_model("swin_micro_patch4_window4_32", num_classes=2)
@@ -128,7 +129,7 @@ def test_the_output_it_shows_has_the_form_of_a_run(process: Command) -> None:
 
 def test_make_help_lists_its_targets() -> None:
     printed = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True).stdout
-    targets = ["help", "train", "test", "test-lowest", "check", "bench", "bench-gpu", "clean"]
+    targets = ["help", "train", "test", "test-slow", "test-lowest", "check", "bench", "bench-gpu", "clean"]
     assert [line.split()[1] for line in printed.splitlines()] == targets
 
 

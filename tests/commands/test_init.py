@@ -39,6 +39,7 @@ def test_the_experiment_runs_as_a_script_and_as_a_command(project: Path, cli: Co
     assert only_run(tmp_path / "runs" / "my_experiment")
 
 
+@pytest.mark.slow
 def test_the_model_next_to_the_configurations_trains_and_is_evaluated(project: Path) -> None:
     script(project, "train.py", "experiment=my_experiment", "model=my_model", *SHORT)
     run = only_run(project / "runs")

@@ -13,6 +13,7 @@ import detection
 import segmentation
 
 PROGRAMS = sorted((ROOT / "examples").glob("*.py"))
+TRAINED = [pytest.param("detector", marks=pytest.mark.slow), "segmenter"]
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +26,13 @@ def segmenter():
     return segmentation.overfit(60)
 
 
-@pytest.mark.parametrize("trained", ["detector", "segmenter"])
+@pytest.mark.parametrize("trained", TRAINED)
 def test_the_loss_falls_to_a_third(trained, request):
     losses = request.getfixturevalue(trained)[1]
     assert sum(losses[-5:]) < sum(losses[:5]) / 3
 
 
+@pytest.mark.slow
 def test_the_detector_finds_its_shapes(detector):
     model, (images, targets) = detector[0], detection.shapes()
     with torch.no_grad():
@@ -63,7 +65,7 @@ def test_the_segmenter_accepts_any_size(segmenter, size):
     assert segmenter[0](torch.rand(1, 3, *size)).shape == (1, 2, *size)
 
 
-@pytest.mark.parametrize("trained", ["detector", "segmenter"])
+@pytest.mark.parametrize("trained", TRAINED)
 def test_every_parameter_of_the_backbone_has_a_gradient(trained, request):
     model = request.getfixturevalue(trained)[0]
     backbone = model.backbone.backbone if trained == "detector" else model.backbone
