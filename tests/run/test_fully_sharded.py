@@ -67,3 +67,10 @@ def test_an_evaluation_with_sharded_weights_is_that_of_one_process(command: Comm
     result, trained = (json.loads((folder / "results.json").read_text()) for folder in (tmp_path / "evaluated", run))
     assert result["images"] == 33
     assert result["metrics"]["val/loss"] == pytest.approx(trained["metrics"]["val/loss"], rel=1e-6)
+
+
+def test_compiled_blocks_with_sharded_weights_train_like_plain_ones(process: Command, tmp_path: Path) -> None:
+    for name, compiled in (("plain", "false"), ("compiled", "blocks")):
+        outcome = process("train", *STEADY, *FSDP, f"compile={compiled}", f"out={name}")
+        assert outcome.code == 0, outcome.err
+    assert_close(only_run(tmp_path / "plain"), only_run(tmp_path / "compiled"))

@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT, TINY, Command, only_run
 
 DDP = ["trainer=ddp", "trainer.devices=2"]
-ENDLESS = [*TINY[:-2], "name=tiny", "trainer.max_epochs=100000", "data.num_workers=0", "rank_timeout=30"]
+ENDLESS = [*TINY[:-2], "name=tiny", "trainer.max_epochs=100000", "data.num_workers=0", "rank_timeout=20"]
 KILL = '''
 import os, signal, threading
 from lightning import Callback
@@ -94,10 +94,11 @@ def test_a_process_whose_main_thread_hangs_is_named_with_the_line_where_it_hangs
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("killer")
-def test_a_stopped_node_is_named_on_the_other_one_and_a_node_fewer_continues_the_run(
-    tmp_path: Path, port: int, command: Command
+@pytest.mark.parametrize("signal", ["SIGKILL", "SIGSTOP"])
+def test_a_killed_or_stopped_node_is_named_on_the_other_one_and_a_node_fewer_continues_the_run(
+    tmp_path: Path, port: int, command: Command, signal: str
 ) -> None:
-    nodes = [node(tmp_path, port, number, killing(1, "SIGSTOP")) for number in range(2)]
+    nodes = [node(tmp_path, port, number, killing(1, signal)) for number in range(2)]
     _, err = nodes[0].communicate(timeout=200)
     assert "error: rank 1 of 2 on" in err
     assert "has given no sign of life for" in err
