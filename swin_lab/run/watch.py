@@ -151,14 +151,14 @@ class Watch:
         rank = self._comparison.stuck(places | {self.rank: self._progress.place})
         if rank is None:
             return None
-        return f"{self._name(heart, rank)} hangs: it has not gone on for {self.timeout_s:g} s while others wait for it"
+        return f"{self._name(heart, rank)} hangs: others have waited for it for {self.timeout_s:g} s (rank_timeout)"
 
     def _name(self, heart: Heartbeat, rank: int) -> str:
         return f"rank {rank} of {self.world_size} on {heart.machine_of(rank)}"
 
     def _end(self, heart: Heartbeat, loss: str) -> None:
         if loss:
-            own = loss.startswith(self._name(heart, self.rank))
+            own = loss.startswith(f"rank {self.rank} of {self.world_size} on ")  # The store may be gone, which knows machines.
             place = f"; its main thread is at {main_thread_is_at()}" if own else ""
             print(f"error: {loss}{place}\n{self.advice()}", file=sys.stderr, flush=True)
             if self.rank == 0:

@@ -83,11 +83,32 @@ def test_a_killed_process_is_named_and_ends_the_run_with_the_command_that_contin
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("killer")
+def test_the_first_process_is_named_by_the_other_one_when_it_is_killed(process: Command) -> None:
+    outcome = process("train", *ENDLESS, *DDP, killing(0, "SIGKILL"))
+    assert outcome.code == -signal.SIGKILL
+    assert "error: rank 0 of 2, to which all others are connected, was killed" in outcome.err
+    assert "continue with: python " in outcome.err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("killer")
+def test_the_first_node_is_named_by_the_other_one_when_it_is_stopped(tmp_path: Path, port: int) -> None:
+    nodes = [node(tmp_path, port, number, killing(0, "SIGSTOP")) for number in range(2)]
+    _, err = nodes[1].communicate(timeout=200)
+    assert "error: rank 0 of 2 on" in err
+    assert "has given no sign of life for" in err
+    assert "continue with: python " in err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("killer")
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_whose_main_thread_hangs_is_named_with_the_line_where_it_hangs(process: Command, rank: int) -> None:
-    outcome = process("train", *ENDLESS[:-1], "rank_timeout=5", *DDP, killing(rank, "none"))
+    outcome = process("train", *ENDLESS, *DDP, killing(rank, "none"))
     assert outcome.code == 76
-    assert len(re.findall(rf"^error: rank {rank} of 2 on \S+ hangs: it has not gone on for 5 s", outcome.err, re.M)) == 2
+    assert (
+        len(re.findall(rf"^error: rank {rank} of 2 on \S+ hangs: others have waited for it for 20 s", outcome.err, re.M)) == 2
+    )
     assert re.search(r"; its main thread is at .*killer.py:\d+, in on_train_epoch_start", outcome.err)
     assert "continue with: python " in outcome.err
 
