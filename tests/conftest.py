@@ -1,5 +1,6 @@
 """Fixtures of all tests: one thread per process, no network, and commands run as a user runs them."""
 
+import csv
 import gc
 import logging
 import os
@@ -249,6 +250,12 @@ def process(tmp_path: Path) -> Command:
         return Outcome(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+def gradient_norms(run: Path) -> list[float]:
+    """Returns the norm of the gradient in every update that metrics.csv of a run contains."""
+    with (run / "metrics.csv").open(newline="") as file:
+        return [float(row["train/grad_norm"]) for row in csv.DictReader(file) if row.get("train/grad_norm")]
 
 
 @cache

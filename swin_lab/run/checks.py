@@ -9,6 +9,7 @@ from lightning.pytorch.strategies import StrategyRegistry
 from swin_lab.data import LoaderConfig
 from swin_lab.data.datamodule import check_processes
 from swin_lab.errors import UserError, did_you_mean
+from swin_lab.run.components import loader_config
 from swin_lab.run.compose import MISSING
 from swin_lab.run.directory import run_folder
 from swin_lab.run.instantiate import build_dataclass
@@ -17,6 +18,7 @@ from swin_lab.run.model import check_transfer
 from swin_lab.run.settings import TrainConfig, TransferConfig
 from swin_lab.run.trainer import check_trainer, choose_precision
 from swin_lab.run.training import check_nodes
+from swin_lab.training import CheckpointConfig
 
 
 def check_settings(config: Mapping[str, Any]) -> None:
@@ -36,6 +38,8 @@ def check_settings(config: Mapping[str, Any]) -> None:
     accelerator = str(settings.trainer.get("accelerator", "auto"))
     choose_precision(str(settings.precision), "gpu" if accelerator == "auto" else accelerator)
     check_nodes(settings)
+    build_dataclass("checkpoint", CheckpointConfig, settings.checkpoint)
+    check_loader(loader_config(settings.data))
     check_transfer(settings.weights, build_dataclass("transfer", TransferConfig, settings.transfer))
 
 

@@ -5,13 +5,14 @@ import logging
 from contextlib import ExitStack
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from lightning import seed_everything
 
 from swin_lab.data.sampling import Start
-from swin_lab.report import print_training
+from swin_lab.report import print_training, shorter
 from swin_lab.run.arguments import Invocation
 from swin_lab.run.batching import AUTO
 from swin_lab.run.directory import (
@@ -24,13 +25,15 @@ from swin_lab.run.directory import (
     write_whole,
 )
 from swin_lab.run.early_end import continuation, explained
+from swin_lab.run.ending import StoppedRunError
 from swin_lab.run.failures import explained_failures
 from swin_lab.run.guard import guarded
 from swin_lab.run.identity import describe_data, identity
 from swin_lab.run.instantiate import build_dataclass
 from swin_lab.run.preflight import check_needs, needs_of
 from swin_lab.run.results import metric_formats
-from swin_lab.run.resume import RESULTS, Resumption, check_changes, check_unchanged, find_resumption, with_found_batch
+from swin_lab.run.resume import RESULTS, Resumption, check_changes, find_resumption
+from swin_lab.run.resumed import resumed_position, with_found_batch
 from swin_lab.run.session import Session, announce, start_session
 from swin_lab.run.settings import TrainConfig
 from swin_lab.run.trainer import Launch, find_launch
@@ -64,18 +67,20 @@ def run(values: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
     seed_everything(config.seed, verbose=False)
     launch = find_launch(config.trainer, config.precision)
     with ExitStack() as stack:
+        interruption = stack.enter_context(Interruption())
         watch = stack.enter_context(Watch(launch.trainer, config.rank_timeout))
         training, values = built(config, launch, values)
+        if interruption.name is not None:  # Nothing has begun; in a run of several processes, all have got the signal.
+            raise StoppedRunError(interruption.name, None)
         folder = run_folder(config.out, config.name)
         wanted = resumption.run_dir if resumption is not None else timestamped(folder)
         run_dir = stack.enter_context(
             run_directory(watch, wanted, values, invocation.overrides, resumes=resumption is not None)
         )
         stack.enter_context(guarded(run_dir, watch, invocation.train_command))
-        interruption = stack.enter_context(Interruption())
         watch.advice = lambda: continuation(run_dir, invocation)
         write_again = partial(restore_settings, run_dir, values, invocation.overrides)
-        resumed = check_unchanged(resumption) if resumption is not None else None
+        resumed = resumed_position(resumption, first=watch.rank == 0)
         session = start_session(training, run_dir, values, interruption, resumed, write_again)
         announce(training)
         watch.start(session.trainer)
@@ -150,7 +155,10 @@ def train(session: Session, training: Training, resumption: Resumption | None) -
 def evaluate_best(session: Session, training: Training) -> None:
     """Evaluates the best checkpoint with the code of eval.py. If no epoch was evaluated, evaluates the last weights."""
     best = session.best.best_model_path or None
-    if best is None:
+    if best is not None and not Path(best).is_file():
+        log.warning("%s is gone: these are the metrics of the last weights", shorter(Path(best)))
+        best = None
+    elif best is None:
         log.warning("training ended before its first evaluation: these are the metrics of the last weights")
     session.trainer.validate(training.engine, training.data_module, ckpt_path=best, verbose=False, weights_only=True)
 

@@ -1,5 +1,6 @@
 """Conversion of failures during a run (full disk, out of memory) into messages that a user can act on."""
 
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -54,8 +55,19 @@ def guarded(run_dir: Path, watch: Watch, train_command: Sequence[str] = ()) -> I
 
 
 def resume_command(train_command: Sequence[str], run_dir: Path) -> str:
-    """Returns the command that continues a run; `train_command` contains the words of the one that trains."""
-    return shlex.join([*train_command, f"resume={shorter(run_dir)}"])
+    """Returns the command that continues a run.
+
+    Args:
+        train_command: words of the command that trains.
+        run_dir: the run directory.
+
+    Returns:
+        The command; its options of torchrun and srun, which this process does not know, are written as `...`.
+    """
+    words = [*train_command, f"resume={shorter(run_dir)}"]
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return f"torchrun ... {shlex.join(words[1:] if words[0].startswith('python') else words)}"
+    return f"{'srun ... ' if int(os.environ.get('SLURM_NTASKS', 1)) > 1 else ''}{shlex.join(words)}"
 
 
 def _full_disk(error: OSError, run_dir: Path) -> str | None:

@@ -11,7 +11,6 @@ import yaml
 
 from swin_lab.errors import UserError
 from swin_lab.report import print_table, shorter
-from swin_lab.run.batching import AUTO as AUTO_BATCH
 from swin_lab.run.differences import IGNORED_KEYS, differing, has_prefix
 from swin_lab.run.loggers import flat
 from swin_lab.training import Position
@@ -116,23 +115,11 @@ def read_position(file: Path) -> Position:
         UserError: the file is damaged, or was not written by a run of this version.
     """
     check_archive(file)
-    return _position(file)
+    return position_in(file)
 
 
-def check_unchanged(resumption: Resumption) -> Position:
-    """Returns the place where a run goes on, once its directory is locked.
-
-    Raises:
-        UserError: another process has gone on with the run before that, so that the data would begin at the wrong place.
-    """
-    if _position(resumption.file) != resumption.position:
-        raise UserError(
-            f"another process has gone on with {shorter(resumption.run_dir)} meanwhile\nStart the same command again"
-        )
-    return resumption.position
-
-
-def _position(file: Path) -> Position:
+def position_in(file: Path) -> Position:
+    """Reads the place of a checkpoint, which was checked before; raises UserError if it has none."""
     try:
         content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
         return Position(**content[RUN_STATE_KEY]["position"])
@@ -174,14 +161,6 @@ def check_changes(resumption: Resumption, values: Mapping[str, Any], permitted: 
             f"{shorter(resumption.run_dir)} is finished after {resumption.position.epoch} epochs; "
             "give a larger trainer.max_epochs to continue it"
         )
-
-
-def with_found_batch(resumption: Resumption, values: dict[str, Any]) -> dict[str, Any]:
-    """Returns a configuration in which max_device_batch=auto is the number that was found in the resumed run."""
-    found = yaml.safe_load((resumption.run_dir / "config.yaml").read_text()).get("max_device_batch")
-    return (
-        values | {"max_device_batch": found} if values["max_device_batch"] == AUTO_BATCH and isinstance(found, int) else values
-    )
 
 
 def _may_change(key: str, before: object, now: object, permitted: Sequence[str]) -> bool:

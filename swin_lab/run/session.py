@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from swin_lab.data import cores
 from swin_lab.ops.window_attention import training_backend
+from swin_lab.report import shorter
 from swin_lab.run.loggers import build_loggers, log_configuration
 from swin_lab.run.resume import read_position
 from swin_lab.run.trainer import build_trainer
@@ -126,7 +127,11 @@ class _BestCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # Someone may have moved the run directory; Lightning would then forget the best metric so far.
-        file = Path(str(self.dirpath)) / Path(state_dict["best_model_path"]).name if state_dict["best_model_path"] else ""
-        moved = {"dirpath": self.dirpath, "best_model_path": str(file), "kth_best_model_path": str(file)}
-        scores = dict.fromkeys([str(file)] if file else [], state_dict["best_model_score"])
+        name = Path(state_dict["best_model_path"]).name
+        file = str(Path(str(self.dirpath)) / name) if name else ""
+        if file and not Path(file).is_file():
+            log.warning("%s is gone; the best evaluation from here on replaces it", shorter(Path(file)))
+            state_dict, file = state_dict | {"best_model_score": None}, ""
+        moved = {"dirpath": self.dirpath, "best_model_path": file, "kth_best_model_path": file}
+        scores = {file: state_dict["best_model_score"]} if file else {}
         super().load_state_dict(state_dict | moved | {"best_k_models": scores})

@@ -133,6 +133,9 @@ def check_trainer(node: Mapping[str, Any]) -> None:
     for key, instead in SET_BY_THE_RUN.items():
         if key in node:
             raise UserError(f"trainer.{key} is set by the run; {instead}")
+    strategy = str(node.get("strategy"))
+    if strategy.startswith("fsdp") or "FSDPStrategy" in strategy:  # The norms of its flat shards are not that of the gradient.
+        raise UserError(f"trainer.strategy={strategy} is not supported; choose trainer=fsdp, which shards by PyTorch's FSDP2")
     check_node("trainer", node)
 
 

@@ -61,8 +61,8 @@ class Watch:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        ok = error is None or isinstance(error, StoppedRunError)
-        self._leave(OK if ok else REFUSED if isinstance(error, UserError | OSError | SystemExit) else FAILED)
+        refused = isinstance(error, UserError | OSError | SystemExit)
+        self._leave(OK if error is None or isinstance(error, StoppedRunError) else REFUSED if refused else FAILED)
 
     def start(self, trainer: Trainer) -> None:
         """Starts the further processes on this machine, unless something else has, and waits until all have arrived.

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
+from lightning_utilities.core.apply_func import apply_to_collection
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 """The newest checkpoint of a run, and the one before it."""
@@ -48,10 +49,15 @@ class WholeFileIO(TorchCheckpointIO):
 
 
 class BackgroundIO(AsyncCheckpointIO):
-    """Copies the tensors of a checkpoint and writes it as `WholeFileIO` does, while the training goes on."""
+    """Copies the tensors of a checkpoint to the host and writes it as `WholeFileIO` does, while the training goes on."""
 
     def __init__(self) -> None:
         super().__init__(WholeFileIO())
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Copies the tensors and returns; Lightning's class would leave the copies in the memory of a GPU."""
+        host = apply_to_collection(checkpoint, torch.Tensor, lambda tensor: tensor.detach().cpu())
+        super().save_checkpoint(host, path, storage_options)
 
     def check(self) -> None:
         """Raises the error of an earlier save; Lightning's class would raise it at the next one, or at the end of the run."""

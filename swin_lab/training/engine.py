@@ -20,6 +20,7 @@ from swin_lab.metadata import EMA_KEY, METADATA_KEY, NETWORK_PREFIX
 from swin_lab.training.ema import EmaConfig, EmaModel
 from swin_lab.training.nonfinite import NonFiniteConfig, NonFiniteGuard
 from swin_lab.training.optim import OptimizerConfig
+from swin_lab.training.optimizer_settings import OptimizerSettings
 from swin_lab.training.position import Position
 from swin_lab.training.schedule import RunLength, Schedule
 from swin_lab.training.sharding import whole
@@ -132,6 +133,7 @@ class Engine(LightningModule):
         self._evaluated: tuple[int, int] | None = None
         self._loaded_epoch: int | None = None
         self.guard = NonFiniteGuard(nonfinite or NonFiniteConfig())
+        self.settings = OptimizerSettings()
         self._optimizer_is_running = False
 
     @property
@@ -148,6 +150,7 @@ class Engine(LightningModule):
     def on_train_start(self) -> None:
         if self.resumed is not None and self.resumed.batches == 0:  # Lightning would go on at the end of the epoch before.
             self.trainer.fit_loop.epoch_loop.restarting = False
+        self.settings.apply_changes(self.trainer)
         self._move_ema()
         # Lightning casts all modules under bf16-true and 16-true; a sum of losses in half precision soon stops growing.
         self.train_loss.set_dtype(torch.promote_types(self.train_loss.dtype, torch.float32))
@@ -300,6 +303,7 @@ class Engine(LightningModule):
                 length.total_steps,
             )
         scheduler = LambdaLR(optimizer, lambda step: schedule.factor(step, length))
+        self.settings.note(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def optimizer_step(
@@ -341,7 +345,7 @@ class Engine(LightningModule):
 
     @property
     def position(self) -> Position:
-        """Returns the place where the training is, between two updates."""
+        """The place where the training is, between two updates."""
         return Position.of(self.trainer, self._evaluated)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -350,19 +354,16 @@ class Engine(LightningModule):
         if self.ema is not None:
             checkpoint[EMA_KEY] = {NETWORK_PREFIX + name: tensor for name, tensor in self.ema.state_dict().items()}
             checkpoint[EMA_UPDATES_KEY] = self.ema.num_updates
-        sums = torch.stack([self.train_loss.mean_value, self.train_loss.weight])
+        sums, result = torch.stack([self.train_loss.mean_value, self.train_loss.weight]), self.result
         gathered = self.all_gather(sums)
         assert isinstance(gathered, Tensor)
         checkpoint[RUN_STATE_KEY] = {
             "position": self.position.as_dict(),
             "loss_sums": gathered.reshape(-1, 2),  # one row per process: the order of a sum changes its last digit
             "skipped_updates": self.guard.skipped,
+            "optimizer_settings": self.settings.configured,
             "initial_metrics": self.initial_metrics,
-            "result": {
-                "metrics": dict(self.result.metrics),
-                "num_images": self.result.num_images,
-                "epoch": self.result.epoch,
-            },
+            "result": {"metrics": dict(result.metrics), "num_images": result.num_images, "epoch": result.epoch},
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -381,6 +382,7 @@ class Engine(LightningModule):
             self._evaluated = position.epoch, position.batches_with(accumulate)
         self._restore_loss(state["loss_sums"])
         self.guard.skipped = state["skipped_updates"]
+        self.settings.resumed = state["optimizer_settings"]
         self.initial_metrics = state["initial_metrics"]
         self.result = EvaluationResult(**state["result"])
 

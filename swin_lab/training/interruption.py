@@ -29,6 +29,7 @@ class Interruption:
     """Takes note of the first signal, so that the run can finish its update; the second Ctrl-C ends the run at once.
 
     As a context, it has the signals handled until its end. `install` does so again after another library has taken them over.
+    SIGHUP stays ignored if the process was started so: nohup keeps a run alive when its terminal is closed.
     """
 
     def __init__(self) -> None:
@@ -37,7 +38,8 @@ class Interruption:
         self._before: dict[str, Any] = {}
 
     def __enter__(self) -> "Interruption":
-        self._before = {name: signal.getsignal(getattr(signal, name)) for name in NAMES}
+        before = {name: signal.getsignal(getattr(signal, name)) for name in NAMES}
+        self._before = {name: one for name, one in before.items() if (name, one) != ("SIGHUP", signal.SIG_IGN)}
         self.install()
         return self
 
@@ -47,7 +49,7 @@ class Interruption:
 
     def install(self) -> None:
         """Has the signals handled."""
-        for name in NAMES:
+        for name in self._before:
             signal.signal(getattr(signal, name), self._take_note)
 
     def _take_note(self, number: int, frame: FrameType | None) -> None:

@@ -124,6 +124,17 @@ def test_the_needs_follow_the_configuration(monkeypatch: pytest.MonkeyPatch) -> 
     assert [number_of_devices(value) for value in (3, "3", [0, 1])] == [3, 3, 2]
 
 
+@pytest.mark.parametrize(
+    "override",
+    ["data.num_workers=abc", "data.num_workers=-3", "checkpoint.every_n_updates=0", "global_batch=3 trainer.num_nodes=2"],
+)
+def test_values_that_a_training_refuses_are_refused(cli: Command, override: str) -> None:
+    outcome = cli("doctor", *override.split())
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: ")
+    assert override.split("=")[0] in outcome.err
+
+
 def test_help_and_wrong_overrides_do_not_wait_for_torch() -> None:
     import subprocess
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, Command, only_run
+from conftest import TINY, Command, gradient_norms, only_run
 
 pytestmark = pytest.mark.slow
 
 STEADY = [*TINY, "model.drop_path_rate=0.0", "augment=none", "data.val_images=33", "ema=warm", "data.num_workers=0"]
+STEADY += ["trainer.gradient_clip_val=0.05", "trainer.log_every_n_steps=1"]  # Every gradient is larger.
 
 
 def content(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
@@ -38,6 +39,9 @@ def test_one_process_two_processes_and_two_accumulated_batches_make_the_same_upd
     for other in ("accumulated", "two"):
         for key, tensors in content(tmp_path / other).items():
             torch.testing.assert_close(tensors, expected[key], rtol=0, atol=1e-5)
+        norms = gradient_norms(only_run(tmp_path / other))
+        assert min(norms) > 0.05
+        assert norms == pytest.approx(gradient_norms(only_run(one)), rel=1e-4)
     results = [json.loads((only_run(tmp_path / name) / "results.json").read_text()) for name in ("one", "two")]
     assert [result["images"] for result in results] == [33, 33]
     assert results[0]["metrics"]["val/loss"] == pytest.approx(results[1]["metrics"]["val/loss"], rel=1e-5)

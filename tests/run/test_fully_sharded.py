@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, Command, only_run
+from conftest import TINY, Command, gradient_norms, only_run
 
 pytestmark = [
     pytest.mark.slow,
@@ -15,6 +15,7 @@ pytestmark = [
 ]
 
 STEADY = [*TINY, "model.drop_path_rate=0.0", "augment=none", "data.val_images=33", "ema=warm", "data.num_workers=0"]
+STEADY += ["trainer.gradient_clip_val=0.05", "trainer.log_every_n_steps=1"]  # Every gradient is larger.
 FSDP = ["trainer=fsdp", "trainer.devices=2"]
 ALONE = ["trainer=default", "trainer.devices=1", "trainer.accelerator=cpu"]
 LONGER = ["trainer.max_epochs=3", "resume_with=[trainer]"]
@@ -26,7 +27,9 @@ def read(run: Path) -> dict[str, Any]:
 
 
 def assert_close(one: Path, two: Path) -> None:
-    """Weights, their average, moments and losses differ by 1e-5 at most."""
+    """Weights, their average, moments and losses differ by 1e-5 at most, and norms of gradients by 1e-4 of their size."""
+    assert gradient_norms(two) == pytest.approx(gradient_norms(one), rel=1e-4)
+    assert min(gradient_norms(one)) > 0.05
     torch.testing.assert_close(read(two), read(one), rtol=0, atol=1e-5)
     losses = [json.loads((run / "results.json").read_text())["metrics"]["val/loss"] for run in (one, two)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
@@ -69,8 +72,19 @@ def test_an_evaluation_with_sharded_weights_is_that_of_one_process(command: Comm
     assert result["metrics"]["val/loss"] == pytest.approx(trained["metrics"]["val/loss"], rel=1e-6)
 
 
-def test_compiled_blocks_with_sharded_weights_train_like_plain_ones(process: Command, tmp_path: Path) -> None:
-    for name, compiled in (("plain", "false"), ("compiled", "blocks")):
-        outcome = process("train", *STEADY, *FSDP, f"compile={compiled}", f"out={name}")
+def test_compiled_blocks_and_activation_checkpointing_with_sharded_weights_train_like_plain_ones(
+    process: Command, tmp_path: Path
+) -> None:
+    kinds = {"plain": [], "compiled": ["compile=blocks"], "checkpointed": ["model.activation_checkpointing=true"]}
+    for name, words in kinds.items():
+        outcome = process("train", *STEADY, *FSDP, *words, f"out={name}")
         assert outcome.code == 0, outcome.err
-    assert_close(only_run(tmp_path / "plain"), only_run(tmp_path / "compiled"))
+    for name in ("compiled", "checkpointed"):
+        assert_close(only_run(tmp_path / "plain"), only_run(tmp_path / name))
+
+
+def test_sharded_weights_train_in_bfloat16_with_weights_and_average_in_float32(process: Command, tmp_path: Path) -> None:
+    outcome = process("train", *STEADY, *FSDP, "precision=bf16-mixed", "out=mixed")
+    assert outcome.code == 0, outcome.err
+    content = read(only_run(tmp_path / "mixed"))
+    assert {tensor.dtype for key in ("state_dict", "ema") for tensor in content[key].values()} == {torch.float32}

@@ -155,6 +155,14 @@ def test_processes_that_do_not_arrive_are_named(command: Command, port: int, mon
     assert outcome.err.startswith(f"error: rank 0 of 3 at 127.0.0.1:{other} did not arrive within 1 s")
 
 
+@pytest.mark.parametrize("strategy", ["fsdp", "fsdp_cpu_offload", "{_target_: lightning.pytorch.strategies.FSDPStrategy}"])
+def test_the_older_sharding_of_lightning_is_refused_with_the_choice_that_replaces_it(command: Command, strategy: str) -> None:
+    """It would clip gradients by the norms of its shards."""
+    outcome = command("train", *TINY, "trainer.devices=2", f"trainer.strategy={strategy}")
+    assert outcome.code == 2
+    assert "choose trainer=fsdp" in outcome.err
+
+
 def test_a_port_that_another_program_uses_is_refused_before_anything_starts(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,9 @@ import os
 import random
 import re
 import shlex
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +18,10 @@ from lightning_utilities.core.apply_func import apply_to_collection
 
 from swin_lab.errors import UserError
 from swin_lab.run.directory import LOCK
-from swin_lab.run.resume import check_unchanged, find_resumption
+from swin_lab.run.guard import resume_command
+from swin_lab.run.resume import find_resumption
+from swin_lab.run.resumed import check_unchanged
+from swin_lab.training import Interruption
 from swin_lab.training.checkpoint_io import LAST, PREVIOUS
 
 RUN = [*TINY, "ema=warm", "model.drop_path_rate=0.3", "trainer.log_every_n_steps=1", "checkpoint.every_n_updates=3"]
@@ -79,14 +84,14 @@ def stopped(command: Command, update: int = 5, name: str = "SIGTERM") -> tuple[O
     return outcome, the_run("stopped")
 
 
-@pytest.mark.parametrize(("signal", "code"), [("SIGTERM", 75), ("SIGUSR1", 75), ("SIGHUP", 75), ("SIGINT", 130)])
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGUSR1", 75), ("SIGHUP", 75), ("SIGINT", 130)])
 def test_a_run_that_a_signal_has_stopped_is_continued_by_the_command_that_it_prints(
-    command: Command, unstopped: Path, signal: str, code: int
+    command: Command, unstopped: Path, name: str, code: int
 ) -> None:
     """The update is finished and saved: 5 of 8. At the end, everything is the same to the bit."""
-    outcome, run = stopped(command, name=signal)
+    outcome, run = stopped(command, name=name)
     assert outcome.code == code
-    assert f"stopped by {signal}" in outcome.err
+    assert f"stopped by {name}" in outcome.err
     assert torch.load(run / "checkpoints" / LAST, weights_only=True)["global_step"] == 5
     words = shlex.split(outcome.err.splitlines()[-1].partition("continue with: ")[2])
     assert words[1].endswith("train.py")
@@ -136,6 +141,82 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning_for_the_one_before_it(co
     assert outcome.code == 0, outcome.err
     assert f"{LAST} is damaged" in outcome.printed
     assert_same(unstopped, run)
+    assert (run / "checkpoints" / f"damaged_{LAST}").is_file()  # not kept as the one before the last
+
+
+def test_permitted_changes_of_the_optimizer_take_effect(command: Command) -> None:
+    _, run = stopped(command)
+    changes = ["optimizer.lr=1e-9", "optimizer.weight_decay=0.7", "optimizer.betas=[0.5,0.6]", "resume_with=[optimizer]"]
+    outcome = command("train", f"resume={run}", *changes)
+    assert outcome.code == 0, outcome.err
+    with (run / "metrics.csv").open(newline="") as file:
+        rates = {int(row["step"]): float(row["train/lr"]) for row in csv.DictReader(file) if row["train/lr"]}
+    assert [step for step, rate in rates.items() if rate < 1e-8] == [5, 6, 7]
+    groups = torch.load(run / "checkpoints" / LAST, weights_only=True)["optimizer_states"][0]["param_groups"]
+    assert {group["betas"] for group in groups} == {(0.5, 0.6)}
+    assert {group["weight_decay"] for group in groups} == {0.7, 0.0}
+
+
+def test_a_run_whose_best_checkpoint_was_removed_ends_with_a_warning(command: Command) -> None:
+    _, run = stopped(command, update=7)
+    (run / "checkpoints" / "best.ckpt").unlink()
+    outcome = command("train", f"resume={run}")
+    assert outcome.code == 0, outcome.err
+    assert "best.ckpt is gone; the best evaluation from here on replaces it" in outcome.printed
+    assert (run / "checkpoints" / "best.ckpt").is_file()
+
+
+def test_a_signal_before_the_first_update_stops_the_run_without_a_trace(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from swin_lab.run import fit
+
+    built = fit.built
+
+    def interrupted(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return built(*arguments)
+
+    monkeypatch.setattr(fit, "built", interrupted)
+    outcome = command("train", *RUN)
+    assert outcome.code == 75
+    assert "stopped by SIGTERM before the first update; start it again" in outcome.err
+    assert not Path("runs").exists()
+
+
+def test_sighup_stays_ignored_under_nohup() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert interruption.name is None
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_the_second_ctrl_c_ends_the_run_at_once() -> None:
+    with Interruption() as interruption:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.name == "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("variables", "command_line"),
+    [
+        ({}, "python train.py resume=runs/x"),
+        ({"TORCHELASTIC_RUN_ID": "none"}, "torchrun ... train.py resume=runs/x"),
+        ({"SLURM_NTASKS": "8"}, "srun ... python train.py resume=runs/x"),
+    ],
+)
+def test_the_printed_command_names_what_has_started_the_processes(
+    variables: dict[str, str], command_line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert resume_command(["python", "train.py"], Path("runs/x").absolute()) == command_line
 
 
 def test_a_file_that_ends_anywhere_is_never_taken(command: Command) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+AGAIN = "requeue 42\n"
 SCRIPT = ROOT / "examples" / "slurm" / "train.sbatch"
 
 
@@ -22,7 +23,7 @@ def submitted(folder: Path, code: int, environment: dict[str, str] | None = None
     return done.returncode, (folder / "srun.txt").read_text().splitlines(), calls.read_text() if calls.exists() else ""
 
 
-@pytest.mark.parametrize(("code", "calls"), [(0, ""), (1, ""), (2, ""), (130, ""), (75, "requeue 42\n"), (76, "requeue 42\n")])
+@pytest.mark.parametrize(("code", "calls"), [(0, ""), (1, ""), (2, ""), (130, ""), (75, AGAIN), (76, AGAIN), (137, AGAIN)])
 def test_the_job_is_queued_again_only_where_it_can_continue(tmp_path: Path, code: int, calls: str) -> None:
     assert submitted(tmp_path, code)[::2] == (code, calls)
 

@@ -39,7 +39,8 @@ def needs_without_data(config: Mapping[str, Any]) -> Needs:
     """Estimates what the loaders of a configuration need: images of the size of the model, which the device normalises."""
     devices = number_of_devices(config["trainer"].get("devices", "auto"))
     limit = config["max_device_batch"]
-    batching = split_batch(config["global_batch"], devices, limit if isinstance(limit, int) else None)
+    nodes = int(config["trainer"].get("num_nodes", 1))
+    batching = split_batch(config["global_batch"], devices * nodes, limit if isinstance(limit, int) else None)
     side = config["model"].get("img_size") or config["img_size"] or USUAL_SIZE
     height, width = side if isinstance(side, list | tuple) else (side, side)
     given = config["data"].get("num_workers")
