@@ -97,7 +97,7 @@ def test_the_first_node_is_named_by_the_other_one_when_it_is_stopped(tmp_path: P
     _, err = nodes[1].communicate(timeout=200)
     assert "error: rank 0 of 2 on" in err
     assert "has given no sign of life for" in err
-    assert "continue with: python " in err
+    assert "continue with: torchrun ... " in err
 
 
 @pytest.mark.slow
@@ -123,7 +123,7 @@ def test_a_killed_or_stopped_node_is_named_on_the_other_one_and_a_node_fewer_con
     _, err = nodes[0].communicate(timeout=200)
     assert "error: rank 1 of 2 on" in err
     assert "has given no sign of life for" in err
-    assert "continue with: python " in err
+    assert "continue with: torchrun ... " in err
     changes = ["trainer.devices=1", "trainer.num_nodes=1", "trainer.max_epochs=4"]
     resumed = command(
         "train", f"resume={next((tmp_path / 'runs' / 'tiny').iterdir())}", *changes, "resume_with=[callbacks,trainer]"
