@@ -106,7 +106,7 @@ def start_console(quiet: bool) -> None:
 def _common_path(watch: Watch, open_directory: Callable[[], Path]) -> Path:
     if RUN_DIR in os.environ and watch.rank > 0:  # The first process has started this one.
         return Path(os.environ[RUN_DIR])
-    return watch.shared_path(open_directory)
+    return Path(watch.shared("directory", lambda: str(open_directory())))
 
 
 def _open(wanted: Path, config: dict[str, Any], overrides: Sequence[str], resumes: bool, held: ExitStack) -> Path:

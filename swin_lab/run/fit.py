@@ -33,7 +33,7 @@ from swin_lab.run.instantiate import build_dataclass
 from swin_lab.run.preflight import check_needs, needs_of
 from swin_lab.run.results import metric_formats
 from swin_lab.run.resume import RESULTS, Resumption, check_changes, find_resumption
-from swin_lab.run.resumed import resumed_position, with_found_batch
+from swin_lab.run.resumed import beginning, check_agreed, resumed_position, with_found_batch
 from swin_lab.run.session import Session, announce, start_session
 from swin_lab.run.settings import TrainConfig
 from swin_lab.run.trainer import Launch, find_launch
@@ -70,7 +70,7 @@ def run(values: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
         interruption = stack.enter_context(Interruption())
         watch = stack.enter_context(Watch(launch.trainer, config.rank_timeout))
         training, values = built(config, launch, values)
-        if interruption.name is not None:  # Nothing has begun; in a run of several processes, all have got the signal.
+        if interruption.name is not None and watch.world_size == 1:  # Several processes stop together, before an update.
             raise StoppedRunError(interruption.name, None)
         folder = run_folder(config.out, config.name)
         wanted = resumption.run_dir if resumption is not None else timestamped(folder)
@@ -84,6 +84,7 @@ def run(values: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
         session = start_session(training, run_dir, values, interruption, resumed, write_again)
         announce(training)
         watch.start(session.trainer)
+        check_agreed(resumed, watch.shared("beginning", lambda: beginning(resumed)))
         with explained(session, invocation):
             result = complete(session, training, resumption, invocation)
             if session.trainer.is_global_zero:

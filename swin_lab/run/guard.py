@@ -67,7 +67,7 @@ def resume_command(train_command: Sequence[str], run_dir: Path) -> str:
     words = [*train_command, f"resume={shorter(run_dir)}"]
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return f"torchrun ... {shlex.join(words[1:] if words[0].startswith('python') else words)}"
-    return f"{'srun ... ' if int(os.environ.get('SLURM_NTASKS', 1)) > 1 else ''}{shlex.join(words)}"
+    return f"{'srun ... ' if os.environ.get('SLURM_NTASKS', '1') != '1' else ''}{shlex.join(words)}"
 
 
 def _full_disk(error: OSError, run_dir: Path) -> str | None:

@@ -122,7 +122,10 @@ def position_in(file: Path) -> Position:
     """Reads the place of a checkpoint, which was checked before; raises UserError if it has none."""
     try:
         content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-        return Position(**content[RUN_STATE_KEY]["position"])
+        state = content[RUN_STATE_KEY]
+        if "optimizer_settings" not in state:
+            raise KeyError("optimizer_settings")
+        return Position(**state["position"])
     except (KeyError, TypeError, UserError) as error:
         raise UserError(f"{file} cannot be resumed: it has no state of a run that this version of swin_lab reads") from error
     except Exception as error:  # torch raises anything for a damaged file.

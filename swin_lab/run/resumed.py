@@ -1,4 +1,4 @@
-"""What a resumed run does with its checkpoint, once its directory is locked."""
+"""What a resumed run does with its checkpoint, once its directory is locked and all processes have arrived."""
 
 from typing import Any
 
@@ -40,6 +40,30 @@ def set_aside_damaged(resumption: Resumption) -> None:
     last = resumption.file.with_name(LAST)
     if resumption.file.name == PREVIOUS and last.is_file():
         last.replace(last.with_name(f"damaged_{LAST}"))
+
+
+def beginning(position: Position | None) -> str:
+    """Returns in words where a run goes on, or that it is a new one."""
+    if position is None:
+        return "a new run"
+    return f"update {position.updates} (epoch {position.epoch + 1}, batch {position.batches}, evaluation {position.evaluation})"
+
+
+def check_agreed(own: Position | None, of_the_first: str) -> None:
+    """Checks that this process begins where the first one does.
+
+    Args:
+        own: where this process goes on. If None, it starts a new run.
+        of_the_first: the `beginning` of the first process.
+
+    Raises:
+        UserError: they differ.
+    """
+    if beginning(own) != of_the_first:
+        raise UserError(
+            f"resume: this process would begin with {beginning(own)}, the first one with {of_the_first}\n"
+            "The folder `out` must be one that all machines of the run share"
+        )
 
 
 def with_found_batch(resumption: Resumption, values: dict[str, Any]) -> dict[str, Any]:

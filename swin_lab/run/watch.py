@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from subprocess import Popen
 from threading import Event, Thread
 from time import monotonic, sleep
@@ -87,16 +86,16 @@ class Watch:
             self._kill_children()
             raise
 
-    def shared_path(self, make: Callable[[], Path]) -> Path:
-        """Returns the path that the first process makes; the others wait for it."""
+    def shared(self, name: str, make: Callable[[], str]) -> str:
+        """Returns the text that the first process makes, under a name of its own; the others wait for it."""
         if self.rank == 0 or self._store is None:
-            path = make()
+            text = make()
             if self._store is not None:
-                self._store.set("path", str(path))
-            return path
-        while not self._store.check(["path"]):  # If the first process fails instead, the watch ends this one.
+                self._store.set(name, text)
+            return text
+        while not self._store.check([name]):  # Waiting in `get` would keep the heartbeat from the store.
             sleep(LOOK_S)
-        return Path(self._store.get("path").decode())
+        return self._store.get(name).decode()
 
     def blame_others(self) -> None:
         """Is called after an operation of all processes has failed; does not return if another process is the cause."""

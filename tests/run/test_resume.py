@@ -20,7 +20,7 @@ from swin_lab.errors import UserError
 from swin_lab.run.directory import LOCK
 from swin_lab.run.guard import resume_command
 from swin_lab.run.resume import find_resumption
-from swin_lab.run.resumed import check_unchanged
+from swin_lab.run.resumed import beginning, check_agreed, check_unchanged
 from swin_lab.training import Interruption
 from swin_lab.training.checkpoint_io import LAST, PREVIOUS
 
@@ -203,6 +203,19 @@ def test_the_second_ctrl_c_ends_the_run_at_once() -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
 
+def test_a_process_that_finds_another_checkpoint_than_the_first_one_is_refused(command: Command) -> None:
+    """Machines whose folder `out` is not shared."""
+    _, run = stopped(command)
+    found = find_resumption(str(run), run.parent)
+    assert found is not None
+    check_agreed(found.position, beginning(found.position))
+    check_agreed(None, beginning(None))
+    with pytest.raises(UserError, match=r"would begin with a new run, the first one with update 5 .*\n.*share"):
+        check_agreed(None, beginning(found.position))
+    with pytest.raises(UserError, match=r"would begin with update 5 .*, the first one with a new run"):
+        check_agreed(found.position, beginning(None))
+
+
 @pytest.mark.parametrize(
     ("variables", "command_line"),
     [
@@ -308,18 +321,26 @@ def test_a_run_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
         find_resumption(str(tmp_path), tmp_path)
 
 
-def test_tensorboard_shows_no_step_twice_and_none_is_missing(command: Command, unstopped: Path) -> None:
+def steps_in_tensorboard(folder: Path) -> list[int]:
+    """Returns the steps of the training loss, in the order in which they were written.
+
+    TensorBoard orders files of the same second and process by a number without leading zeros: 10 before 9.
+    """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    steps = []
+    for file in sorted(folder.glob("events.out.tfevents.*"), key=lambda file: file.stat().st_mtime_ns):
+        events = EventAccumulator(str(file))
+        events.Reload()
+        if "train/loss" in events.Tags()["scalars"]:
+            steps += [event.step for event in events.Scalars("train/loss")]
+    return steps
+
+
+def test_tensorboard_shows_no_step_twice_and_none_is_missing(command: Command, unstopped: Path) -> None:
     _, run = stopped(command)
     assert command("train", f"resume={run}").code == 0
-    steps = []
-    for folder in (unstopped, run):
-        events = EventAccumulator(str(folder))
-        events.Reload()
-        # Within a second and a process, TensorBoard orders files by a number without leading zeros: 10 before 9.
-        steps.append(sorted(event.step for event in events.Scalars("train/loss")))
-    assert steps[0] == steps[1] == list(range(8))
+    assert steps_in_tensorboard(unstopped) == steps_in_tensorboard(run) == list(range(8))
 
 
 def test_records_after_the_checkpoint_are_logged_once(command: Command, unstopped: Path) -> None:
