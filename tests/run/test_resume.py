@@ -7,6 +7,7 @@ import random
 import re
 import shlex
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,15 @@ def stopped(command: Command, update: int = 5, name: str = "SIGTERM") -> tuple[O
     return outcome, the_run("stopped")
 
 
+@pytest.fixture
+def default_sighup() -> Iterator[None]:
+    """SIGHUP as a terminal leaves it, also where nohup has started the tests."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("default_sighup")
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGUSR1", 75), ("SIGHUP", 75), ("SIGINT", 130)])
 def test_a_run_that_a_signal_has_stopped_is_continued_by_the_command_that_it_prints(
     command: Command, unstopped: Path, name: str, code: int
