@@ -181,13 +181,28 @@ class ImageData(LightningDataModule):
         )
         if self.loading.loader == "dali":
             return self._dali_loader(sampler)
-        return self._loader(self._train_set, sampler, self._waiting)
+        return self._loader(self._train_set, sampler, self._waiting, self.workers_on(self.trainer.num_devices))
 
     def val_dataloader(self) -> TimedLoader:
         """Returns the loader of this process's part of the validation images, each of them once."""
         assert self.trainer is not None
         sampler = EvalSampler(len(self._val_set), self.trainer.global_rank, self.trainer.world_size)
-        return self._loader(self._val_set, sampler, WaitingTime())
+        return self._loader(self._val_set, sampler, WaitingTime(), self.workers_on(self.trainer.num_devices))
+
+    def try_evaluation(self) -> None:
+        """Loads the first batch of an evaluation as an evaluation does, and drops it.
+
+        An error would otherwise end the run at its first evaluation, perhaps hours after its start.
+
+        Raises:
+            UserError: as in `on_before_batch_transfer`.
+        """
+        assert self.trainer is not None
+        images = min(len(self._val_set), self.device_batch * self.trainer.world_size)
+        sampler = EvalSampler(images, self.trainer.global_rank, self.trainer.world_size)
+        workers = min(1, self.workers_on(self.trainer.num_devices))
+        for batch in self._loader(self._val_set, sampler, WaitingTime(), workers):
+            self._examine(batch)
 
     @cached_property
     def _train_set(self) -> TransformedImages | ResidentImages:
@@ -216,6 +231,12 @@ class ImageData(LightningDataModule):
             UserError: an image could not be decoded and `on_error` is raise, an item of the data is no image, the transforms
                 make no tensors of one shape, or a training batch has no image left.
         """
+        self._examine(batch)
+        if len(batch.labels) == 0 and self.trainer is not None and self.trainer.training:
+            raise UserError(f"none of the images of a batch can be decoded, such as {batch.unreadable[0]}")
+        return batch.images, batch.labels, batch.indices, batch.erased
+
+    def _examine(self, batch: Any) -> None:
         if batch.wrong is not None:
             raise UserError(batch.wrong)
         for line in batch.unreadable:
@@ -224,9 +245,6 @@ class ImageData(LightningDataModule):
             if line not in self.skipped:
                 self.skipped.add(line)
                 log.warning("skipped image that cannot be decoded: %s", line)
-        if len(batch.labels) == 0 and self.trainer is not None and self.trainer.training:
-            raise UserError(f"none of the images of a batch can be decoded, such as {batch.unreadable[0]}")
-        return batch.images, batch.labels, batch.indices, batch.erased
 
     def on_after_batch_transfer(self, batch: LoadedBatch, dataloader_idx: int) -> tuple[Tensor, Tensor, Tensor]:
         """Applies the second stage of the transform, on the device.
@@ -253,14 +271,17 @@ class ImageData(LightningDataModule):
         return set().union(*(skipped or set() for skipped in gathered))
 
     def _loader(
-        self, dataset: TransformedImages | ResidentImages, sampler: TrainSampler | EvalSampler, waiting: WaitingTime
+        self,
+        dataset: TransformedImages | ResidentImages,
+        sampler: TrainSampler | EvalSampler,
+        waiting: WaitingTime,
+        workers: int,
     ) -> TimedLoader:
-        assert self.trainer is not None
         return TimedLoader(
             dataset,
             sampler=sampler,
             batch_size=self.device_batch,
-            num_workers=0 if isinstance(dataset, ResidentImages) else self.workers_on(self.trainer.num_devices),
+            num_workers=0 if isinstance(dataset, ResidentImages) else workers,
             waiting=waiting,
             collate=dataset.collate if isinstance(dataset, ResidentImages) else collate,
         )

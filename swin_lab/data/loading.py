@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from swin_lab import interruption
 from swin_lab.data.decoding import UNREADABLE, Decoder, decode, first_line
 from swin_lab.data.device import Deferred, Rectangle, staged
 from swin_lab.data.images import ImageSet
@@ -133,13 +134,11 @@ def collate(samples: list[Sample | str | Wrong]) -> Batch[Tensor]:
 OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Error numbers of the system that say nothing about an image: too many files are open, or there is no memory."""
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
-"""Signals that stop a run. Where all of its processes receive them, workers still deliver the batches of the last update."""
-
 
 def _ignore_signals(worker: int) -> None:
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    """Lets workers deliver the batches of the last update where all processes of a run receive the signal that stops it."""
+    for name in interruption.NAMES:
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 class WaitingTime:

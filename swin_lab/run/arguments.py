@@ -1,12 +1,15 @@
 """How this process was started, and the commands that start others."""
 
 import os
+import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from swin_lab.errors import UserError
+from swin_lab.interruption import Interruption
 from swin_lab.run.command_line import CommandLine
 
 Job = Literal["train", "eval"]
@@ -31,6 +34,8 @@ class Invocation:
     """Command that evaluates a checkpoint, started in the same way."""
     train_command: tuple[str, ...] = ("python", "train.py")
     """Words of the command that trains, started in the same way."""
+    interruption: Interruption | None = None
+    """Takes note of signals from the start of the process on. If None, the job handles them itself."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,16 @@ def command_of(job: Job, launcher: Launcher) -> str:
         return f"python {script.with_name(f'{job}.py') if script.name in ('train.py', 'eval.py') else f'{job}.py'}"
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return f"{'python -m swin_lab' if spec is not None and spec.name == MODULE else 'swin-lab'} {job}"
+
+
+def as_started(words: Sequence[str]) -> str:
+    """Returns the text of a command for processes that are started as this one was.
+
+    The options of torchrun and srun, which this process does not know, are written as `...`.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return f"torchrun ... {shlex.join(words[1:] if words[0].startswith('python') else words)}"
+    return f"{'srun ... ' if os.environ.get('SLURM_NTASKS', '1') != '1' else ''}{shlex.join(words)}"
 
 
 def local_rank() -> int:

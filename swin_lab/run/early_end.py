@@ -7,13 +7,14 @@ from pathlib import Path
 import torch
 
 from swin_lab.errors import UserError
+from swin_lab.interruption import InterruptedRunError, Interruption
 from swin_lab.report import shorter
 from swin_lab.run.arguments import Invocation
 from swin_lab.run.ending import OK, StoppedRunError
 from swin_lab.run.guard import resume_command
 from swin_lab.run.loggers import close
 from swin_lab.run.session import Session
-from swin_lab.training import InterruptedRunError, NonFiniteDumps, NonFiniteError
+from swin_lab.training import NonFiniteDumps, NonFiniteError
 from swin_lab.training.checkpoint_io import LAST
 
 
@@ -28,6 +29,16 @@ def explained(session: Session, invocation: Invocation) -> Iterator[None]:
         raise diverged(error, session.nonfinite, session.run_dir) from error
     finally:
         close(session.trainer.loggers)
+
+
+def stop_early(interruption: Interruption, world_size: int) -> None:
+    """Stops a run that has received a signal before its directory exists; several processes stop together later.
+
+    Raises:
+        StoppedRunError: there was a signal.
+    """
+    if interruption.name is not None and world_size == 1:
+        raise StoppedRunError(interruption.name, None)
 
 
 def stopped(stop: InterruptedRunError, run_dir: Path, invocation: Invocation) -> Exception:

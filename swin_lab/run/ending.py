@@ -30,16 +30,18 @@ class StoppedRunError(Exception):
         self.command = command
 
 
-def report_stop(stop: StoppedRunError) -> int:
-    """Prints how the run continues, and returns the exit code."""
+def report_stop(stop: StoppedRunError, again: str) -> int:
+    """Prints how the run continues, and returns the exit code.
+
+    Args:
+        stop: what has stopped the run.
+        again: the command that has started it, which starts it again if there is no checkpoint yet.
+    """
     if stop.signal == PRUNING:
         return PRUNED
     if local_rank() == 0:
-        print(
-            f"\nstopped by {stop.signal}{'' if stop.command else ' before the first update; start it again'}", file=sys.stderr
-        )
-        if stop.command:
-            print(f"continue with: {stop.command}", file=sys.stderr)
+        print(f"\nstopped by {stop.signal}{'' if stop.command else ' before the first update'}", file=sys.stderr)
+        print(f"continue with: {stop.command}" if stop.command else f"start it again with: {again}", file=sys.stderr)
     return INTERRUPTED if stop.signal == "SIGINT" else STOPPED
 
 

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from swin_lab.errors import UserError
+from swin_lab.interruption import OF_SCHEDULERS, Interruption
 from swin_lab.paths import CONF
 from swin_lab.run.arguments import (
     RUN_DIR,
@@ -28,6 +29,7 @@ from swin_lab.run.arguments import (
     Job,
     Launcher,
     Start,
+    as_started,
     check_environment,
     command_of,
     local_rank,
@@ -69,16 +71,16 @@ def main(
         76 if another process of the run is lost; 130 after Ctrl-C.
     """
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # PyTorch logs a stack trace when the connection to a process ends.
-    line = CommandLine()
+    given = line = CommandLine()
     try:
-        line = CommandLine.parse(sys.argv[1:] if arguments is None else arguments)
+        given = line = CommandLine.parse(sys.argv[1:] if arguments is None else arguments)
         typed = line.flag_words(["--config-dir"])
         if config_dir is not None and not typed:
             line = replace(line, flags=(*line.flags, ("--config-dir", str(config_dir))))
         allow_imports_from([Path.cwd(), *(path for folder in line.config_dirs for path in (folder.parent, folder))])
         train_command = (*command_of("train", launcher).split(), *typed)
         if RUN_DIR in os.environ and local_rank() > 0:
-            return _join(job, Path(os.environ[RUN_DIR]), Invocation(train_command=train_command))
+            return _join(job, Path(os.environ[RUN_DIR]), train_command)
         line = with_stored_overrides(line)
         if line.has("--help"):
             print(help_text(job, command_of(job, launcher), line.overrides, line.config_dirs))
@@ -95,7 +97,7 @@ def main(
         print(f"error: {message_of(error, job, line.overrides, line.config_dirs)}", file=sys.stderr)
         return WRONG_INPUT
     except StoppedRunError as stop:
-        return report_stop(stop)
+        return report_stop(stop, as_started([*command_of(job, launcher).split(), *given.flag_words(), *given.overrides]))
     except LostRankError as lost:
         return report_lost(lost)
     except KeyboardInterrupt as interrupt:
@@ -103,9 +105,10 @@ def main(
         return INTERRUPTED
 
 
-def _join(job: Job, run_dir: Path, invocation: Invocation) -> int:
+def _join(job: Job, run_dir: Path, train_command: tuple[str, ...]) -> int:
     """Runs a further process of a run on several devices, with the configuration that the first process has written."""
-    with suppress(StoppedRunError):  # The first process reports it.
+    with suppress(StoppedRunError), Interruption() as interruption:  # The first process reports that it was stopped.
+        invocation = Invocation(train_command=train_command, interruption=interruption)
         _function_of(job)(yaml.safe_load((run_dir / "config.yaml").read_text()), invocation)
     return OK
 
@@ -114,18 +117,20 @@ def _compose_and_run(start: Start) -> int:
     errors: list[Exception] = []
     composed_once: list[bool] = []
     process_arguments = sys.argv[1:]
+    # Composition and imports take seconds, in which Ctrl-C ends the process at once.
+    interruption = Interruption(OF_SCHEDULERS if start.job == "train" else ())
 
     def task(composed: DictConfig) -> None:
         composed_once.append(True)
         with _command_line(process_arguments):  # Lightning starts further processes with these arguments.
             try:
-                _run_job(start, composed)
+                _run_job(start, composed, interruption)
             except (*USER_MISTAKES, OSError, StoppedRunError, LostRankError) as error:  # Hydra would print more.
                 errors.append(error)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and exiting.
     try:
-        with _command_line([*start.line.flag_words(), *start.line.overrides]):
+        with _command_line([*start.line.flag_words(), *start.line.overrides]), interruption:
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=start.job)(task)()
     except (ValueError, TypeError, AssertionError, RecursionError, OSError) as error:  # Hydra raises these for some overrides.
         if composed_once or isinstance(error, USER_MISTAKES):
@@ -137,7 +142,7 @@ def _compose_and_run(start: Start) -> int:
     return OK
 
 
-def _run_job(start: Start, composed: DictConfig) -> None:
+def _run_job(start: Start, composed: DictConfig, interruption: Interruption) -> None:
     """Runs one configuration."""
     hydra_config = HydraConfig.get()
     overrides, chosen = list(hydra_config.overrides.task), dict(hydra_config.runtime.choices)
@@ -154,7 +159,7 @@ def _run_job(start: Start, composed: DictConfig) -> None:
         from swin_lab.run.sweep.settings import check_single
 
         check_single(start.line.overrides, config)
-    _function_of(start.job)(config, Invocation(tuple(overrides), start.eval_command, start.train_command))
+    _function_of(start.job)(config, Invocation(tuple(overrides), start.eval_command, start.train_command, interruption))
 
 
 def _function_of(job: Job) -> JobFunction:

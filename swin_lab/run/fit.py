@@ -12,6 +12,7 @@ from typing import Any
 from lightning import seed_everything
 
 from swin_lab.data.sampling import Start
+from swin_lab.interruption import Interruption
 from swin_lab.report import print_training, shorter
 from swin_lab.run.arguments import Invocation
 from swin_lab.run.batching import AUTO
@@ -24,8 +25,7 @@ from swin_lab.run.directory import (
     timestamped,
     write_whole,
 )
-from swin_lab.run.early_end import continuation, explained
-from swin_lab.run.ending import StoppedRunError
+from swin_lab.run.early_end import continuation, explained, stop_early
 from swin_lab.run.failures import explained_failures
 from swin_lab.run.guard import guarded
 from swin_lab.run.identity import describe_data, identity
@@ -40,7 +40,7 @@ from swin_lab.run.trainer import Launch, find_launch
 from swin_lab.run.training import Training, build_training
 from swin_lab.run.trust import needs_trust
 from swin_lab.run.watch import Watch
-from swin_lab.training import EvaluationResult, Interruption
+from swin_lab.training import EvaluationResult
 
 log = logging.getLogger("swin_lab")
 
@@ -67,11 +67,11 @@ def run(values: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
     seed_everything(config.seed, verbose=False)
     launch = find_launch(config.trainer, config.precision)
     with ExitStack() as stack:
-        interruption = stack.enter_context(Interruption())
+        interruption = stack.enter_context(Interruption(earlier=invocation.interruption))
         watch = stack.enter_context(Watch(launch.trainer, config.rank_timeout))
+        stop_early(interruption, watch.world_size)
         training, values = built(config, launch, values)
-        if interruption.name is not None and watch.world_size == 1:  # Several processes stop together, before an update.
-            raise StoppedRunError(interruption.name, None)
+        stop_early(interruption, watch.world_size)
         folder = run_folder(config.out, config.name)
         wanted = resumption.run_dir if resumption is not None else timestamped(folder)
         run_dir = stack.enter_context(

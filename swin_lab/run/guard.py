@@ -1,7 +1,5 @@
 """Conversion of failures during a run (full disk, out of memory) into messages that a user can act on."""
 
-import os
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +9,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from swin_lab.errors import UserError
 from swin_lab.report import shorter
+from swin_lab.run.arguments import as_started
 from swin_lab.run.failures import CANNOT_WRITE, end_workers, explain_failure, quiet_writers
 from swin_lab.run.watch import Watch
 from swin_lab.training.checkpoint_io import LAST, PREVIOUS, UNFINISHED
@@ -55,19 +54,8 @@ def guarded(run_dir: Path, watch: Watch, train_command: Sequence[str] = ()) -> I
 
 
 def resume_command(train_command: Sequence[str], run_dir: Path) -> str:
-    """Returns the command that continues a run.
-
-    Args:
-        train_command: words of the command that trains.
-        run_dir: the run directory.
-
-    Returns:
-        The command; its options of torchrun and srun, which this process does not know, are written as `...`.
-    """
-    words = [*train_command, f"resume={shorter(run_dir)}"]
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        return f"torchrun ... {shlex.join(words[1:] if words[0].startswith('python') else words)}"
-    return f"{'srun ... ' if os.environ.get('SLURM_NTASKS', '1') != '1' else ''}{shlex.join(words)}"
+    """Returns the command that continues a run, from the words of the command that trains and the run directory."""
+    return as_started([*train_command, f"resume={shorter(run_dir)}"])
 
 
 def _full_disk(error: OSError, run_dir: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""What the loader workers of a run need of the machine, and its check before anything is written."""
+"""What the loader workers of a run need of the machine, and the checks of loading before the first update."""
 
 import shutil
 from collections.abc import Sequence
@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
+from lightning import Callback, LightningModule, Trainer
+
+from swin_lab.data.datamodule import ImageData
 from swin_lab.errors import UserError
 from swin_lab.run.training import Training
 
@@ -34,6 +37,16 @@ class Needs:
     """Bytes of shared memory of all processes."""
     open_files: int
     """Open files of one process."""
+
+
+class EvaluationCheck(Callback):
+    """Has every process load the first batch of an evaluation before the first update; Lightning loads that of the training."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data_module = trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(data_module, ImageData)
+        if trainer.limit_val_batches:
+            data_module.try_evaluation()
 
 
 def loader_needs(workers: Sequence[int], batch_bytes: Sequence[int], processes: int, *, at_once: bool) -> Needs:

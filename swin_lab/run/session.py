@@ -11,9 +11,11 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from swin_lab.data import cores
+from swin_lab.interruption import Interruption
 from swin_lab.ops.window_attention import training_backend
 from swin_lab.report import shorter
 from swin_lab.run.loggers import build_loggers, log_configuration
+from swin_lab.run.preflight import EvaluationCheck
 from swin_lab.run.resume import read_position
 from swin_lab.run.trainer import build_trainer
 from swin_lab.run.training import Training
@@ -21,7 +23,6 @@ from swin_lab.training import (
     BackgroundIO,
     DataTimeMonitor,
     EpochSummary,
-    Interruption,
     LastCheckpoint,
     NonFiniteDumps,
     Position,
@@ -85,7 +86,7 @@ def start_session(
     trainer = build_trainer(
         config.trainer,
         training.launch.precision,
-        callbacks=[best, last, nonfinite, epoch_summary, data_time, progress, *training.callbacks],
+        callbacks=[EvaluationCheck(), best, last, nonfinite, epoch_summary, data_time, progress, *training.callbacks],
         loggers=loggers,
         accumulate=batching.accumulate,
         evaluate_first=training.evaluate_first and resumed is None,

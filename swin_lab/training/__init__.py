@@ -6,7 +6,6 @@ from swin_lab.training.checkpointing import CheckpointConfig, LastCheckpoint
 from swin_lab.training.ema import EmaConfig
 from swin_lab.training.engine import Engine, EvaluationResult
 from swin_lab.training.freezing import Freezing
-from swin_lab.training.interruption import InterruptedRunError, Interruption
 from swin_lab.training.nonfinite import NonFiniteConfig, NonFiniteError
 from swin_lab.training.nonfinite_dump import NonFiniteDumps
 from swin_lab.training.optim import OptimizerConfig
@@ -37,8 +36,6 @@ __all__ = [
     "EvaluationResult",
     "Freezing",
     "Heatmap",
-    "InterruptedRunError",
-    "Interruption",
     "LastCheckpoint",
     "Linear",
     "MetricFormat",

@@ -10,9 +10,9 @@ import torch
 from annotated_types import Gt, Le
 from lightning import Callback, LightningModule, Trainer
 
+from swin_lab.interruption import InterruptedRunError, Interruption
 from swin_lab.training.checkpoint_io import LAST, BackgroundIO
 from swin_lab.training.engine import Engine
-from swin_lab.training.interruption import InterruptedRunError, Interruption
 from swin_lab.training.position import Position
 from swin_lab.validation import PositiveInt, check_fields
 

@@ -296,6 +296,16 @@ def test_a_truncated_jpeg_stops_the_run_with_its_path(command: Command, tmp_path
     assert_refused(outcome, str(broken), "data.on_error=skip")
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_validation_images_are_loaded_before_the_first_update(command: Command, tmp_path: Path, workers: int) -> None:
+    root = images(tmp_path / "set")
+    broken = next((root / "val" / "blue").iterdir())
+    broken.write_bytes(b"no image")
+    outcome = command("train", *FOLDER, f"data.root={root}", f"data.num_workers={workers}")
+    assert_refused(outcome, str(broken), "data.on_error=skip")
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
 def test_unreadable_images_are_skipped_counted_and_reported(command: Command, tmp_path: Path) -> None:
     root = images(tmp_path / "set")
     (root / "train" / "red" / "3.jpg").write_bytes(b"no image")

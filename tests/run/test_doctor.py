@@ -52,6 +52,13 @@ def test_a_folder_that_cannot_be_written_is_a_problem(cli: Command) -> None:
     assert found["writing runs"]["state"] == "problem"
 
 
+def test_a_slow_disk_is_found(cli: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "SLOW", 1e15)
+    _, found = findings(cli)
+    assert found["writing runs"]["state"] == "warning"
+    assert "choose another disk with out=FOLDER, or raise checkpoint.every_minutes" in found["writing runs"]["advice"]
+
+
 def test_few_open_files_and_little_memory_are_found(cli: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "open_file_limit", lambda: 50)
     monkeypatch.setattr(storage, "available_memory", lambda: 10**9)

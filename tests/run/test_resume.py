@@ -7,22 +7,24 @@ import random
 import re
 import shlex
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, Command, Outcome, only_run
+from conftest import ROOT, TINY, Command, Outcome, only_run
 from filelock import FileLock
 from lightning_utilities.core.apply_func import apply_to_collection
 
 from swin_lab.errors import UserError
+from swin_lab.interruption import Interruption
 from swin_lab.run.directory import LOCK
 from swin_lab.run.guard import resume_command
 from swin_lab.run.resume import find_resumption
 from swin_lab.run.resumed import beginning, check_agreed, check_unchanged
-from swin_lab.training import Interruption
 from swin_lab.training.checkpoint_io import LAST, PREVIOUS
 
 RUN = [*TINY, "ema=warm", "model.drop_path_rate=0.3", "trainer.log_every_n_steps=1", "checkpoint.every_n_updates=3"]
@@ -190,8 +192,24 @@ def test_a_signal_before_the_first_update_stops_the_run_without_a_trace(
     monkeypatch.setattr(fit, "built", interrupted)
     outcome = command("train", *RUN)
     assert outcome.code == 75
-    assert "stopped by SIGTERM before the first update; start it again" in outcome.err
+    assert outcome.err.splitlines()[-2:] == [
+        "stopped by SIGTERM before the first update",
+        f"start it again with: python {shlex.join([str(ROOT / 'train.py'), *RUN])}",
+    ]
     assert not Path("runs").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the moment of the signal is found in /proc, which is Linux's")
+def test_a_signal_while_packages_are_imported_stops_the_run(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), *RUN]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        while "libtorch_cpu" not in Path(f"/proc/{process.pid}/maps").read_text():
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate()
+    assert process.returncode == 75
+    assert err.splitlines()[-1].startswith("start it again with: python ")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_sighup_stays_ignored_under_nohup() -> None:

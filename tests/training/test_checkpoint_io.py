@@ -3,11 +3,13 @@
 import errno
 import resource
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import pytest
 import torch
 
-from swin_lab.training.checkpoint_io import LAST, PREVIOUS, WholeFileIO, keep
+from swin_lab.training.checkpoint_io import LAST, PREVIOUS, BackgroundIO, WholeFileIO, keep
 
 
 def content(value: float, size: int = 10) -> dict[str, torch.Tensor]:
@@ -38,6 +40,26 @@ def test_a_full_disk_leaves_the_old_file_and_names_the_new_one(tmp_path: Path) -
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert failure.value.errno == errno.EFBIG
     assert names(tmp_path) == [LAST]
+    assert torch.load(tmp_path / LAST)["weight"][0] == 1
+
+
+def test_a_save_in_the_background_takes_a_copy_and_does_not_wait_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk here writes only after the training has gone on: a save that waited for it would never return."""
+    goes_on, write = Event(), WholeFileIO.save_checkpoint
+
+    def slow_disk(*arguments: Any) -> None:
+        assert goes_on.wait(60)
+        write(*arguments)
+
+    monkeypatch.setattr(WholeFileIO, "save_checkpoint", slow_disk)
+    io, saved = BackgroundIO(), content(1.0)
+    io.save_checkpoint(saved, tmp_path / LAST)
+    assert names(tmp_path) == []
+    saved["weight"].add_(1)  # the next update
+    goes_on.set()
+    io.wait()
     assert torch.load(tmp_path / LAST)["weight"][0] == 1
 
 

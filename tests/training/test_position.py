@@ -14,13 +14,12 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from swin_lab.data.sampling import SampleIndex, Start, TrainSampler
+from swin_lab.interruption import InterruptedRunError, Interruption
 from swin_lab.training import (
     CheckpointConfig,
     Constant,
     EmaConfig,
     Engine,
-    InterruptedRunError,
-    Interruption,
     LastCheckpoint,
     Position,
     WholeFileIO,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from swin_lab.interruption import Interruption
 from swin_lab.report import print_sweep, shorter
 from swin_lab.run.arguments import Start
 from swin_lab.run.compose import compose_with_choices
@@ -19,7 +20,6 @@ from swin_lab.run.sweep.loop import run_jobs
 from swin_lab.run.sweep.search import Search
 from swin_lab.run.sweep.settings import SearchConfig, SweepConfig, check_sweep, read_settings
 from swin_lab.run.sweep.space import Space, read_space
-from swin_lab.training import Interruption
 
 log = logging.getLogger("swin_lab")
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Collection
 from time import monotonic, sleep
 
+from swin_lab.interruption import Interruption
 from swin_lab.report import shorter
 from swin_lab.run.arguments import Start, relaunch_command
 from swin_lab.run.command_line import OF_EVERY_RUN
@@ -15,7 +16,6 @@ from swin_lab.run.sweep.grid import Source
 from swin_lab.run.sweep.launch import POLL_S, Runner
 from swin_lab.run.sweep.search import Search
 from swin_lab.run.sweep.space import quoted
-from swin_lab.training import Interruption
 
 log = logging.getLogger("swin_lab")
 

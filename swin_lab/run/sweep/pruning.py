@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from swin_lab.interruption import InterruptedRunError
 from swin_lab.run.ending import PRUNING
-from swin_lab.training import InterruptedRunError
 from swin_lab.validation import PositiveInt
 
 if TYPE_CHECKING:

@@ -1,14 +1,20 @@
-"""Signals that stop a run: Ctrl-C, and those of schedulers and operating systems."""
+"""Signals that stop a run: Ctrl-C, and those of schedulers and operating systems.
+
+This module does not import torch, so that signals are handled while torch is imported.
+"""
 
 import logging
 import signal
+from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
-log = logging.getLogger("swin_lab.training")
+log = logging.getLogger("swin_lab")
 
-NAMES = tuple(name for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
-"""Names of the signals. SIGUSR1 is what SLURM can send some time before the end of a job."""
+OF_SCHEDULERS = tuple(name for name in ("SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+"""Signals that stop a run from outside. SIGUSR1 is what SLURM can send some time before the end of a job."""
+NAMES = ("SIGINT", *OF_SCHEDULERS)
+"""Names of all signals that stop a run; SIGINT is Ctrl-C."""
 
 
 class InterruptedRunError(Exception):
@@ -30,17 +36,25 @@ class Interruption:
 
     As a context, it has the signals handled until its end. `install` does so again after another library has taken them over.
     SIGHUP stays ignored if the process was started so: nohup keeps a run alive when its terminal is closed.
+
+    Args:
+        names: the signals that are handled.
+        earlier: handles signals until this one does, and has noted those that came before. If None, nothing does.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, names: Sequence[str] = NAMES, earlier: "Interruption | None" = None) -> None:
         self.name: str | None = None
         """Name of the first signal. If None, there was none."""
+        self._names = names
+        self._earlier = earlier
         self._before: dict[str, Any] = {}
 
     def __enter__(self) -> "Interruption":
-        before = {name: signal.getsignal(getattr(signal, name)) for name in NAMES}
+        before = {name: signal.getsignal(getattr(signal, name)) for name in self._names}
         self._before = {name: one for name, one in before.items() if (name, one) != ("SIGHUP", signal.SIG_IGN)}
         self.install()
+        if self._earlier is not None:
+            self.name = self._earlier.name
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -58,4 +72,4 @@ class Interruption:
             raise KeyboardInterrupt
         if self.name is None:
             self.name = name
-            log.warning("%s: stopping after this update, with a checkpoint; Ctrl-C ends the run at once", name)
+            log.warning("%s: stopping before the next update, with a checkpoint; Ctrl-C ends the run at once", name)
