@@ -30,6 +30,16 @@ class Kill(Callback):
             if self.name == "none":
                 threading.Event().wait()
             os.kill(os.getpid(), getattr(signal, self.name))
+
+class HangInBackward(Callback):
+    """Has the main thread of one rank hang in the middle of a backward pass, at which the others wait."""
+
+    def __init__(self, rank: int):
+        self.rank = rank
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.global_rank == self.rank and trainer.current_epoch == 2:
+            next(module.network.parameters()).register_hook(lambda gradient: threading.Event().wait())
 '''
 
 
@@ -111,6 +121,15 @@ def test_a_process_whose_main_thread_hangs_is_named_with_the_line_where_it_hangs
     )
     assert re.search(r"; its main thread is at .*killer.py:\d+, in on_train_epoch_start", outcome.err)
     assert "continue with: python " in outcome.err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("killer")
+def test_a_process_that_hangs_within_a_backward_pass_is_named(process: Command) -> None:
+    outcome = process("train", *ENDLESS, *DDP, "+callbacks.hang={_target_: killer.HangInBackward, rank: 1}")
+    assert outcome.code == 76
+    assert len(re.findall(r"^error: rank 1 of 2 on \S+ hangs: others have waited for it for 30 s", outcome.err, re.M)) == 2
+    assert re.search(r"; its main thread is at .*killer.py:\d+, in <lambda>", outcome.err)
 
 
 @pytest.mark.slow

@@ -35,6 +35,20 @@ def test_no_process_is_stuck_while_all_are_at_the_same_place(at: Callable[..., i
     assert at(1012, Place(6), Place(5)) == 1
 
 
+def test_a_process_for_which_the_others_wait_at_the_same_place_is_stuck(at: Callable[..., int | None]) -> None:
+    waiting, hanging = Place(5, 3, waits=True), Place(5, 3)
+    assert at(0, waiting, hanging, waiting) is None
+    assert at(9, waiting, hanging, waiting) is None
+    assert at(11, waiting, hanging, waiting) == 1
+    assert at(12, waiting, Place(6, 3), waiting) is None
+
+
+def test_no_process_is_stuck_while_all_wait(at: Callable[..., int | None]) -> None:
+    """They may compute: a backward pass looks the same as waiting in it."""
+    assert at(0, Place(5, waits=True), Place(5, waits=True)) is None
+    assert at(1000, Place(5, waits=True), Place(5, waits=True)) is None
+
+
 def test_a_process_that_evaluates_a_batch_more_goes_on(at: Callable[..., int | None]) -> None:
     assert at(0, Place(6, 3), Place(5, 3)) is None
     assert at(9, Place(6, 3), Place(5, 4)) is None
@@ -48,4 +62,5 @@ def test_of_several_the_one_furthest_behind_is_named(at: Callable[..., int | Non
 
 
 def test_a_place_is_read_as_it_was_written() -> None:
-    assert Place.of(str(Place(12, 3))) == Place(12, 3)
+    for place in (Place(12, 3), Place(12, 3, waits=True)):
+        assert Place.of(str(place)) == place
