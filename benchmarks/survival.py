@@ -4,7 +4,9 @@
     python benchmarks/survival.py --kills 20 --processes 2  # two processes, which are killed together
 
 Final weights, moving average, optimizer state, schedule and metrics.csv must be the same to the bit. The run trains a tiny
-network on the digits, with drop path, and evaluates in the middle of epochs, too. Further arguments are overrides of train.py.
+network on the digits, with drop path, and evaluates in the middle of epochs, too. Half of the kills happen at random times,
+the others at moments that times rarely hit: within evaluations and at each step of writing a checkpoint. Every second killed
+run loads its images in a worker process. Further arguments are overrides of train.py.
 """
 
 import argparse
@@ -27,7 +29,8 @@ import torch
 
 from swin_lab.run.entry import main as train_main
 from swin_lab.run.resume import newest_unfinished
-from swin_lab.training.engine import RUN_STATE_KEY
+from swin_lab.training import checkpoint_io
+from swin_lab.training.engine import RUN_STATE_KEY, Engine
 
 ROOT = Path(__file__).parents[1]
 OVERRIDES = (
@@ -42,10 +45,26 @@ OVERRIDES = (
     "+trainer.val_check_interval=0.5",
     "schedule.warmup_epochs=1",
     "checkpoint.every_n_updates=5",
-    "data.num_workers=0",
 )
 SAME = ("state_dict", "ema", "ema_num_updates", "optimizer_states", "lr_schedulers", "epoch", "global_step", RUN_STATE_KEY)
 """Keys of a checkpoint that must be the same."""
+
+
+POINTS: dict[str, tuple[Any, str, int]] = {
+    "within an evaluation": (Engine, "validation_step", 30),
+    "before a checkpoint is written": (checkpoint_io, "_save", 15),
+    "between writing and renaming a checkpoint": (checkpoint_io, "keep", 10),
+    "between renaming a checkpoint and the sync of its folder": (checkpoint_io, "_sync_folder", 15),
+}
+"""Moment -> the function before which the first process is killed, and up to how many calls of it are awaited."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """Is a moment of a run: before the n-th call of a function."""
+
+    point: str
+    number: int
 
 
 @dataclass
@@ -55,7 +74,7 @@ class Report:
     kills: int = 0
     starts: int = 0
     moments: Counter[str] = field(default_factory=Counter)
-    """Where the run was when it was killed, by what its directory contained."""
+    """Where the run was when it was killed: a point, or, after a kill at a time, what its directory contained."""
     differences: list[str] = field(default_factory=list)
 
 
@@ -74,7 +93,8 @@ def survive(kills: int, processes: int, seed: int, overrides: Sequence[str], fol
     if processes > 1:
         words += ["trainer=ddp", f"trainer.devices={processes}"]
     started_at = time.monotonic()
-    code = _start([*words, "name=reference", f"out={folder}"], folder / "reference.log", None)
+    reference_words = [*words, "data.num_workers=0", "name=reference", f"out={folder}"]
+    code = _start(reference_words, folder / "reference.log", None)
     if code != 0:
         raise SystemExit(f"the run without kills ended with {code}: {(folder / 'reference.log').read_text()[-2000:]}")
     seconds = time.monotonic() - started_at
@@ -83,15 +103,15 @@ def survive(kills: int, processes: int, seed: int, overrides: Sequence[str], fol
     while report.kills < kills and not report.differences:
         number += 1
         name = f"killed_{number}"
-        arguments = [*words, f"name={name}", f"out={folder}", "resume=auto"]
+        arguments = [*words, f"data.num_workers={number % 2}", f"name={name}", f"out={folder}", "resume=auto"]
         code = -1
         while code != 0:
-            moment = chance.uniform(0, seconds) if report.kills < kills else None
+            moment = _random_moment(chance, seconds) if report.kills < kills else None
             report.starts += 1
             code = _start(arguments, folder / f"{name}.log", moment)
             if code == -signal.SIGKILL:
                 report.kills += 1
-                report.moments[_moment(folder / name)] += 1
+                report.moments[moment.point if isinstance(moment, Call) else _state_of(folder / name)] += 1
             elif code != 0:
                 report.differences.append(f"exit code {code}: {(folder / f'{name}.log').read_text()[-1500:]}")
                 break
@@ -101,8 +121,36 @@ def survive(kills: int, processes: int, seed: int, overrides: Sequence[str], fol
     return report
 
 
-def _start(arguments: list[str], log: Path, kill_after: float | None) -> int:
-    """Trains in a fork of this process, which has imported everything; returns its exit code, negative after a signal."""
+def _random_moment(chance: random.Random, seconds: float) -> float | Call:
+    if chance.random() < 0.5:
+        return chance.uniform(0, seconds)
+    point = chance.choice(list(POINTS))
+    return Call(point, chance.randint(1, POINTS[point][2]))
+
+
+def _kill_at(call: Call) -> None:
+    """Has this process and those that it starts killed before a call."""
+    owner, name, _ = POINTS[call.point]
+    function, left = getattr(owner, name), call.number
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.killpg(0, signal.SIGKILL)
+        return function(*arguments)
+
+    setattr(owner, name, counted)
+
+
+def _start(arguments: list[str], log: Path, moment: float | Call | None) -> int:
+    """Trains in a fork of this process, which has imported everything; returns its exit code, negative after a signal.
+
+    Args:
+        arguments: of train.py.
+        log: what is printed.
+        moment: seconds after which the run is killed, or the call before which it is. If None, it is not killed.
+    """
     child = os.fork()
     if child == 0:
         os.setsid()  # Further processes of the run belong to the same group.
@@ -110,6 +158,8 @@ def _start(arguments: list[str], log: Path, kill_after: float | None) -> int:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
         sys.argv = [str(ROOT / "train.py"), *arguments]
+        if isinstance(moment, Call):
+            _kill_at(moment)
         code = 1
         try:
             code = train_main("train", arguments)
@@ -117,8 +167,8 @@ def _start(arguments: list[str], log: Path, kill_after: float | None) -> int:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
-    if kill_after is not None:
-        until = time.monotonic() + kill_after
+    if isinstance(moment, float):
+        until = time.monotonic() + moment
         while time.monotonic() < until:
             done, status = os.waitpid(child, os.WNOHANG)
             if done:
@@ -132,11 +182,11 @@ def _start(arguments: list[str], log: Path, kill_after: float | None) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def _moment(runs: Path) -> str:
+def _state_of(runs: Path) -> str:
     run_dir = newest_unfinished(runs)
     if run_dir is None:
         return "before the first checkpoint"
-    return "while a checkpoint was written" if list(run_dir.glob("checkpoints/*.unfinished")) else "otherwise"
+    return "while a checkpoint was written" if list(run_dir.glob("checkpoints/*.unfinished")) else "at other times"
 
 
 def _finished(runs: Path) -> Path:

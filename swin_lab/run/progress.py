@@ -17,7 +17,7 @@ STANDARD_LIBRARY = {Path(module.__file__ or "").parent for module in (threading,
 DISTRIBUTED = Path(torch.distributed.__file__).parent
 """Folder of the functions of torch in which a thread waits for other processes."""
 BACKWARD = "_engine_run_backward"
-"""Function of torch within which a backward pass happens, which DistributedDataParallel ends with an operation of all processes."""
+"""Function of torch within which a backward pass happens; DistributedDataParallel ends it with an operation of all."""
 
 
 @dataclass(frozen=True, order=True)
