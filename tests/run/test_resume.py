@@ -43,6 +43,12 @@ class StopAt(Callback):
         if trainer.global_step == self.update and not Path("stopped").exists():
             Path("stopped").touch()
             os.kill(os.getpid(), getattr(signal, self.name))
+
+class StopBefore(Callback):
+    """Sends Ctrl-C in the evaluation before the first update, at which nothing has been saved."""
+
+    def on_sanity_check_start(self, *_):
+        os.kill(os.getpid(), signal.SIGINT)
 '''
 
 
@@ -210,6 +216,14 @@ def test_a_signal_while_packages_are_imported_stops_the_run(tmp_path: Path) -> N
     assert process.returncode == 75
     assert err.splitlines()[-1].startswith("start it again with: python ")
     assert not (tmp_path / "runs").exists()
+
+
+def test_ctrl_c_in_the_evaluation_before_the_first_update_stops_the_run(command: Command, trained: Path) -> None:
+    Path("stopper.py").write_text(STOP)
+    outcome = command("train", *RUN, f"weights={trained}", "name=stopped", "+callbacks.stop._target_=stopper.StopBefore")
+    assert outcome.code == 130, outcome.err
+    assert outcome.err.splitlines()[-2] == "stopped by SIGINT before the first update"
+    assert not (the_run("stopped") / "results.json").exists()
 
 
 def test_sighup_stays_ignored_under_nohup() -> None:
