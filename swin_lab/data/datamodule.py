@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -17,6 +18,7 @@ from swin_lab.data.dali import loader as dali
 from swin_lab.data.decoders import DecoderName
 from swin_lab.data.decoding import Decoder, decode
 from swin_lab.data.device import Deferred, Rectangle, staged
+from swin_lab.data.draws import Draws
 from swin_lab.data.images import ImageSource
 from swin_lab.data.loading import TimedLoader, TransformedImages, WaitingTime, collate
 from swin_lab.data.resident import ResidentImages, resident_sets
@@ -38,8 +40,15 @@ PerChannel = Predicate(lambda values: len(values) in (1, 3))
 Mean = Annotated[tuple[Probability, ...], PerChannel, Expected("a list of 3 numbers from 0 to 1 (RGB), or of one (greyscale)")]
 Std = Annotated[tuple[Deviation, ...], PerChannel, Expected("a list of 3 numbers from 0.001 to 1 (RGB), or of one (greyscale)")]
 
+SEED_OFFSET = 2_038_074_743
+"""Difference of the seeds of what a task draws and of the augmentation, whose numbers would otherwise be the same."""
 
-LoadedBatch = tuple[Tensor | Deferred, Tensor, Tensor, list[tuple[int, Rectangle]]]
+LoadedBatch = tuple[Tensor | Deferred, Tensor, Tensor, list[tuple[int, Rectangle]], tuple[Tensor, ...]]
+
+
+def draw_nothing(draws: Draws) -> tuple[Tensor, ...]:
+    """Returns no further part of a batch."""
+    return ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +122,8 @@ class ImageData(LightningDataModule):
         loading: workers, cache, and handling of images that cannot be decoded.
         decode: the decoder of the images; for `loader="dali"`, of the training images that DALI does not decode.
         train_decode: the decoder of training images that are not cached. If None, it is `decode`.
+        draw: draws further parts of a batch, such as masks, one row per image each. In an evaluation, its random numbers depend
+            on the image alone, so that the metrics of different runs can be compared.
 
     Set `start` before the training to resume an earlier one.
 
@@ -134,6 +145,7 @@ class ImageData(LightningDataModule):
         loading: LoaderConfig,
         decode: Decoder = decode,
         train_decode: Decoder | None = None,
+        draw: Callable[[Draws], tuple[Tensor, ...]] = draw_nothing,
     ) -> None:
         super().__init__()
         check_processes("data.num_workers", loading.num_workers)
@@ -152,6 +164,7 @@ class ImageData(LightningDataModule):
         self.loading = loading
         self.decode = decode
         self.train_decode = train_decode or decode
+        self.draw = draw
         self.start = BEGINNING
         """Where the order of the training images begins."""
         self.skipped: set[str] = set()
@@ -225,16 +238,20 @@ class ImageData(LightningDataModule):
         It runs in the main process, where the count is exact for any number of workers.
 
         Returns:
-            Images (B, channels, H, W), labels (B,), indices of the images in their set (B,), and rectangles to erase.
+            Images (B, channels, H, W), labels (B,), indices of the images in their set (B,), rectangles to erase, and what the
+            task draws.
 
         Raises:
             UserError: an image could not be decoded and `on_error` is raise, an item of the data is no image, the transforms
                 make no tensors of one shape, or a training batch has no image left.
         """
         self._examine(batch)
-        if len(batch.labels) == 0 and self.trainer is not None and self.trainer.training:
+        training = self.trainer is not None and self.trainer.training
+        if len(batch.labels) == 0 and training:
             raise UserError(f"none of the images of a batch can be decoded, such as {batch.unreadable[0]}")
-        return batch.images, batch.labels, batch.indices, batch.erased
+        epochs, indices, copies = batch.samples.T.numpy()
+        drawn = self.draw(Draws(self.seed + SEED_OFFSET if training else 0, epochs, indices, copies))
+        return batch.images, batch.labels, batch.indices, batch.erased, drawn
 
     def _examine(self, batch: Any) -> None:
         if batch.wrong is not None:
@@ -246,13 +263,14 @@ class ImageData(LightningDataModule):
                 self.skipped.add(line)
                 log.warning("skipped image that cannot be decoded: %s", line)
 
-    def on_after_batch_transfer(self, batch: LoadedBatch, dataloader_idx: int) -> tuple[Tensor, Tensor, Tensor]:
+    def on_after_batch_transfer(self, batch: LoadedBatch, dataloader_idx: int) -> tuple[Tensor, ...]:
         """Applies the second stage of the transform, on the device.
 
         Returns:
-            Images (B, channels, H, W) in the precision of the inputs, labels (B,), and indices of the images in their set (B,).
+            Images (B, channels, H, W) in the precision of the inputs, labels (B,), indices of the images in their set (B,), and
+            what the task draws.
         """
-        images, labels, indices, erased = batch
+        images, labels, indices, erased, drawn = batch
         assert self.trainer is not None
         transform = self.train_transform if self.trainer.training else self.eval_transform
         assert transform is not None
@@ -260,7 +278,7 @@ class ImageData(LightningDataModule):
             images = images.pixels(indices)
         if len(labels):
             images = self.trainer.precision_plugin.convert_input(transform.finish(images, erased))
-        return images, labels, indices
+        return images, labels, indices, *drawn
 
     def skipped_everywhere(self) -> set[str]:
         """Returns the images that were skipped in any process."""

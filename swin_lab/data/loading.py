@@ -2,7 +2,7 @@
 
 import errno
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from time import perf_counter
@@ -30,8 +30,8 @@ class Sample:
     image: Tensor
     """(channels, H, W)."""
     label: int
-    index: int
-    """Index of the image in its set."""
+    sample: SampleIndex
+    """Epoch, image and copy."""
     erased: list[Rectangle]
     """Rectangles that the device erases."""
 
@@ -43,14 +43,19 @@ class Batch(NamedTuple, Generic[Images]):
     """(B, channels, H, W), of uint8 if the device normalises them; or what makes them there."""
     labels: Tensor
     """(B,) class indices."""
-    indices: Tensor
-    """(B,) indices of the images in their set."""
+    samples: Tensor
+    """(B, 3) epoch, index of the image in its set, and copy."""
     unreadable: list[str]
     """One line for each image that belongs to the batch and could not be decoded."""
     erased: list[tuple[int, Rectangle]]
     """Position of an image in the batch, and a rectangle that the device erases."""
     wrong: str | None = None
     """Message of an error that is not that of one image, such as a transform that does not return a tensor."""
+
+    @property
+    def indices(self) -> Tensor:
+        """Returns the indices of the images in their set, (B,)."""
+        return self.samples[:, 1]
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ class TransformedImages(Dataset["Sample | str | Wrong"]):
                 return f"{self.images.name(index)}: {first_line(error)}"
             transformed = self.transform.worker(image)
             if self._fits(transformed):
-                return Sample(transformed, int(self.images.labels[index]), index, self.transform.rectangles(transformed))
+                return Sample(transformed, int(self.images.labels[index]), sample, self.transform.rectangles(transformed))
         shape = f" of {transformed.dtype}, {tuple(transformed.shape)}" if isinstance(transformed, Tensor) else ""
         return Wrong(
             f"the transforms make a {type(transformed).__name__}{shape} of {self.images.name(index)}; "
@@ -126,9 +131,14 @@ def collate(samples: list[Sample | str | Wrong]) -> Batch[Tensor]:
     rows = [sample.image.permute(1, 2, 0) for sample in read]
     images = torch.stack(rows).permute(0, 3, 1, 2) if read else torch.empty(0)
     labels = torch.tensor([sample.label for sample in read], dtype=torch.long)
-    indices = torch.tensor([sample.index for sample in read], dtype=torch.long)
+    samples_B3 = table_of([sample.sample for sample in read])
     erased = [(position, rectangle) for position, sample in enumerate(read) for rectangle in sample.erased]
-    return Batch(images, labels, indices, [sample for sample in samples if isinstance(sample, str)], erased)
+    return Batch(images, labels, samples_B3, [sample for sample in samples if isinstance(sample, str)], erased)
+
+
+def table_of(samples: Sequence[SampleIndex]) -> Tensor:
+    """Returns epoch, image and copy of every sample, (B, 3)."""
+    return torch.tensor(samples, dtype=torch.long).reshape(-1, 3)
 
 
 OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)

@@ -16,7 +16,7 @@ from swin_lab.data.decoding import UNREADABLE, Decoder, first_line
 from swin_lab.data.device import Deferred, Rectangle, StagedTransform
 from swin_lab.data.draws import Draws
 from swin_lab.data.images import ImageSet, ImageSource
-from swin_lab.data.loading import Batch
+from swin_lab.data.loading import Batch, table_of
 from swin_lab.data.sampling import SampleIndex
 from swin_lab.errors import UserError
 
@@ -81,7 +81,7 @@ class ResidentImages(Dataset[SampleIndex]):
         if self.augmentation is not None and read:
             copies = np.array([sample.copy for sample in read], dtype=np.int64)
             drawn, erased = self.augmentation.draw(Draws(self.seed, read[0].epoch, indices, copies))
-        return Batch(Deferred(partial(self.pixels, drawn=drawn)), labels, torch.from_numpy(indices), lines, erased)
+        return Batch(Deferred(partial(self.pixels, drawn=drawn)), labels, table_of(read), lines, erased)
 
     def pixels(self, indices: Tensor, drawn: list[tuple[np.ndarray, ...]]) -> Tensor:
         """Returns augmented pixels of images by their indices (B,), on the device of these, (B, channels, H, W) of uint8."""

@@ -81,7 +81,23 @@ class SwinTransformer(nn.Module):
 
     def embedding(self, image_BCHW: Tensor) -> Tensor:
         """Maps images to the normalised last feature map, averaged over positions: (B, C of the last stage)."""
-        return self.norm(self._maps(image_BCHW, len(self.stages))[-1]).mean(dim=(1, 2))
+        return self.encode(self.tokens(image_BCHW)).mean(dim=(1, 2))
+
+    def tokens(self, image_BCHW: Tensor) -> Tensor:
+        """Maps images (B, in_channels, height, width) to the tokens of the first stage, (B, H, W, C).
+
+        Raises:
+            UserError: as in `forward`.
+        """
+        check_images(image_BCHW, self.in_channels, self.embed.proj.weight.dtype)
+        _compile_for_size(image_BCHW, (2, 3))
+        return self.embed(image_BCHW)
+
+    def encode(self, x_BHWC: Tensor) -> Tensor:
+        """Maps tokens of the first stage, which may have been changed, to the normalised last feature map, (B, H', W', C')."""
+        for stage in self.stages:
+            x_BHWC = stage(x_BHWC)
+        return self.norm(x_BHWC)
 
     def features(
         self, image_BCHW: Tensor, stages: Sequence[int] | None = None, norms: Sequence[nn.Module] | None = None
@@ -150,9 +166,7 @@ class SwinTransformer(nn.Module):
 
     def _maps(self, image_BCHW: Tensor, count: int) -> list[Tensor]:
         """Returns the maps of the first `count` stages, (B, H, W, C) each."""
-        check_images(image_BCHW, self.in_channels, self.embed.proj.weight.dtype)
-        _compile_for_size(image_BCHW, (2, 3))
-        x_BHWC, maps = self.embed(image_BCHW), []
+        x_BHWC, maps = self.tokens(image_BCHW), []
         for stage in self.stages[:count]:
             x_BHWC = stage(x_BHWC)
             maps.append(x_BHWC)

@@ -1,5 +1,6 @@
 """The output of a finished run: tables and figures."""
 
+from swin_lab.report.grid import draw_grid
 from swin_lab.report.heatmap import draw_heatmap
 from swin_lab.report.rates import draw_learning_rates
 from swin_lab.report.summary import SweepJob, print_evaluation, print_sweep, print_training, shorter
@@ -7,6 +8,7 @@ from swin_lab.report.tables import print_lines, print_rows, print_table
 
 __all__ = [
     "SweepJob",
+    "draw_grid",
     "draw_heatmap",
     "draw_learning_rates",
     "print_evaluation",

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def run(values: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
     restored = restore(contents, task, data.source.class_names, settings, trust=config.trust)
     preprocessing = choose_preprocessing(restored, config.preset)
     device_batch = images_at_once(config.batch, contents, preprocessing, trust=config.trust)
-    data_module = build_data_module(data, preprocessing, device_batch)
+    data_module = build_data_module(data, task, preprocessing, device_batch)
     engine = build_engine(config, trainer, restored.network, task, compile_network)
     wanted = _results_folder(config.out, contents.file)
     with (
@@ -88,7 +89,7 @@ def run(values: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
             result |= record(config, contents, data, engine, preprocessing, folder)
             result |= (
                 {"precision": precision, "compile": config.compile, "overrides": list(invocation.overrides)}
-                | present(task, engine.result, folder)
+                | present(task, engine.result, preprocessing, folder)
                 | identity()
             )
             (folder / "results.json").write_text(json.dumps(result, indent=2) + "\n")
@@ -148,7 +149,7 @@ def compose_evaluation(config: EvalConfig, contents: Contents) -> tuple[Data, Ta
     return data, build_task(task_node, data.description)
 
 
-def build_data_module(data: Data, preprocessing: Preprocessing, device_batch: int) -> ImageData:
+def build_data_module(data: Data, task: Task, preprocessing: Preprocessing, device_batch: int) -> ImageData:
     """Builds the LightningDataModule of an evaluation."""
     return ImageData(
         data.source,
@@ -159,6 +160,7 @@ def build_data_module(data: Data, preprocessing: Preprocessing, device_batch: in
         seed=0,
         loading=data.loader,
         decode=build_decoder(preprocessing, data.loader.decoder),
+        draw=partial(task.draw, img_size=preprocessing.img_size),
     )
 
 

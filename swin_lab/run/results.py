@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from swin_lab.report import draw_heatmap, print_table
-from swin_lab.training import EvaluationResult, Task
+import numpy as np
+
+from swin_lab.preprocessing import Preprocessing
+from swin_lab.report import draw_grid, draw_heatmap, print_table
+from swin_lab.training import EvaluationResult, ImageGrid, Task
 from swin_lab.training.engine import VAL_EMA
 
 
@@ -20,7 +23,7 @@ def metric_formats(task: Task, metrics: Mapping[str, float]) -> dict[str, dict[s
     return formats
 
 
-def present(task: Task, result: EvaluationResult, folder: Path) -> dict[str, Any]:
+def present(task: Task, result: EvaluationResult, preprocessing: Preprocessing, folder: Path) -> dict[str, Any]:
     """Prints the tables of an evaluation, draws its figures into a folder, and returns their part of results.json."""
     presentation = task.present(result.arrays)
     for table in presentation.tables:
@@ -29,4 +32,13 @@ def present(task: Task, result: EvaluationResult, folder: Path) -> dict[str, Any
         draw_heatmap(
             heatmap.counts, heatmap.names, folder / heatmap.file_name, row=heatmap.row_label, column=heatmap.column_label
         )
+    for grid in task.image_grids(result.arrays):
+        draw_image_grid(grid, preprocessing, folder / f"{grid.name}.png")
     return dict(presentation.record)
+
+
+def draw_image_grid(grid: ImageGrid, preprocessing: Preprocessing, file: Path) -> None:
+    """Draws images that are normalised as the network sees them."""
+    mean, std = (np.asarray(values, dtype=np.float32)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
+    pixels = np.clip((grid.images * std + mean) * 255, 0, 255).round().astype(np.uint8)
+    draw_grid(np.moveaxis(pixels, 2, -1), grid.column_labels, file)

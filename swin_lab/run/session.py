@@ -14,6 +14,7 @@ from swin_lab.data import cores
 from swin_lab.interruption import Interruption
 from swin_lab.ops.window_attention import training_backend
 from swin_lab.report import shorter
+from swin_lab.run.evaluation_images import EvaluationImages
 from swin_lab.run.loggers import build_loggers, log_configuration
 from swin_lab.run.preflight import EvaluationCheck
 from swin_lab.run.resume import read_position
@@ -78,6 +79,7 @@ def start_session(
         run_dir / "checkpoints", training.checkpoint, interruption, read=read_position, write_settings=write_settings
     )
     nonfinite = NonFiniteDumps(run_dir, training.data.source.train.name)
+    images = EvaluationImages(run_dir, training.preprocessing)
     epoch_summary = EpochSummary(batching.device_batch * batching.devices)
     workers = data_module.workers_on(training.launch.devices_per_node)
     data_time = DataTimeMonitor(lambda: data_module.seconds_waited, f"{workers} workers, {cores()} cores")
@@ -86,7 +88,7 @@ def start_session(
     trainer = build_trainer(
         config.trainer,
         training.launch.precision,
-        callbacks=[EvaluationCheck(), best, last, nonfinite, epoch_summary, data_time, progress, *training.callbacks],
+        callbacks=[EvaluationCheck(), best, last, nonfinite, images, epoch_summary, data_time, progress, *training.callbacks],
         loggers=loggers,
         accumulate=batching.accumulate,
         evaluate_first=training.evaluate_first and resumed is None,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -105,7 +106,7 @@ def build_training(config: TrainConfig, launch: Launch, plain: dict[str, Any]) -
         batching = find_batching(trial, launch, mixes=mixes)
         check_sizes(data.source, batching, config.trainer)
         plain = plain | {"max_device_batch": batching.device_batch}
-    data_module = build_data_module(config, batching, data, preprocessing)
+    data_module = build_data_module(config, batching, data, task, preprocessing)
     metadata = Metadata(
         model=model.node,
         class_names=tuple(data.source.class_names) if task.outputs_are_classes else None,
@@ -164,7 +165,9 @@ def build_engine(
     )
 
 
-def build_data_module(config: TrainConfig, batching: Batching, data: Data, preprocessing: Preprocessing) -> ImageData:
+def build_data_module(
+    config: TrainConfig, batching: Batching, data: Data, task: Task, preprocessing: Preprocessing
+) -> ImageData:
     """Builds the LightningDataModule of a training run."""
     augmentation = build_augmentation(config.augment, preprocessing)
     decode, train_decode = build_decoder(preprocessing, data.loader.decoder), None
@@ -182,6 +185,7 @@ def build_data_module(config: TrainConfig, batching: Batching, data: Data, prepr
         loading=data.loader,
         decode=decode,
         train_decode=train_decode,
+        draw=partial(task.draw, img_size=preprocessing.img_size),
     )
 
 

@@ -27,8 +27,7 @@ from swin_lab.tasks import __all__ as TASKS
 from swin_lab.validation import Expected, check_value, type_hints
 from swin_lab.weights.source_config import config_of_metadata
 
-CIFAR = "swin_lab.data.Cifar"
-SYNTHETIC = "swin_lab.data.Synthetic"
+CIFAR, SYNTHETIC = "swin_lab.data.Cifar", "swin_lab.data.Synthetic"
 
 MAX_SYNTHETIC_BYTES, SYNTHETIC_SIZES = 2**30, ("train_images", "val_images", "img_size")
 
@@ -92,7 +91,8 @@ MIXING: Mapping[str, Mapping[str, Any]] = {
     "swin_lab.tasks.Mixing": {"mixup": Number, "cutmix": Number, "prob": Number, "switch_prob": Number, "mode": str}
 }
 TASK: Mapping[str, Mapping[str, Any]] = {
-    "swin_lab.tasks.Classification": {"label_smoothing": Number, "mixing": MIXING, "flip": bool, "real_labels": bool}
+    "swin_lab.tasks.Classification": {"label_smoothing": Number, "mixing": MIXING, "flip": bool, "real_labels": bool},
+    "swin_lab.tasks.SimMIM": {"mask_patch_size": Pixels, "mask_ratio": Number, "norm_target_size": Side},
 }
 
 LISTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {"data": DATA, "model": MODELS, "task": TASK}

@@ -2,5 +2,6 @@
 
 from swin_lab.tasks.classification import Classification
 from swin_lab.tasks.mixing import Mixer, Mixing
+from swin_lab.tasks.simmim import SimMIM
 
-__all__ = ["Classification", "Mixer", "Mixing"]
+__all__ = ["Classification", "Mixer", "Mixing", "SimMIM"]

@@ -3,14 +3,21 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 Batch = tuple[Tensor, ...]
-"""Images (B, channels, height, width), labels (B,), and indices (B,) of the images in their set."""
+"""Images (B, channels, height, width), labels (B,), indices (B,) of the images in their set, and what the task draws."""
+
+
+class RandomNumbers(Protocol):
+    """Draws numbers for each image of a batch; those of an image depend on (seed, epoch, image, copy) alone."""
+
+    def uniform(self) -> np.ndarray:
+        """Returns the next number of each image from 0 to 1, without 1, (B,) of float64."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +74,16 @@ class Heatmap:
 
 
 @dataclass(frozen=True)
+class ImageGrid:
+    """Contains images in rows and columns, such as original and reconstructed ones."""
+
+    name: str
+    images: np.ndarray
+    """(rows, columns, channels, H, W) of float32, normalised as the network sees them."""
+    column_labels: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Presentation:
     """Describes how the results of an evaluation are presented, besides its metrics."""
 
@@ -96,13 +113,24 @@ class Task(ABC):
         """Returns the network that is trained: the model itself, unless the task adds to it."""
         return model
 
+    def draw(self, numbers: RandomNumbers, img_size: tuple[int, int]) -> tuple[Tensor, ...]:
+        """Returns what follows the indices in a batch, one row per image each, such as masks: nothing, unless it is overridden.
+
+        It runs where batches are loaded, on the CPU.
+
+        Args:
+            numbers: random numbers of the images.
+            img_size: height and width of the images in pixels.
+        """
+        return ()
+
     @abstractmethod
     def training_loss(self, network: nn.Module, batch: Batch, batch_seed: int) -> Tensor:
         """Returns the loss of a training batch, a scalar.
 
         Args:
             network: what `build_network` has returned, in training mode.
-            batch: images, labels and indices on the device; the images may be written to.
+            batch: images, labels, indices and what `draw` returns, on the device; the images may be written to.
             batch_seed: seed of all random numbers, so that the same batch of the same epoch has the same loss in every run.
         """
 
@@ -126,6 +154,10 @@ class Task(ABC):
             num_images: number of images on which they were measured.
         """
         return None
+
+    def image_grids(self, arrays: Mapping[str, np.ndarray]) -> Sequence[ImageGrid]:
+        """Returns images of an evaluation, from the arrays among its metrics; a training shows them after every evaluation."""
+        return ()
 
     def present(self, arrays: Mapping[str, np.ndarray]) -> Presentation:
         """Returns how the arrays among the computed metrics are shown."""

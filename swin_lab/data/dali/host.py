@@ -14,7 +14,7 @@ from swin_lab.data.dali.parameters import IDENTITY, Kind, Parameters, augmentati
 from swin_lab.data.decoding import UNREADABLE, Decoder, first_line, is_upright
 from swin_lab.data.device import Rectangle, StagedTransform
 from swin_lab.data.images import ImageSet
-from swin_lab.data.loading import Wrong, sample_seed
+from swin_lab.data.loading import Wrong, sample_seed, table_of
 from swin_lab.data.sampling import SampleIndex
 from swin_lab.data.transforms import random_state
 from swin_lab.errors import UserError
@@ -146,7 +146,7 @@ class PreparedImages(Dataset["Prepared | str | Wrong"]):
             torch.from_numpy(amounts),
             torch.from_numpy(matrices),
             torch.tensor([image.label for image in read], dtype=torch.long),
-            torch.tensor([image.sample for image in read], dtype=torch.long).reshape(-1, 3),
+            table_of([image.sample for image in read]),
             [sample for sample in prepared if isinstance(sample, str)],
             [(position, rectangle) for position, image in enumerate(read) for rectangle in image.erased],
             wrong,
