@@ -41,7 +41,8 @@ def test_every_choice_composes_and_builds(group: str, choice: str, request: pyte
     names = {"timm": ["name=resnet10t"], "torchvision": ["name=mobilenet_v3_small"]}
     if choice == "transformers":
         names[choice] = [f"model.name={request.getfixturevalue('vit')}"]
-    derived = build_components(composed([f"{group}={choice}", *(names.get(choice, []) if group == "model" else [])]))
+    more = names.get(choice, []) if group == "model" else ["task.mask_patch_size=8"] if (group, choice) == ("task", "simmim") else []
+    derived = build_components(composed([f"{group}={choice}", *more]))
     assert derived["parameters"] > 0
 
 

@@ -37,6 +37,11 @@ class MaskedImageModel(nn.Module):
         return config.patch_size * 2 ** (len(config.depths) - 1)
 
     @property
+    def config(self) -> SwinConfig:
+        """Returns the hyper-parameters of the encoder."""
+        return self.encoder.config
+
+    @property
     def img_size(self) -> tuple[int, int]:
         """Returns height and width in pixels of the encoder's `img_size`."""
         return self.encoder.img_size

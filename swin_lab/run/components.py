@@ -14,7 +14,7 @@ from torch import nn
 from swin_lab.data import ImageSource, LoaderConfig, channel_statistics, check_source
 from swin_lab.data.decoders import check_installed
 from swin_lab.errors import UserError, did_you_mean
-from swin_lab.models import SwinTransformer
+from swin_lab.models import SwinConfig
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.run.batching import Batching
 from swin_lab.run.instantiate import build_dataclass, check_keys, instantiate, is_chosen
@@ -125,7 +125,7 @@ def build_preprocessing(model: Model, data: Data | None, loader: LoaderConfig, p
     Raises:
         UserError: a value is invalid, or the preset is unknown.
     """
-    if preset is not None and not isinstance(model.network, SwinTransformer):
+    if preset is not None and config_of(model.network) is None:
         check_preset(preset)
         used = "the data.* settings apply" if model.own_preprocessing is None else "its own preprocessing is used"
         log.info("%-10s preset=%s is for %s; for a %s, %s", "note", preset, SWIN, type(model.network).__name__, used)
@@ -150,9 +150,15 @@ def preset_settings(preset: str, network: nn.Module) -> dict[str, Any]:
     Raises:
         UserError: the preset is unknown, or not for this network.
     """
-    if not isinstance(network, SwinTransformer):
+    if (config := config_of(network)) is None:
         raise UserError(f"preset={preset} is for {SWIN}; the model is a {type(network).__name__}")
-    return preset_preprocessing(preset, network.config)
+    return preset_preprocessing(preset, config)
+
+
+def config_of(network: nn.Module) -> SwinConfig | None:
+    """Returns the hyper-parameters of a Swin Transformer, also where a task has added to it. Of others, returns None."""
+    config = getattr(network, "config", None)
+    return config if isinstance(config, SwinConfig) else None
 
 
 def build_callbacks(nodes: Node | None, task: Task, has_ema: bool) -> tuple[Callback, ...]:

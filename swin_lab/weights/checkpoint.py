@@ -11,7 +11,7 @@ from swin_lab.errors import UserError
 from swin_lab.models import SwinConfig, SwinTransformer, list_models, model_config
 from swin_lab.models.config import Windows
 from swin_lab.preprocessing import Preprocessing
-from swin_lab.weights.detect import DetectedLayout, detect_layout, find_tensors
+from swin_lab.weights.detect import DetectedLayout, bare_name, detect_layout, find_tensors
 from swin_lab.weights.files import Contents, find_file, read
 from swin_lab.weights.hub import fetch, is_hub_id
 from swin_lab.weights.layouts import Layout
@@ -75,7 +75,7 @@ class Checkpoint:
     def remarks(self) -> list[tuple[str, str]]:
         """Returns ignored and unused tensors, warnings and notes, as (label, text)."""
         derived = Counter(name.rpartition(".")[2] for name in self.derived)
-        outside = ", ".join(dict.fromkeys(name.split(".")[0] for name in self.left_out))
+        outside = ", ".join(dict.fromkeys(bare_name(name).split(".")[0] for name in self.left_out))
         lines = [
             ("ignored", ", ".join(f"{count} {name}" for name, count in derived.items()) + " (derived)" * bool(derived)),
             ("left out", f"{len(self.left_out)} tensors outside the network ({outside})" if outside else ""),

@@ -102,11 +102,11 @@ def _chosen(state: dict[Any, Any], key: str, rivals: Sequence[str]) -> Tensors:
             raise UserError(f"the name of a tensor is damaged: {name[:100]!r}")
         if why := why_not_plain(tensor):
             raise UserError(f"{name} {why}")
-    ours = {_bare(name): tensor for name, tensor in tensors.items()}
+    ours = {bare_name(name): tensor for name, tensor in tensors.items()}
     for rival in rivals:
         others = {} if rival == key else _tensors_in(state.get(rival)) if rival else _direct_tensors(state)
         for name, tensor in others.items():
-            if _bare(name) in ours and not same_values(tensor, ours[_bare(name)]):
+            if bare_name(name) in ours and not same_values(tensor, ours[bare_name(name)]):
                 where = f"under {rival!r}" if rival else "beside it"
                 raise UserError(
                     f"the file contains two different tensors {name}: under {key!r} and {where}; save only one of them"
@@ -114,7 +114,7 @@ def _chosen(state: dict[Any, Any], key: str, rivals: Sequence[str]) -> Tensors:
     return tensors
 
 
-def _bare(name: str) -> str:
+def bare_name(name: str) -> str:
     """Returns a name without the prefixes that training scripts and torch.compile add."""
     parts = name.split(".")
     while len(parts) > 1 and parts[0] in (*WRAPPERS, COMPILED):

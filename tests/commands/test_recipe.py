@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import re
 import pytest
 from PIL import Image
 
@@ -110,12 +111,117 @@ MODEL:
     WINDOW_SIZE: 7
 """
 
+SIMMIM = """
+MODEL:
+  TYPE: swinv2
+  NAME: simmim_pretrain
+  DROP_PATH_RATE: 0.1
+  SIMMIM:
+    NORM_TARGET:
+      ENABLE: True
+      PATCH_SIZE: 47
+  SWINV2:
+    EMBED_DIM: 128
+    DEPTHS: [ 2, 2, 18, 2 ]
+    NUM_HEADS: [ 4, 8, 16, 32 ]
+    WINDOW_SIZE: 12
+DATA:
+  IMG_SIZE: 192
+  MASK_PATCH_SIZE: 32
+  MASK_RATIO: 0.6
+TRAIN:
+  EPOCHS: 800
+  WARMUP_EPOCHS: 10
+  BASE_LR: 1e-4
+  WARMUP_LR: 5e-7
+  WEIGHT_DECAY: 0.05
+  LR_SCHEDULER:
+    NAME: 'multistep'
+    GAMMA: 0.1
+    MULTISTEPS: [700,]
+"""
+
+SIMMIM_V1 = """
+MODEL:
+  TYPE: swin
+  NAME: simmim_pretrain
+  DROP_PATH_RATE: 0.0
+  SWIN:
+    EMBED_DIM: 128
+    DEPTHS: [ 2, 2, 18, 2 ]
+    NUM_HEADS: [ 4, 8, 16, 32 ]
+    WINDOW_SIZE: 6
+DATA:
+  IMG_SIZE: 192
+  MASK_PATCH_SIZE: 32
+  MASK_RATIO: 0.6
+TRAIN:
+  EPOCHS: 800
+  WARMUP_EPOCHS: 10
+  BASE_LR: 1e-4
+  WARMUP_LR: 5e-7
+  WEIGHT_DECAY: 0.05
+  LR_SCHEDULER:
+    NAME: 'multistep'
+    GAMMA: 0.1
+    MULTISTEPS: [700,]
+"""
+
+SIMMIM_FINE_TUNING = """
+MODEL:
+  TYPE: swinv2
+  NAME: simmim_finetune
+  DROP_PATH_RATE: 0.1
+  SWINV2:
+    EMBED_DIM: 128
+    DEPTHS: [ 2, 2, 18, 2 ]
+    NUM_HEADS: [ 4, 8, 16, 32 ]
+    WINDOW_SIZE: 14
+    PRETRAINED_WINDOW_SIZES: [ 12, 12, 12, 6 ]
+DATA:
+  IMG_SIZE: 224
+TRAIN:
+  EPOCHS: 100
+  WARMUP_EPOCHS: 20
+  BASE_LR: 1.25e-3
+  WARMUP_LR: 2.5e-7
+  MIN_LR: 2.5e-7
+  WEIGHT_DECAY: 0.05
+  LAYER_DECAY: 0.75
+"""
+
+SIMMIM_FINE_TUNING_V1 = """
+MODEL:
+  TYPE: swin
+  NAME: simmim_finetune
+  DROP_PATH_RATE: 0.1
+  SWIN:
+    EMBED_DIM: 128
+    DEPTHS: [ 2, 2, 18, 2 ]
+    NUM_HEADS: [ 4, 8, 16, 32 ]
+    WINDOW_SIZE: 7
+DATA:
+  IMG_SIZE: 224
+TRAIN:
+  EPOCHS: 100
+  WARMUP_EPOCHS: 20
+  BASE_LR: 1.25e-3
+  WARMUP_LR: 2.5e-7
+  MIN_LR: 2.5e-7
+  WEIGHT_DECAY: 0.05
+  LAYER_DECAY: 0.8
+"""
+
 PAIRS = {
     "swin_large_patch4_window7_224_22kto1k": LARGE,
     "swinv2_base_patch4_window12to24_192to384_22kto1k_ft": V2_384,
     "swin_base_patch4_window7_224_22k": PRETRAINING,
     "swinv2_large_patch4_window12_192_22k": V2_PRETRAINING,
     "swin_base_patch4_window7_224": FROM_SCRATCH,
+    "swin_base_patch4_window6_192_simmim": SIMMIM_V1,
+    "swinv2_base_patch4_window12_192_simmim": SIMMIM,
+    "swin_base_patch4_window7_224_simmim_ft": SIMMIM_FINE_TUNING_V1,
+    "swinv2_base_patch4_window12to14_192to224_simmim_ft": SIMMIM_FINE_TUNING,
 }
 
 
@@ -133,8 +239,10 @@ def test_an_official_file_as_published_equals_the_experiment_of_its_name(
     assert main(["recipe", "diff", "--official", str(file), f"experiment={experiment}", "--exit-code"]) == 0
     printed = capsys.readouterr().out
     assert f"every value, given or derived, equals that of {file}" in printed
-    batch = 4096 if experiment.endswith("_22k") else 1024
-    assert f"the file does not tell the number of GPUs; {experiment}" in printed
+    batch = 4096 if experiment.endswith("_22k") else 2048 if "_simmim" in experiment else 1024
+    name = re.search(r"NAME: (\w+)", PAIRS[experiment])
+    assert name is not None
+    assert f"the file does not tell the number of GPUs; {name[1]}" in printed
     assert f"was trained with {batch} images per update" in printed
 
 

@@ -50,6 +50,13 @@ PUBLISHED = {
     "swinv2_large_window12_192": Published(196_739_932, 425, 192, (6, 1536), 195_202_932, 228_772_549),
     "swinv2_large_window12to16_192to256": Published(196_739_932, 425, 256, (8, 1536), 195_202_932),
     "swinv2_large_window12to24_192to384": Published(196_739_932, 425, 384, (12, 1536), 195_202_932),
+    "swin_base_patch4_window6_192": Published(87_750_176, 329, 192, (6, 1024), 86_725_176),
+    "swinv2_small_window12_192": Published(49_728_418, 425, 192, (6, 768), 48_959_418),
+    "swinv2_huge_window12_192": Published(658_027_922, 425, 192, (6, 2816), 655_210_922),
+    "swinv2_small_window12to14_192to224": Published(49_728_418, 425, 224, (7, 768), 48_959_418),
+    "swinv2_base_window12to14_192to224": Published(87_918_816, 425, 224, (7, 1024), 86_893_816),
+    "swinv2_large_window12to14_192to224": Published(196_739_932, 425, 224, (7, 1536), 195_202_932),
+    "swinv2_huge_window12to14_192to224": Published(658_027_922, 425, 224, (7, 2816), 655_210_922),
 }
 """The values were read from the official code, timm and torchvision; swin_lab/models contains none of them."""
 

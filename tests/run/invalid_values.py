@@ -100,6 +100,7 @@ VALID: Mapping[str, Mapping[str, str]] = {
     },
     "model=timm": {"model.drop_path_rate": "0 null", "model.img_size": "null", "model.pretrained": "true"},
     "schedule": {"schedule.epochs": "[3]", "schedule.gamma": "0"},
+    "task=simmim": {"task.norm_target_size": "null"},
 }
 """Values that are valid after all: YAML's null where a value is optional, a rate or an index of 0, names of files.
 
@@ -114,6 +115,7 @@ NEEDED: Mapping[str, list[str]] = {
     "model=timm": ["model.name=resnet10t"],
     "model=torchvision": ["model.name=mobilenet_v3_small"],
     "model=transformers": [f"model.name={VIT}"],
+    "task=simmim": ["task.mask_patch_size=8"],
     "data=cifar10": ["data.download=false"],
     "data=cifar100": ["data.download=false"],
     "data=dataset": [f"data.train={DATASET}"],
@@ -130,7 +132,7 @@ FIRST_OF_ITS_CLASS = (
     *("data=cifar10", "data=dataset", "data=digits", "data=folder", "data=imagenet1k", "data=listed", "data=parquet"),
     *("data=shards", "data=zip", "augment=imagenet", "mixing=imagenet", "ema=warm", "logger=wandb", "trainer=ddp"),
     *("schedule=constant", "schedule=linear", "schedule=multistep", "schedule=step"),
-    *("callbacks=early_stopping", "callbacks=head_only", "search=optuna"),
+    *("callbacks=early_stopping", "callbacks=head_only", "search=optuna", "task=simmim"),
 )
 """Choices of a class that no choice before them has, so that keys which the default lacks get every value (of data: all
 keys but those of the loader).

@@ -4,6 +4,7 @@ from typing import Any
 
 from swin_lab.errors import UserError, did_you_mean
 from swin_lab.models import SwinConfig, list_models, model_config
+from swin_lab.run.official.defaults import SIMMIM_PRETRAINING
 from swin_lab.validation import PositiveFloat, check_value
 
 DATASETS = {"imagenet": "imagenet1k", "imagenet22k": "imagenet22k"}
@@ -23,10 +24,11 @@ def to_overrides(file: str, values: dict[str, Any], network: dict[str, Any], *, 
     Raises:
         UserError: a value is unknown or cannot be expressed.
     """
+    pretrains = values["MODEL.NAME"] == SIMMIM_PRETRAINING
     return [
         *_model(network, version, values),
         *_data(file, values),
-        *_augmentation(values),
+        *(_simmim(values) if pretrains else _augmentation(values)),
         f"global_batch={global_batch}",
         f"max_device_batch={values['DATA.BATCH_SIZE']}",
         *_optimizer(values),
@@ -101,6 +103,19 @@ def _augmentation(values: dict[str, Any]) -> list[str]:
         f"mixing={mixing}",
         *(mixing_values if mixing == "imagenet" else []),
         f"task.label_smoothing={values['MODEL.LABEL_SMOOTHING']}",
+    ]
+
+
+def _simmim(values: dict[str, Any]) -> list[str]:
+    """Returns task and augmentation of a pre-training by SimMIM, whose augmentation no key of the file changes."""
+    target = "MODEL.SIMMIM.NORM_TARGET"
+    return [
+        "task=simmim",
+        f"task.mask_patch_size={values['DATA.MASK_PATCH_SIZE']}",
+        f"task.mask_ratio={values['DATA.MASK_RATIO']}",
+        f"task.norm_target_size={values[f'{target}.PATCH_SIZE'] if values[f'{target}.ENABLE'] else 'null'}",
+        "augment=simmim",
+        "mixing=none",
     ]
 
 
