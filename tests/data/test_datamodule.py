@@ -15,6 +15,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from swin_lab.data import Folder, ImageData, LoaderConfig, Synthetic, channel_statistics, fingerprint
+from swin_lab.data.datamodule import draw_nothing
 from swin_lab.data.decoding import decode
 from swin_lab.data.images import ArrayImages
 from swin_lab.errors import UserError
@@ -37,11 +38,21 @@ class RandomAndNumpy(nn.Module):
 
 
 def image_data(
-    source, train=TO_TENSOR, evaluation=TO_TENSOR, *, seed=0, rank=0, world_size=1, device_batch=2, decode=decode, **loading
+    source,
+    train=TO_TENSOR,
+    evaluation=TO_TENSOR,
+    *,
+    seed=0,
+    rank=0,
+    world_size=1,
+    device_batch=2,
+    decode=decode,
+    draw=draw_nothing,
+    **loading,
 ):
     config = LoaderConfig(**{"num_workers": 0} | loading)
     batches = {"global_batch": 4, "device_batch": device_batch}
-    data = ImageData(source, train, evaluation, **batches, seed=seed, loading=config, decode=decode)
+    data = ImageData(source, train, evaluation, **batches, seed=seed, loading=config, decode=decode, draw=draw)
     data.trainer = trainer_of(rank, world_size)
     return data
 
@@ -95,6 +106,36 @@ def test_two_processes_together_see_what_one_sees(source):
     one = epoch(image_data(source, Jitter()))
     two = torch.cat([epoch(image_data(source, Jitter(), rank=rank, world_size=2)) for rank in (0, 1)])
     assert sorted(row.numpy().tobytes() for row in one) == sorted(row.numpy().tobytes() for row in two)
+
+
+def drawn_in_training(data, number=0):
+    """Returns the index of each image of an epoch, and the number that was drawn for it."""
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(number)
+    batches = [transferred(data, batch, training=True) for batch in loader]
+    return dict(zip(torch.cat([b[2] for b in batches]).tolist(), torch.cat([b[3] for b in batches]).tolist(), strict=True))
+
+
+def numbers(draws):
+    """Draws one number per image, as a task may."""
+    return (torch.from_numpy(draws.uniform()),)
+
+
+def test_what_a_task_draws_depends_on_seed_epoch_and_image(source):
+    one = drawn_in_training(image_data(source, draw=numbers))
+    both = [drawn_in_training(image_data(source, draw=numbers, rank=rank, world_size=2, num_workers=rank)) for rank in (0, 1)]
+    assert one == both[0] | both[1]
+    assert len(set(one.values())) == len(one) == 8
+    for other in (
+        drawn_in_training(image_data(source, draw=numbers), 1),
+        drawn_in_training(image_data(source, draw=numbers, seed=1)),
+    ):
+        assert not set(one.values()) & set(other.values())
+
+
+def test_what_a_task_draws_in_an_evaluation_depends_on_the_image_alone(source):
+    one, other = (delivered(image_data(source, draw=numbers, seed=seed, device_batch=seed)) for seed in (1, 3))
+    assert torch.equal(torch.cat([batch[3] for batch in one]), torch.cat([batch[3] for batch in other]))
 
 
 def test_augmentation_is_the_same_with_and_without_workers(source):
