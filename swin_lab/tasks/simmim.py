@@ -78,8 +78,8 @@ class SimMIM(Task):
         if self.mask_patch_size not in fitting:
             advice = f"choose one of {fitting}" if fitting else "lower task.mask_ratio, or choose larger images"
             raise UserError(
-                f"task.mask_patch_size={self.mask_patch_size} does not split images of {_shown(size)} pixels in patches of {patch} "
-                f"into equal cells, or task.mask_ratio={self.mask_ratio} masks all of them\nFor the cells, {advice}"
+                f"task.mask_patch_size={self.mask_patch_size} does not split images of {_shown(size)} pixels in patches of "
+                f"{patch} into equal cells, or task.mask_ratio={self.mask_ratio} masks all of them\nFor the cells, {advice}"
             )
         return MaskedImageModel(model)
 

@@ -121,7 +121,7 @@ def _chooses_fused(create: Callable[..., Optimizer]) -> bool:
 def parameter_groups(
     network: nn.Module, weight_decay: float, layer_of: Callable[[str], int] | None = None
 ) -> list[dict[str, Any]]:
-    """Returns groups with weight decay, and without (one axis, biases, bias tables, V2's bias MLP and logit scale, mask tokens).
+    """Returns groups with weight decay, and without (one axis, biases, bias tables, V2's bias MLP and logit scale, mask token).
 
     Frozen parameters are included: without a gradient they do not change, and they may be unfrozen later.
 

@@ -1,8 +1,8 @@
 """`swin-lab lr` and `swin-lab recipe diff`: output and refused input."""
 
+import re
 from pathlib import Path
 
-import re
 import pytest
 from PIL import Image
 

@@ -15,7 +15,6 @@ from torch import nn
 from torchvision.transforms import v2
 
 from swin_lab.data import Folder, ImageData, LoaderConfig, Synthetic, channel_statistics, fingerprint
-from swin_lab.data.datamodule import draw_nothing
 from swin_lab.data.decoding import decode
 from swin_lab.data.images import ArrayImages
 from swin_lab.errors import UserError
@@ -38,21 +37,12 @@ class RandomAndNumpy(nn.Module):
 
 
 def image_data(
-    source,
-    train=TO_TENSOR,
-    evaluation=TO_TENSOR,
-    *,
-    seed=0,
-    rank=0,
-    world_size=1,
-    device_batch=2,
-    decode=decode,
-    draw=draw_nothing,
-    **loading,
+    source, train=TO_TENSOR, evaluation=TO_TENSOR, *, seed=0, rank=0, world_size=1, device_batch=2, decode=decode, **others
 ):
-    config = LoaderConfig(**{"num_workers": 0} | loading)
+    draw = {"draw": others.pop("draw")} if "draw" in others else {}
+    config = LoaderConfig(**{"num_workers": 0} | others)
     batches = {"global_batch": 4, "device_batch": device_batch}
-    data = ImageData(source, train, evaluation, **batches, seed=seed, loading=config, decode=decode, draw=draw)
+    data = ImageData(source, train, evaluation, **batches, seed=seed, loading=config, decode=decode, **draw)
     data.trainer = trainer_of(rank, world_size)
     return data
 
@@ -108,8 +98,9 @@ def test_two_processes_together_see_what_one_sees(source):
     assert sorted(row.numpy().tobytes() for row in one) == sorted(row.numpy().tobytes() for row in two)
 
 
-def drawn_in_training(data, number=0):
+def drawn_in_training(number=0, **settings):
     """Returns the index of each image of an epoch, and the number that was drawn for it."""
+    data = image_data(draw=numbers, **settings)
     loader = data.train_dataloader()
     loader.sampler.set_epoch(number)
     batches = [transferred(data, batch, training=True) for batch in loader]
@@ -122,14 +113,11 @@ def numbers(draws):
 
 
 def test_what_a_task_draws_depends_on_seed_epoch_and_image(source):
-    one = drawn_in_training(image_data(source, draw=numbers))
-    both = [drawn_in_training(image_data(source, draw=numbers, rank=rank, world_size=2, num_workers=rank)) for rank in (0, 1)]
-    assert one == both[0] | both[1]
+    one = drawn_in_training(source=source)
+    first, second = (drawn_in_training(source=source, rank=rank, world_size=2, num_workers=rank) for rank in (0, 1))
+    assert one == first | second
     assert len(set(one.values())) == len(one) == 8
-    for other in (
-        drawn_in_training(image_data(source, draw=numbers), 1),
-        drawn_in_training(image_data(source, draw=numbers, seed=1)),
-    ):
+    for other in (drawn_in_training(1, source=source), drawn_in_training(source=source, seed=1)):
         assert not set(one.values()) & set(other.values())
 
 

@@ -78,8 +78,8 @@ def test_a_pre_training_starts_from_the_weights_of_another_one(command: Command,
     outcome = command("train", *SIMMIM, f"weights={pretrained}", "optimizer.lr=0", "trainer.max_epochs=1")
     assert outcome.code == 0, outcome.err
     assert "none in the file or the model" in outcome.out
-    name = "network.encoder.embed.proj.weight"
-    assert torch.equal(weights(only_run(tmp_path))[name], torch.load(pretrained / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"][name])
+    name, best = "network.encoder.embed.proj.weight", torch.load(pretrained / "checkpoints" / "best.ckpt", weights_only=True)
+    assert torch.equal(weights(only_run(tmp_path))[name], best["state_dict"][name])
 
 
 def test_every_evaluation_shows_original_masked_and_reconstructed_images(pretrained: Path) -> None:

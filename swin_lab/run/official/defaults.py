@@ -93,8 +93,8 @@ PUBLISHED_BATCH: dict[str, int] = {
 }
 """MODEL.NAME of a published file -> images per update over all GPUs, which no key of the file tells.
 
-4096 is in the comments of the files for ImageNet-22k, 2048 in get_started_simmim.md (16 GPUs); 1024 follows from the commands in get_started.md: 8 GPUs with 128 images,
-or with 64 images and two accumulation steps.
+4096 is in the comments of the files for ImageNet-22k, 2048 in get_started_simmim.md (16 GPUs with 128 images); 1024 follows
+from the commands in get_started.md: 8 GPUs with 128 images, or with 64 images and two accumulation steps.
 """
 
 IGNORED_KEYS = (
