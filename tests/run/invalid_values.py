@@ -41,6 +41,8 @@ VALID: Mapping[str, Mapping[str, str]] = {
         "preset": "null",
         "resume": "null",
         "schedule.cosine_after_warmup": "true",
+        "schedule.epochs": "[3]",
+        "schedule.gamma": "0",
         "schedule.min_lr_ratio": "0",
         "schedule.warmup_epochs": "0",
         "schedule.warmup_lr_ratio": "0",
@@ -99,7 +101,6 @@ VALID: Mapping[str, Mapping[str, str]] = {
         "trainer.strategy.gradient_as_bucket_view": "true",
     },
     "model=timm": {"model.drop_path_rate": "0 null", "model.img_size": "null", "model.pretrained": "true"},
-    "schedule": {"schedule.epochs": "[3]", "schedule.gamma": "0"},
     "task=simmim": {"task.norm_target_size": "null"},
 }
 """Values that are valid after all: YAML's null where a value is optional, a rate or an index of 0, names of files.
