@@ -1,12 +1,12 @@
 """Compares fine-tuning after SimMIM with training from scratch, on CIFAR-10 with few labels.
 
-    python benchmarks/simmim_cifar.py FOLDER [--labels 1000] [--seeds 3] [--pretraining-images 50000]
+    python benchmarks/simmim_cifar.py FOLDER [OVERRIDE...] [--labels 1000] [--seeds 3] [--pretraining-images 50000]
         [--pretraining-epochs 20] [--fine-tuning-epochs 30] [--test-images 10000] [--out runs/simmim_cifar]
 
 FOLDER has the parquet files of CIFAR-10. The network of the worked example is pre-trained without labels; then both start with
-the same recipe and the same labelled images, once per seed. It prints the masked loss of the test images after the first and
-the last epoch of the pre-training, and top-1 on test images for each seed, and writes them to OUT/result.json. A run whose results
-exist is not repeated. All runs are computed by one thread.
+the same recipe and the same labelled images, once per seed. Overrides are those of train.py for all runs. It prints the masked
+loss of the test images after the first and the last epoch of the pre-training, and top-1 on them for each seed, and writes both
+to OUT/result.json. A run whose results exist is not repeated. All runs are computed by one thread.
 """
 
 import argparse
@@ -82,11 +82,11 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     out = options.out.absolute()
     few = write_folder(options.folder, out / "labelled", options.labels, options.test_images)
     many = write_folder(options.folder, out / "unlabelled", options.pretraining_images, options.test_images)
-    pretraining = ["task=simmim", f"task.mask_patch_size={CELL}", "augment=simmim", f"data.root={many}"]
+    pretraining = [*options.overrides, "task=simmim", f"task.mask_patch_size={CELL}", "augment=simmim", f"data.root={many}"]
     pretraining += [f"trainer.max_epochs={options.pretraining_epochs}", "schedule.warmup_epochs=1"]
     pretrained = run_once(out / "pretraining", pretraining)
     losses = masked_losses(pretrained)
-    fine_tuning = [f"data.root={few}", "augment=crop", "schedule.warmup_epochs=2"]
+    fine_tuning = [*options.overrides, f"data.root={few}", "augment=crop", "schedule.warmup_epochs=2"]
     epochs = options.fine_tuning_epochs
     fine_tuning += [f"trainer.max_epochs={epochs}", f"trainer.check_val_every_n_epoch={epochs}"]
     top1: dict[str, list[float]] = {"from scratch": [], "after SimMIM": []}
@@ -101,6 +101,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("overrides", nargs="*")
     parser.add_argument("--labels", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--pretraining-images", type=int, default=50_000)
