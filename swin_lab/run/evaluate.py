@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
-from datetime import datetime
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,17 @@ from swin_lab.errors import UserError
 from swin_lab.metadata import RunMetadata
 from swin_lab.models import packed_weights
 from swin_lab.preprocessing import Preprocessing
+from swin_lab.record import RESULTS, flat
 from swin_lab.report import print_evaluation
 from swin_lab.run.arguments import Invocation
 from swin_lab.run.compilation import compiler
 from swin_lab.run.components import Data, build_data, build_task, check_validation_images, preset_settings
-from swin_lab.run.directory import is_other_process, run_directory, start_console, timestamped
+from swin_lab.run.directory import is_other_process, run_directory, start_console, timestamped, write_whole
 from swin_lab.run.guard import guarded
-from swin_lab.run.identity import describe_data, identity
+from swin_lab.run.identity import hardware
 from swin_lab.run.instantiate import build_dataclass
 from swin_lab.run.restore import Restored, restore
-from swin_lab.run.results import metric_formats, present
+from swin_lab.run.results import evaluation_record, present
 from swin_lab.run.settings import EvalConfig, RestoreConfig
 from swin_lab.run.sharding import sharder
 from swin_lab.run.stored import images_at_once, restored_node
@@ -82,18 +83,16 @@ def run(values: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
             log.info("%-10s %s", label, text)
         watch.start(trainer)
         trainer.validate(engine, data_module, verbose=False)
-        skipped = len(data_module.skipped_everywhere())
-        result: dict[str, Any] = {"metrics": dict(engine.result.metrics), "skipped": skipped}
-        if trainer.is_global_zero:
-            result |= record(config, contents, data, engine, preprocessing, folder)
-            result |= (
-                {"precision": precision, "compile": config.compile, "overrides": list(invocation.overrides)}
-                | present(task, engine.result, folder)
-                | identity()
-            )
-            (folder / "results.json").write_text(json.dumps(result, indent=2) + "\n")
-            print_evaluation(result)
-    return result
+        data_module.skipped |= data_module.skipped_everywhere()
+        if not trainer.is_global_zero:
+            return {}
+        record = evaluation_record(contents.file, folder, engine, data_module, preprocessing)
+        record |= {"overrides": list(invocation.overrides), "config": values, "hardware": asdict(hardware(trainer))}
+        record["derived"] |= {"precision": precision}
+        written = flat(record | present(task, engine.result, folder))
+        write_whole(folder / RESULTS, json.dumps(written, indent=2, allow_nan=False) + "\n")
+        print_evaluation(written)
+    return written
 
 
 def build_compiler(config: EvalConfig, trainer: Trainer) -> Callable[[nn.Module], None] | None:
@@ -171,24 +170,6 @@ def choose_preprocessing(restored: Restored, preset: str | None) -> Preprocessin
     if preset is None:
         return restored.preprocessing
     return Preprocessing.from_dict(restored.preprocessing.as_dict() | preset_settings(preset, restored.network))
-
-
-def record(
-    config: EvalConfig, contents: Contents, data: Data, engine: Engine, preprocessing: Preprocessing, folder: Path
-) -> dict[str, Any]:
-    """Returns the contents of results.json except the metrics."""
-    return {
-        "checkpoint": str(contents.file),
-        "run_dir": str(folder),
-        "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "task": type(engine.task).__name__,
-        "task_settings": {key: value for key, value in config.task.items() if value is not None},
-        "monitor": {"metric": engine.monitor, "mode": engine.task.monitor.mode},
-        "metric_formats": metric_formats(engine.task, engine.result.metrics),
-        "images": engine.result.num_images,
-        "preprocessing": preprocessing.as_dict() | {"description": str(preprocessing)},
-        "data": describe_data(data.source),
-    }
 
 
 def _results_folder(out: str | None, file: Path) -> Path:

@@ -7,15 +7,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
-from uuid import uuid4
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from swin_lab.errors import UserError
-from swin_lab.run.csv_log import csv_logger_of, is_first_process
-from swin_lab.run.directory import write_whole
+from swin_lab.record import Flat
+from swin_lab.run.csv_log import csv_logger_of
 from swin_lab.run.failures import CANNOT_WRITE
+from swin_lab.run.identity import RunIdentity
 from swin_lab.run.instantiate import check_node, first_line, instantiate
 from swin_lab.run.targets import resolve
 from swin_lab.training import Position
@@ -23,11 +23,9 @@ from swin_lab.validation import Text
 
 log = logging.getLogger("swin_lab")
 
-LOGGER_ARGUMENTS = ("run_dir", "run_name", "replayed")
-"""Arguments that the run gives to a logger that takes them: its directory, its name, and how many records a resumed run will
-log again, because they follow its checkpoint."""
-WANDB_ID = "wandb_id.txt"
-"""File of the run directory that contains the identifier of the W&B run."""
+LOGGER_ARGUMENTS = ("run_dir", "run_name", "identity", "replayed")
+"""Arguments that the run gives to a logger that takes them: its directory, its name, what identifies it, and how many records
+a resumed run will log again, because they follow its checkpoint."""
 
 
 def check_loggers(nodes: dict[str, dict[str, Any]] | None) -> None:
@@ -43,14 +41,13 @@ def check_loggers(nodes: dict[str, dict[str, Any]] | None) -> None:
             _check_mode(node.get("mode", "auto"))
 
 
-def log_configuration(loggers: Sequence[Logger], config: dict[str, Any]) -> None:
-    """Logs the configuration of a run as hyper-parameters.
+def log_configuration(loggers: Sequence[Logger], values: Flat) -> None:
+    """Logs what is known of a run at its start as hyper-parameters: dotted keys with native values.
 
     Raises:
         UserError: a logger cannot write, or its service cannot be reached.
         OSError: the disk is full or cannot be written.
     """
-    values = flat(config)
     for logger in loggers:
         try:
             logger.log_hyperparams(values)
@@ -61,18 +58,18 @@ def log_configuration(loggers: Sequence[Logger], config: dict[str, Any]) -> None
 
 
 def build_loggers(
-    nodes: dict[str, dict[str, Any]] | None, run_dir: Path, name: str, resumed: Position | None = None
+    nodes: dict[str, dict[str, Any]] | None, identity: RunIdentity, resumed: Position | None = None
 ) -> list[Logger]:
     """Builds the two local loggers and those of the `logger` group, which get those of `LOGGER_ARGUMENTS` that they take.
 
     Args:
         nodes: the `logger` group.
-        run_dir: the run directory.
-        name: name of the run.
+        identity: names the run and its directory.
         resumed: where a resumed run goes on. What its earlier process has logged after that is removed, or not logged again.
     """
+    run_dir = identity.run_dir
     csv_logger, replayed = csv_logger_of(run_dir, resumed)
-    extra = dict(zip(LOGGER_ARGUMENTS, (run_dir, name, replayed), strict=True))
+    extra = dict(zip(LOGGER_ARGUMENTS, (run_dir, identity.name, identity, replayed), strict=True))
     purge_step = None if resumed is None else resumed.updates
     return [
         _TensorBoard(run_dir, name="", version="", default_hp_metric=False, purge_step=purge_step),
@@ -92,8 +89,7 @@ class _TensorBoard(TensorBoardLogger):
 
 def wandb_logger(
     project: Text,
-    run_dir: Path,
-    run_name: str,
+    identity: RunIdentity,
     entity: Text | None = None,
     tags: tuple[Text, ...] = (),
     mode: Literal["auto", "online", "offline"] = "auto",
@@ -103,8 +99,7 @@ def wandb_logger(
 
     Args:
         project: name of the W&B project.
-        run_dir: directory of W&B's files.
-        run_name: name that W&B shows for the run.
+        identity: names the run, and its directory, which gets W&B's files.
         entity: user or team. If None, the default one.
         tags: tags of the run.
         mode: online, offline, or auto: online if there is a key, else offline.
@@ -120,19 +115,17 @@ def wandb_logger(
     _check_mode(mode)
     offline = mode == "offline" or os.environ.get("WANDB_MODE") == "offline" or (mode == "auto" and not _has_key())
     if offline:
-        log.info("wandb: offline; send the run later with: wandb sync %s/wandb/offline-run-*", run_dir)
+        log.info("wandb: offline; send the run later with: wandb sync %s/wandb/offline-run-*", identity.run_dir)
     os.environ.setdefault("WANDB_SILENT", "true")
-    file = run_dir / WANDB_ID
-    if is_first_process() and not file.is_file():
-        write_whole(file, f"{uuid4().hex[:8]}\n")
     logger = ContinuedWandbLogger(
-        id=file.read_text().strip() if file.is_file() else None,
+        id=identity.id,
         resume="allow",
         project=project,
         entity=entity,
-        name=f"{run_name}/{run_dir.name}",
+        name=identity.name,
+        group=identity.group,
         tags=list(tags),
-        save_dir=run_dir,
+        save_dir=identity.run_dir,
         offline=offline,
         log_model=False,
     )
@@ -161,14 +154,3 @@ def close(loggers: Sequence[Logger]) -> None:
         import wandb
 
         wandb.finish()
-
-
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns dotted keys with native values, the same for every logger, so that run tables can be compared by column."""
-    out: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            out |= flat(value, f"{prefix}{key}.")
-        else:
-            out[f"{prefix}{key}"] = value
-    return out

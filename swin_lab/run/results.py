@@ -1,23 +1,17 @@
 """Presentation and record of an evaluation, for any task."""
 
-from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from swin_lab.data import ImageData
+from swin_lab.preprocessing import Preprocessing
+from swin_lab.record import FINISHED, VERSION
 from swin_lab.report import draw_heatmap, print_table
-from swin_lab.training import EvaluationResult, Task
-from swin_lab.training.engine import VAL_EMA
-
-
-def metric_formats(task: Task, metrics: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """Returns label and format of every metric, by full name, in the order in which they are printed."""
-    formats = {}
-    for name in metrics:
-        prefix, _, metric = name.partition("/")
-        label = task.metric_formats[metric].label
-        full_label = f"EMA {label}" if prefix == VAL_EMA else label
-        formats[name] = {"label": full_label, "percent": task.metric_formats[metric].percent}
-    return formats
+from swin_lab.run.derived import formats_of, monitored_of
+from swin_lab.run.identity import checkout, describe_data, versions
+from swin_lab.training import Engine, EvaluationResult, Task
 
 
 def present(task: Task, result: EvaluationResult, folder: Path) -> dict[str, Any]:
@@ -29,4 +23,37 @@ def present(task: Task, result: EvaluationResult, folder: Path) -> dict[str, Any
         draw_heatmap(
             heatmap.counts, heatmap.names, folder / heatmap.file_name, row=heatmap.row_label, column=heatmap.column_label
         )
-    return dict(presentation.record)
+    return {name: columns_of(value) for name, value in presentation.record.items()}
+
+
+def columns_of(value: Any) -> Any:
+    """Returns a list of rows, mappings with the same keys, as a mapping of columns; any other value as it is."""
+    if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+        return {key: [row[key] for row in value] for key in value[0]}
+    return value
+
+
+def evaluation_record(
+    checkpoint: Path, folder: Path, engine: Engine, data_module: ImageData, preprocessing: Preprocessing
+) -> dict[str, Any]:
+    """Returns the contents of results.json of an evaluation, nested, except what only the command knows."""
+    metrics = {name.partition("/")[2]: value for name, value in engine.result.metrics.items()}
+    return {
+        "version": VERSION,
+        "kind": "evaluation",
+        "run": {
+            "directory": str(folder),
+            "state": FINISHED,
+            "ended": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "images": engine.result.num_images,
+            "skipped_images": len(data_module.skipped),
+        },
+        "checkpoint": str(checkpoint),
+        "derived": monitored_of(engine) | {"task": type(engine.task).__name__},
+        "formats": formats_of(engine.task, metrics),
+        "metrics": {"final": metrics},
+        "preprocessing": preprocessing.as_dict() | {"description": str(preprocessing)},
+        "data": asdict(describe_data(data_module.source)),
+        "git": asdict(checkout()),
+        "versions": versions(),
+    }

@@ -12,10 +12,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from swin_lab.data import cores
 from swin_lab.interruption import Interruption
-from swin_lab.ops.window_attention import training_backend
 from swin_lab.report import shorter
+from swin_lab.run.derived import attention_backend
 from swin_lab.run.loggers import build_loggers, log_configuration
 from swin_lab.run.preflight import EvaluationCheck
+from swin_lab.run.recording import Recorder
 from swin_lab.run.resume import read_position
 from swin_lab.run.trainer import build_trainer
 from swin_lab.run.training import Training
@@ -41,29 +42,26 @@ class Session:
     trainer: Trainer
     best: ModelCheckpoint
     nonfinite: NonFiniteDumps
-    epoch_summary: EpochSummary
-    data_time: DataTimeMonitor
 
 
 def start_session(
     training: Training,
-    run_dir: Path,
-    plain: dict[str, Any],
+    recorder: Recorder,
     interruption: Interruption,
     resumed: Position | None,
     write_settings: Callable[[], None],
 ) -> Session:
-    """Builds callbacks, loggers and Trainer for a run directory, and logs the hyper-parameters.
+    """Builds callbacks, loggers and Trainer for a run directory, and logs what is known of the run.
 
     Args:
         training: the components of the run.
-        run_dir: the run directory.
-        plain: the configuration.
+        recorder: keeps the record of the run.
         interruption: takes note of signals.
         resumed: where the run goes on. If None, it starts.
         write_settings: writes config.yaml and overrides.txt if they are missing.
     """
     config, batching, data_module = training.config, training.batching, training.data_module
+    run_dir = recorder.identity.run_dir
     monitor, mode = training.engine.monitor, training.task.monitor.mode
     best = _BestCheckpoint(
         dirpath=run_dir / "checkpoints",
@@ -78,22 +76,23 @@ def start_session(
         run_dir / "checkpoints", training.checkpoint, interruption, read=read_position, write_settings=write_settings
     )
     nonfinite = NonFiniteDumps(run_dir, training.data.source.train.name)
-    epoch_summary = EpochSummary(batching.device_batch * batching.devices)
+    images = batching.device_batch * batching.devices
     workers = data_module.workers_on(training.launch.devices_per_node)
     data_time = DataTimeMonitor(lambda: data_module.seconds_waited, f"{workers} workers, {cores()} cores")
     progress = ProgressBar() if rich.get_console().is_terminal else ProgressLines()
-    loggers = build_loggers(config.logger, run_dir, config.name, resumed)
+    loggers = build_loggers(config.logger, recorder.identity, resumed)
+    own = [EvaluationCheck(), best, last, nonfinite, EpochSummary(images), data_time, recorder, progress]
     trainer = build_trainer(
         config.trainer,
         training.launch.precision,
-        callbacks=[EvaluationCheck(), best, last, nonfinite, epoch_summary, data_time, progress, *training.callbacks],
+        callbacks=[*own, *training.callbacks],
         loggers=loggers,
         accumulate=batching.accumulate,
         evaluate_first=training.evaluate_first and resumed is None,
         plugins=[BackgroundIO()],
     )
-    log_configuration(loggers, plain)
-    return Session(run_dir, trainer, best, nonfinite, epoch_summary, data_time)
+    log_configuration(loggers, recorder.record.constants())
+    return Session(run_dir, trainer, best, nonfinite)
 
 
 def announce(training: Training) -> None:
@@ -108,9 +107,8 @@ def announce(training: Training) -> None:
         ("device", f"{trainer.num_devices} x {trainer.accelerator.name()}, precision {training.launch.precision}"),
         ("batch", str(training.batching)),
     ]
-    if "attention_backend" in training.model.node:
-        device = trainer.strategy.root_device.type
-        lines.append(("attention", training_backend(training.model.node["attention_backend"], device)))
+    if (attention := attention_backend(training)) is not None:
+        lines.append(("attention", attention))
     optimizer = training.config.optimizer["_target_"].rpartition(".")[2]
     lines.append(("optimizer", f"{optimizer}, learning rate {training.initial_lr:.4g}"))
     if training.preprocessing.preset is not None:

@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from conftest import TINY, Command, only_run
+from conftest import TINY, Command, final_metrics, only_run
 from PIL import Image
 
 
@@ -14,23 +14,23 @@ def results_of(run: Path) -> list[dict]:
 
 def test_eval_gives_exactly_the_metrics_of_training(command: Command, trained: Path) -> None:
     assert command("eval", f"checkpoint={trained}").code == 0
-    assert results_of(trained)[0]["metrics"] == json.loads((trained / "results.json").read_text())["metrics"]
+    assert final_metrics(results_of(trained)[0]) == final_metrics(trained)
 
 
 def test_a_checkpoint_file_can_be_evaluated_without_its_run_directory(command: Command, trained: Path, tmp_path: Path) -> None:
-    expected = json.loads((trained / "results.json").read_text())["metrics"]
+    expected = final_metrics(trained)
     shutil.copy(trained / "checkpoints" / "best.ckpt", tmp_path / "alone.ckpt")
     shutil.rmtree(tmp_path / "runs")
     assert command("eval", "checkpoint=alone.ckpt", "out=here").code == 0
-    assert json.loads((tmp_path / "here" / "results.json").read_text())["metrics"] == expected
+    assert final_metrics(tmp_path / "here") == expected
 
 
 def test_accuracy_does_not_depend_on_the_batch(command: Command, trained: Path) -> None:
     for batch in (1, 7):
         command("eval", f"checkpoint={trained}", f"batch={batch}", f"out={trained}/eval_{batch}")
     first, second = results_of(trained)
-    assert first["metrics"]["val/acc1"] == second["metrics"]["val/acc1"]
-    assert first["images"] == second["images"] == 30
+    assert first["metrics.final.acc1"] == second["metrics.final.acc1"]
+    assert first["run.images"] == second["run.images"] == 30
 
 
 def test_it_prints_classes_and_confusions_and_draws_the_matrix(command: Command, trained: Path) -> None:
@@ -41,7 +41,7 @@ def test_it_prints_classes_and_confusions_and_draws_the_matrix(command: Command,
     (image,) = trained.glob("eval_*/confusion.png")
     with Image.open(image) as image:
         assert image.width > 300
-    assert len(results_of(trained)[0]["per_class"]) == 6
+    assert len(results_of(trained)[0]["per_class.accuracy"]) == 6
 
 
 def test_a_second_evaluation_overwrites_nothing(command: Command, trained: Path) -> None:
