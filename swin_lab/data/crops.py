@@ -14,8 +14,9 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.functional import pil_modes_mapping
 
-from swin_lab.data.decoders import Box, RegionDecoder, colour_jpeg_size
+from swin_lab.data.decoders import RegionDecoder, colour_jpeg_size
 from swin_lab.data.decoding import Decoder, Encoded
+from swin_lab.data.nvimgcodec import Box
 from swin_lab.errors import UserError
 
 FACTORS = (8, 4, 2)

@@ -1,25 +1,23 @@
 """Faster decoders of JPEG files, from optional packages. They decode with libjpeg-turbo, as Pillow does, to the same pixels."""
 
-import os
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from importlib.util import find_spec
 from io import BytesIO
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from swin_lab.data import nvimgcodec
 from swin_lab.data.decoding import Decoder, Encoded, decode, decoder, has_end, is_upright
+from swin_lab.data.nvimgcodec import Box
 from swin_lab.errors import UserError
 from swin_lab.preprocessing import Preprocessing
 
 DecoderName = Literal["pillow", "simplejpeg", "torchcodec", "nvimgcodec"]
-
-Box = tuple[int, int, int, int]
-"""Left, top, right and bottom of a region in pixels, as Pillow takes them."""
 
 PACKAGES = {
     "simplejpeg": ("simplejpeg", ["simplejpeg"]),
@@ -40,7 +38,8 @@ def build_decoder(preprocessing: Preprocessing, name: DecoderName = "pillow") ->
     if name == "pillow":
         return decoder(preprocessing)
     if name == "nvimgcodec":
-        return RegionDecoder(_nvimgcodec, exif_orientation)
+        nvimgcodec.on_the_host()  # An installation that does not work raises its error here.
+        return RegionDecoder(nvimgcodec.decode_region, exif_orientation)
     return JpegDecoder(_simplejpeg() if name == "simplejpeg" else _torchcodec(), exif_orientation)
 
 
@@ -167,34 +166,6 @@ def _torchcodec() -> Callable[[bytes], Image.Image]:
         return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
     return colour_image
-
-
-def _nvimgcodec(encoded: bytes, box: Box | None) -> Image.Image:
-    nvimgcodec, decoder, parameters = _nvimgcodec_on_the_host()
-    stream = nvimgcodec.CodeStream(encoded)
-    if box is not None:
-        left, top, right, bottom = box
-        stream = stream.get_sub_code_stream(region=nvimgcodec.Region(top, left, bottom, right))
-    decoded = decoder.decode(stream, params=parameters)
-    if decoded is None:
-        raise ValueError("nvimgcodec cannot decode the file")
-    return Image.fromarray(np.asarray(decoded))
-
-
-@cache
-def _nvimgcodec_on_the_host() -> tuple[Any, Any, Any]:
-    """Returns the package, its decoder on the CPU and its parameters.
-
-    The decoder starts no thread and uses no GPU, so that processes may be forked after it was made.
-    """
-    os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")  # Pillow says what is wrong with a file; read when it is imported.
-    from nvidia import nvimgcodec  # an optional package
-
-    backends = [nvimgcodec.Backend(nvimgcodec.BackendKind.CPU_ONLY)]
-    device = nvimgcodec.NVIMGCODEC_DEVICE_CPU_ONLY
-    decoder = nvimgcodec.Decoder(device_id=device, max_num_cpu_threads=1, backends=backends)
-    form = nvimgcodec.SampleFormat.I_RGB
-    return nvimgcodec, decoder, nvimgcodec.DecodeParams(apply_exif_orientation=False, sample_format=form)
 
 
 def image_of(pixels_HW4: np.ndarray) -> Image.Image:
