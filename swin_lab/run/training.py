@@ -9,8 +9,8 @@ from lightning import Callback
 from torch import nn
 
 from swin_lab.data import ImageData
+from swin_lab.data.crops import crop_decoder
 from swin_lab.data.decoders import build_decoder
-from swin_lab.data.scaled import ScaledCrop
 from swin_lab.data.transforms import eval_transform, train_transform
 from swin_lab.errors import UserError
 from swin_lab.metadata import Metadata, RunMetadata
@@ -167,10 +167,12 @@ def build_engine(
 def build_data_module(config: TrainConfig, batching: Batching, data: Data, preprocessing: Preprocessing) -> ImageData:
     """Builds the LightningDataModule of a training run."""
     augmentation = build_augmentation(config.augment, preprocessing)
-    decode, train_decode = build_decoder(preprocessing, data.loader.decoder), None
     transform = train_transform(preprocessing, augmentation.image_transforms, augmentation.tensor_transforms)
-    if data.loader.decode_size == "crop":
-        train_decode = ScaledCrop(next(iter(augmentation.image_transforms), None), decode)
+    decode, train_decode = build_decoder(preprocessing, data.loader.decoder), None
+    if data.loader.cache != "device":  # whose images are whole
+        first = next(iter(augmentation.image_transforms), None)
+        train_decode = crop_decoder(first, decode, reduced=data.loader.decode_size == "crop")
+    if train_decode is not None:
         transform = train_transform(preprocessing, augmentation.image_transforms[1:], augmentation.tensor_transforms)
     return ImageData(
         data.source,
