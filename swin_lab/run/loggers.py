@@ -12,7 +12,8 @@ from lightning.pytorch.loggers import Logger
 
 from swin_lab.errors import UserError
 from swin_lab.record import Flat
-from swin_lab.run.csv_log import csv_logger_of
+from swin_lab.report import shorter
+from swin_lab.run.csv_log import csv_logger_of, is_first_process
 from swin_lab.run.failures import CANNOT_WRITE
 from swin_lab.run.identity import RunIdentity
 from swin_lab.run.instantiate import check_node, first_line, instantiate
@@ -111,8 +112,10 @@ def wandb_logger(
         raise UserError("logger=wandb needs the package wandb: pip install wandb") from error
     _check_mode(mode)
     offline = mode == "offline" or os.environ.get("WANDB_MODE") == "offline" or (mode == "auto" and not _has_key())
-    if offline:
-        log.info("wandb: offline; send the run later with: wandb sync %s/wandb/offline-run-*", identity.run_dir)
+    if offline and is_first_process():
+        log.info(
+            "%-10s offline; send the run later with: wandb sync %s/wandb/offline-run-*", "wandb", shorter(identity.run_dir)
+        )
     os.environ.setdefault("WANDB_SILENT", "true")
     logger = ContinuedWandbLogger(
         id=identity.id,
@@ -128,6 +131,8 @@ def wandb_logger(
         offline=offline,
         log_model=False,
     )
+    logger._wandb_init.pop("anonymous", None)  # Lightning passes it, and W&B warns of it.
+    logger.continued = identity.attempts > 0
     logger.replayed, logger.number = replayed, logged + EXTRA_RECORDS * identity.attempts
     return logger
 
