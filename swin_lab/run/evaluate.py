@@ -18,7 +18,7 @@ from swin_lab.errors import UserError
 from swin_lab.metadata import RunMetadata
 from swin_lab.models import packed_weights
 from swin_lab.preprocessing import Preprocessing
-from swin_lab.record import RESULTS, flat
+from swin_lab.record import RESULTS, Predictions, flat
 from swin_lab.report import print_evaluation
 from swin_lab.run.arguments import Invocation
 from swin_lab.run.compilation import compiler
@@ -91,14 +91,23 @@ def run(values: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
         record = evaluation_record(contents.file, folder, engine, data_module, preprocessing)
         record |= {"overrides": list(invocation.overrides), "config": values, "hardware": asdict(hardware(trainer))}
         record["derived"] |= {"precision": precision}
-        if config.save_predictions:
-            fingerprint = record["data"]["val_fingerprint"]
-            weights: Literal["raw", "ema"] = "ema" if settings.ema else "raw"
-            record["predictions"] = asdict(write_predictions(collector.columns, data.source, fingerprint, weights, folder))
+        record["predictions"] = asdict(save_predictions(config, collector, data, record["data"]["val_fingerprint"], folder))
         written = flat(record | present(task, engine.result, folder))
         write_whole(folder / RESULTS, json.dumps(written, indent=2, allow_nan=False) + "\n")
         print_evaluation(written)
     return written
+
+
+def save_predictions(
+    config: EvalConfig, collector: PredictionCollector, data: Data, fingerprint: str, folder: Path
+) -> Predictions:
+    """Writes the predictions of an evaluation, if that is wanted, and returns what its record names."""
+    weights: Literal["raw", "ema"] = "ema" if config.transfer["ema"] else "raw"
+    return (
+        write_predictions(collector.columns, data.source, fingerprint, weights, folder)
+        if config.save_predictions
+        else Predictions()
+    )
 
 
 def build_compiler(config: EvalConfig, trainer: Trainer) -> Callable[[nn.Module], None] | None:
