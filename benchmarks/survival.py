@@ -27,6 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
+from swin_lab.record import find_records, is_finished
 from swin_lab.run.entry import main as train_main
 from swin_lab.run.resume import newest_unfinished
 from swin_lab.training import checkpoint_io
@@ -190,7 +191,7 @@ def _state_of(runs: Path) -> str:
 
 
 def _finished(runs: Path) -> Path:
-    return next(file.parent for file in runs.glob("*/results.json"))
+    return next(path for path in find_records(runs) if is_finished(path))
 
 
 def differences(reference: Path, resumed: Path) -> list[str]:

@@ -9,11 +9,13 @@ from typing import Any
 
 from lightning import seed_everything
 
+from swin_lab.data.decoders import build_decoder
 from swin_lab.data.sampling import Start
 from swin_lab.interruption import Interruption
 from swin_lab.report import print_training, shorter
 from swin_lab.run.arguments import Invocation
 from swin_lab.run.batching import AUTO
+from swin_lab.run.dashboards import show
 from swin_lab.run.directory import (
     is_other_process,
     restore_settings,
@@ -24,9 +26,11 @@ from swin_lab.run.directory import (
 )
 from swin_lab.run.early_end import continuation, explained, stop_early
 from swin_lab.run.failures import explained_failures
+from swin_lab.run.gallery import final_figures
 from swin_lab.run.guard import guarded
 from swin_lab.run.identity import identify
 from swin_lab.run.instantiate import build_dataclass
+from swin_lab.run.predictions import write_predictions
 from swin_lab.run.preflight import check_needs, needs_of
 from swin_lab.run.recording import Recorder
 from swin_lab.run.resume import Resumption, check_changes, find_resumption
@@ -48,7 +52,7 @@ def run(values: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
         invocation: the command that started the run.
 
     Returns:
-        The contents of results.json.
+        The contents of results.json; nothing in the further processes of a run.
 
     Raises:
         UserError: the configuration is invalid, or the run cannot continue for a reason that its user can fix.
@@ -84,13 +88,32 @@ def run(values: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
         watch.start(session.trainer)
         check_agreed(resumed, watch.shared("beginning", lambda: beginning(resumed)))
         with explained(session, invocation):
-            train(session, training, resumption)
-            evaluate_best(session, training)
-            training.data_module.skipped |= training.data_module.skipped_everywhere()
-            recorder.finish(training.engine.result)
-            if session.trainer.is_global_zero:
-                print_training(recorder.record.flat())
-    return recorder.record.flat()
+            complete(session, training, recorder, resumption)
+    return recorder.record.flat() if watch.rank == 0 else {}
+
+
+def complete(session: Session, training: Training, recorder: Recorder, resumption: Resumption | None) -> None:
+    """Trains to the end, evaluates the best checkpoint, and records and prints the results."""
+    train(session, training, resumption)
+    evaluate_best(session, training)
+    training.data_module.skipped |= training.data_module.skipped_everywhere()
+    if session.trainer.is_global_zero:
+        show_evaluation(session, training, recorder)
+    recorder.finish(training.engine.result)
+    if session.trainer.is_global_zero:
+        print_training(recorder.record.flat())
+
+
+def show_evaluation(session: Session, training: Training, recorder: Recorder) -> None:
+    """Saves the predictions of the final evaluation, if that is wanted, and shows its figures on every dashboard."""
+    result, columns, source = training.engine.result, session.predictions.columns, training.data.source
+    record = recorder.record
+    if training.config.save_predictions:
+        fingerprint, weights = record.data.val_fingerprint, record.derived.monitor_weights
+        recorder.predictions = write_predictions(columns, source, fingerprint, weights, session.run_dir)
+    decode = build_decoder(training.preprocessing, training.data.loader.decoder)
+    figures, tables = final_figures(training.task, result, columns, source.val, decode, session.run_dir)
+    show(session.trainer.loggers, figures, tables, session.trainer.global_step)
 
 
 def compared(values: dict[str, Any]) -> tuple[TrainConfig, dict[str, Any], Resumption | None]:

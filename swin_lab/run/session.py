@@ -14,6 +14,7 @@ from swin_lab.data import cores
 from swin_lab.interruption import Interruption
 from swin_lab.report import shorter
 from swin_lab.run.derived import attention_backend
+from swin_lab.run.gallery import InputGallery
 from swin_lab.run.loggers import build_loggers, log_configuration
 from swin_lab.run.preflight import EvaluationCheck
 from swin_lab.run.recording import Recorder
@@ -27,6 +28,7 @@ from swin_lab.training import (
     LastCheckpoint,
     NonFiniteDumps,
     Position,
+    PredictionCollector,
     ProgressBar,
     ProgressLines,
 )
@@ -42,6 +44,7 @@ class Session:
     trainer: Trainer
     best: ModelCheckpoint
     nonfinite: NonFiniteDumps
+    predictions: PredictionCollector
 
 
 def start_session(
@@ -62,37 +65,31 @@ def start_session(
     """
     config, batching, data_module = training.config, training.batching, training.data_module
     run_dir = recorder.identity.run_dir
-    monitor, mode = training.engine.monitor, training.task.monitor.mode
-    best = _BestCheckpoint(
-        dirpath=run_dir / "checkpoints",
-        filename="best",
-        monitor=monitor,
-        mode=mode,
-        save_top_k=1,
-        auto_insert_metric_name=False,
-        enable_version_counter=False,
-    )
+    best = _best_checkpoint(training, run_dir)
     last = LastCheckpoint(
         run_dir / "checkpoints", training.checkpoint, interruption, read=read_position, write_settings=write_settings
     )
     nonfinite = NonFiniteDumps(run_dir, training.data.source.train.name)
-    images = batching.device_batch * batching.devices
     workers = data_module.workers_on(training.launch.devices_per_node)
     data_time = DataTimeMonitor(lambda: data_module.seconds_waited, f"{workers} workers, {cores()} cores")
     progress = ProgressBar() if rich.get_console().is_terminal else ProgressLines()
-    loggers = build_loggers(config.logger, recorder.identity, resumed)
-    own = [EvaluationCheck(), best, last, nonfinite, EpochSummary(images), data_time, recorder, progress]
+    recorder.loggers = loggers = build_loggers(config.logger, recorder.identity, resumed)
+    predictions = PredictionCollector()
+    inputs = InputGallery(training.task, training.preprocessing, run_dir)
+    checked = [EvaluationCheck(), best, last, nonfinite]
+    measured = [EpochSummary(batching.device_batch * batching.devices), data_time, recorder]
     trainer = build_trainer(
         config.trainer,
         training.launch.precision,
-        callbacks=[*own, *training.callbacks],
+        callbacks=[*checked, *measured, inputs, predictions, progress, *training.callbacks],
         loggers=loggers,
         accumulate=batching.accumulate,
         evaluate_first=training.evaluate_first and resumed is None,
         plugins=[BackgroundIO()],
     )
-    log_configuration(loggers, recorder.record.constants())
-    return Session(run_dir, trainer, best, nonfinite)
+    if trainer.is_global_zero:
+        log_configuration(loggers, recorder.record.constants())
+    return Session(run_dir, trainer, best, nonfinite, predictions)
 
 
 def announce(training: Training) -> None:
@@ -115,6 +112,18 @@ def announce(training: Training) -> None:
         lines.append(("preset", str(training.preprocessing)))
     for label, text in lines:
         log.info("%-10s %s", label, text)
+
+
+def _best_checkpoint(training: Training, run_dir: Path) -> "_BestCheckpoint":
+    return _BestCheckpoint(
+        dirpath=run_dir / "checkpoints",
+        filename="best",
+        monitor=training.engine.monitor,
+        mode=training.task.monitor.mode,
+        save_top_k=1,
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
+    )
 
 
 class _BestCheckpoint(ModelCheckpoint):
