@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from swin_lab.data.loading import end_workers
 from swin_lab.errors import UserError
 from swin_lab.report import shorter
 from swin_lab.run.arguments import as_started
-from swin_lab.run.failures import CANNOT_WRITE, end_workers, explain_failure, quiet_writers
+from swin_lab.run.failures import CANNOT_WRITE, explain_failure, quiet_writers
 from swin_lab.run.watch import Watch
 from swin_lab.training.checkpoint_io import LAST, PREVIOUS, UNFINISHED
 from swin_lab.weights.archive import check_archive
