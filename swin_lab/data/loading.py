@@ -137,7 +137,8 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 """Signals that stop a run. Where all of its processes receive them, workers still deliver the batches of the last update."""
 
 
-def _ignore_signals(worker: int) -> None:
+def ignore_signals(worker: int) -> None:
+    """Has a worker leave signals to the process that started it."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
@@ -179,7 +180,7 @@ class TimedLoader(DataLoader[Any]):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=num_workers > 0,
             generator=torch.Generator(),
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=ignore_signals,
         )
         self.waiting = waiting
 
