@@ -26,7 +26,7 @@ from swin_lab.run.settings import RestoreConfig
 from swin_lab.run.stored import images_at_once, restored_node
 from swin_lab.run.trainer import choose_precision
 from swin_lab.training import DataDescription
-from swin_lab.validation import PositiveInt, check_fields
+from swin_lab.validation import NonNegativeInt, PositiveInt, check_fields
 from swin_lab.weights import Contents, read_source
 from swin_lab.weights.memory import contents_of
 
@@ -75,7 +75,7 @@ class VectorKind:
         pool: `mean` averages the map over its positions, `map` keeps it.
     """
 
-    stage: int | None = None
+    stage: NonNegativeInt | None = None
     pool: Pool = "mean"
 
     def __post_init__(self) -> None:
