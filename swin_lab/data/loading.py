@@ -138,7 +138,7 @@ OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Error numbers of the system that say nothing about an image: too many files are open, or there is no memory."""
 
 
-def _ignore_signals(worker: int) -> None:
+def ignore_signals(worker: int) -> None:
     """Lets workers deliver the batches of the last update where all processes of a run receive the signal that stops it."""
     for name in interruption.NAMES:
         signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -197,7 +197,7 @@ class TimedLoader(DataLoader[Any]):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=num_workers > 0,
             generator=torch.Generator(),
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=ignore_signals,
         )
         self.waiting = waiting
 
