@@ -30,6 +30,7 @@ FRAMEWORKS = {
     "hydra": {"run"},
     "lightning": {"data", "training", "tasks", "run", "bench"},
     "wandb": {"run"},
+    "mlflow": {"run"},
     "optuna": {"run"},
     "submitit": {"run"},
 }

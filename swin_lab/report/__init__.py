@@ -1,6 +1,7 @@
 """The output of a finished run: tables and figures."""
 
 from swin_lab.report.heatmap import draw_heatmap
+from swin_lab.report.images import draw_images
 from swin_lab.report.rates import draw_learning_rates
 from swin_lab.report.summary import SweepJob, print_evaluation, print_sweep, print_training, shorter
 from swin_lab.report.tables import print_lines, print_rows, print_table
@@ -8,6 +9,7 @@ from swin_lab.report.tables import print_lines, print_rows, print_table
 __all__ = [
     "SweepJob",
     "draw_heatmap",
+    "draw_images",
     "draw_learning_rates",
     "print_evaluation",
     "print_lines",

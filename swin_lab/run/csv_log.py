@@ -17,7 +17,7 @@ OF_UPDATES = "train/loss"
 Rows = list[dict[str, str]]
 
 
-def csv_logger_of(run_dir: Path, resumed: Position | None) -> tuple[CSVLogger, int]:
+def csv_logger_of(run_dir: Path, resumed: Position | None) -> tuple[CSVLogger, int, int]:
     """Builds the logger of metrics.csv.
 
     Args:
@@ -25,11 +25,12 @@ def csv_logger_of(run_dir: Path, resumed: Position | None) -> tuple[CSVLogger, i
         resumed: where a resumed run goes on. If None, it starts.
 
     Returns:
-        The logger, and the number of records that were removed because they follow the checkpoint: the run logs them again.
+        The logger; the number of records that the processes before have logged; and how many of them were removed because they
+        follow the checkpoint: the run logs them again.
     """
     logger = CSVLogger(run_dir, name="", version="", flush_logs_every_n_steps=1)
     if not is_first_process():
-        return logger, 0
+        return logger, 0, 0
     columns, rows = read_rows(run_dir / METRICS) if resumed is not None else ([], [])
     writer = _WholeWriter(str(run_dir))  # It deletes the file of an earlier process.
     kept = [row for row in rows if resumed is not None and belongs_before(row, resumed)]
@@ -37,7 +38,7 @@ def csv_logger_of(run_dir: Path, resumed: Position | None) -> tuple[CSVLogger, i
         writer.metrics_keys = columns
         writer.write_rows(kept)
     logger._experiment = writer
-    return logger, len(rows) - len(kept)
+    return logger, len(rows), len(rows) - len(kept)
 
 
 def is_first_process() -> bool:

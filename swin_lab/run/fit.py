@@ -9,10 +9,12 @@ from typing import Any
 
 from lightning import seed_everything
 
+from swin_lab.data.decoders import build_decoder
 from swin_lab.data.sampling import Start
 from swin_lab.report import print_training, shorter
 from swin_lab.run.arguments import Invocation
 from swin_lab.run.batching import AUTO
+from swin_lab.run.dashboards import show
 from swin_lab.run.directory import (
     is_other_process,
     restore_settings,
@@ -24,9 +26,11 @@ from swin_lab.run.directory import (
 from swin_lab.run.early_end import continuation, explained
 from swin_lab.run.ending import StoppedRunError
 from swin_lab.run.failures import explained_failures
+from swin_lab.run.gallery import final_figures
 from swin_lab.run.guard import guarded
 from swin_lab.run.identity import identify
 from swin_lab.run.instantiate import build_dataclass
+from swin_lab.run.predictions import write_predictions
 from swin_lab.run.preflight import check_needs, needs_of
 from swin_lab.run.recording import Recorder
 from swin_lab.run.resume import Resumption, check_changes, find_resumption
@@ -88,10 +92,24 @@ def run(values: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
             train(session, training, resumption)
             evaluate_best(session, training)
             training.data_module.skipped |= training.data_module.skipped_everywhere()
+            if session.trainer.is_global_zero:
+                show_evaluation(session, training, recorder)
             recorder.finish(training.engine.result)
             if session.trainer.is_global_zero:
                 print_training(recorder.record.flat())
     return recorder.record.flat()
+
+
+def show_evaluation(session: Session, training: Training, recorder: Recorder) -> None:
+    """Saves the predictions of the final evaluation, if that is wanted, and shows its figures on every dashboard."""
+    result, columns, source = training.engine.result, session.predictions.columns, training.data.source
+    record = recorder.record
+    if training.config.save_predictions:
+        fingerprint, weights = record.data.val_fingerprint, record.derived.monitor_weights
+        recorder.predictions = write_predictions(columns, source, fingerprint, weights, session.run_dir)
+    decode = build_decoder(training.preprocessing, training.data.loader.decoder)
+    figures, tables = final_figures(training.task, result, columns, source.val, decode, session.run_dir)
+    show(session.trainer.loggers, figures, tables, session.trainer.global_step)
 
 
 def compared(values: dict[str, Any]) -> tuple[TrainConfig, dict[str, Any], Resumption | None]:

@@ -36,6 +36,11 @@ class RunIdentity:
     """The record that the processes before have left. If None, the run begins."""
 
     @property
+    def attempts(self) -> int:
+        """Returns how many processes have run before."""
+        return int(self.earlier["run.attempts"]) if self.earlier else 0
+
+    @property
     def group(self) -> str | None:
         """Returns the name of the sweep; None outside sweeps."""
         return None if self.sweep is None else self.sweep.folder.name

@@ -5,11 +5,10 @@ import netrc
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from importlib.util import find_spec
 from typing import Any, Literal
 
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.loggers import Logger
 
 from swin_lab.errors import UserError
 from swin_lab.record import Flat
@@ -18,14 +17,15 @@ from swin_lab.run.failures import CANNOT_WRITE
 from swin_lab.run.identity import RunIdentity
 from swin_lab.run.instantiate import check_node, first_line, instantiate
 from swin_lab.run.targets import resolve
+from swin_lab.run.tensorboard_log import RunTensorBoard
 from swin_lab.training import Position
 from swin_lab.validation import Text
 
 log = logging.getLogger("swin_lab")
 
-LOGGER_ARGUMENTS = ("run_dir", "run_name", "identity", "replayed")
-"""Arguments that the run gives to a logger that takes them: its directory, its name, what identifies it, and how many records
-a resumed run will log again, because they follow its checkpoint."""
+LOGGER_ARGUMENTS = ("run_dir", "run_name", "identity", "logged", "replayed")
+"""Arguments that the run gives to a logger that takes them: its directory, its name, what identifies it, how many records the
+processes before have logged, and how many of these a resumed run will log again, because they follow its checkpoint."""
 
 
 def check_loggers(nodes: dict[str, dict[str, Any]] | None) -> None:
@@ -39,6 +39,8 @@ def check_loggers(nodes: dict[str, dict[str, Any]] | None) -> None:
         check_node(where, node or {}, LOGGER_ARGUMENTS, Logger)
         if resolve(where, node) is wandb_logger:
             _check_mode(node.get("mode", "auto"))
+        elif resolve(where, node) is mlflow_logger:
+            check_mlflow()
 
 
 def log_configuration(loggers: Sequence[Logger], values: Flat) -> None:
@@ -68,23 +70,14 @@ def build_loggers(
         resumed: where a resumed run goes on. What its earlier process has logged after that is removed, or not logged again.
     """
     run_dir = identity.run_dir
-    csv_logger, replayed = csv_logger_of(run_dir, resumed)
-    extra = dict(zip(LOGGER_ARGUMENTS, (run_dir, identity.name, identity, replayed), strict=True))
+    csv_logger, logged, replayed = csv_logger_of(run_dir, resumed)
+    extra = dict(zip(LOGGER_ARGUMENTS, (run_dir, identity.name, identity, logged, replayed), strict=True))
     purge_step = None if resumed is None else resumed.updates
     return [
-        _TensorBoard(run_dir, name="", version="", default_hp_metric=False, purge_step=purge_step),
+        RunTensorBoard(run_dir, name="", version="", default_hp_metric=False, purge_step=purge_step),
         csv_logger,
         *(instantiate(f"logger.{key}", node, extra, Logger) for key, node in (nodes or {}).items()),
     ]
-
-
-class _TensorBoard(TensorBoardLogger):
-    """Creates its folder again if someone has removed it: TensorBoard's writer opens its file for every record."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        Path(self.log_dir).mkdir(parents=True, exist_ok=True)
-        super().log_metrics(metrics, step)
 
 
 def wandb_logger(
@@ -92,7 +85,9 @@ def wandb_logger(
     identity: RunIdentity,
     entity: Text | None = None,
     tags: tuple[Text, ...] = (),
+    notes: Text | None = None,
     mode: Literal["auto", "online", "offline"] = "auto",
+    logged: int = 0,
     replayed: int = 0,
 ) -> Logger:
     """Builds a Weights & Biases logger that never prompts and uploads no checkpoints.
@@ -102,14 +97,16 @@ def wandb_logger(
         identity: names the run, and its directory, which gets W&B's files.
         entity: user or team. If None, the default one.
         tags: tags of the run.
+        notes: a description of the run. If None, there is none.
         mode: online, offline, or auto: online if there is a key, else offline.
-        replayed: records that the same W&B run contains already.
+        logged: records that the processes before have logged.
+        replayed: those of them that this one repeats.
 
     Raises:
         UserError: the mode needs a key, or wandb is not installed.
     """
     try:
-        from swin_lab.run.wandb_run import ContinuedWandbLogger
+        from swin_lab.run.wandb_run import EXTRA_RECORDS, FINISH_S, ContinuedWandbLogger
     except ImportError as error:
         raise UserError("logger=wandb needs the package wandb: pip install wandb") from error
     _check_mode(mode)
@@ -125,11 +122,13 @@ def wandb_logger(
         name=identity.name,
         group=identity.group,
         tags=list(tags),
+        notes=notes,
+        settings={"finish_timeout": FINISH_S},
         save_dir=identity.run_dir,
         offline=offline,
         log_model=False,
     )
-    logger.replayed = replayed
+    logger.replayed, logger.number = replayed, logged + EXTRA_RECORDS * identity.attempts
     return logger
 
 
@@ -148,9 +147,30 @@ def _has_key() -> bool:
         return False
 
 
-def close(loggers: Sequence[Logger]) -> None:
-    """Finishes a W&B run, if there is one, so that the next run of a sweep starts its own."""
-    if "wandb" in sys.modules and any(type(logger).__name__ == "ContinuedWandbLogger" for logger in loggers):
-        import wandb
+def mlflow_logger(
+    identity: RunIdentity,
+    tracking_uri: Text = "sqlite:///runs/mlflow.db",
+    experiment: Text = "swin_lab",
+    tags: Mapping[str, Text] | None = None,
+) -> Logger:
+    """Builds an MLflow logger; its default store is one SQLite file for all runs, which needs no server.
 
-        wandb.finish()
+    Args:
+        identity: names the run.
+        tracking_uri: MLflow's store; the folder of an SQLite file is created.
+        experiment: name of the experiment, which has all runs.
+        tags: further tags. If None, there are none.
+
+    Raises:
+        UserError: mlflow is not installed.
+    """
+    check_mlflow()
+    from swin_lab.run.mlflow_run import ContinuedMlflowLogger
+
+    return ContinuedMlflowLogger(identity, tracking_uri, experiment, tags or {})
+
+
+def check_mlflow() -> None:
+    """Raises UserError if mlflow is not installed."""
+    if ("mlflow" not in sys.modules and find_spec("mlflow") is None) or sys.modules.get("mlflow", True) is None:
+        raise UserError("logger=mlflow needs the package mlflow: pip install 'swin-lab[mlflow]'")

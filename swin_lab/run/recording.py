@@ -1,7 +1,7 @@
 """Writes the record of a training run while it goes on: at its start, after every validation and at its end."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cache, partial
@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from swin_lab.record import RESULTS, Predictions, Record, RunState, State
 from swin_lab.run.arguments import Invocation
+from swin_lab.run.dashboards import end_dashboards
 from swin_lab.run.derived import constants_of, formats_of
 from swin_lab.run.directory import write_whole
 from swin_lab.run.ending import StoppedRunError
@@ -22,8 +24,7 @@ from swin_lab.run.instantiate import first_line
 from swin_lab.run.memory import peak_memory
 from swin_lab.run.training import Training
 from swin_lab.run.trust import needs_trust
-from swin_lab.training import DataTimeMonitor, Engine, EpochSummary, EvaluationResult
-from swin_lab.training.engine import FINAL, VAL
+from swin_lab.training import FINAL, VAL, DataTimeMonitor, Engine, EpochSummary, EvaluationResult
 
 INITIAL, LAST, BEST = "initial", "last", "best"
 """Weights whose metrics are recorded, besides those of the final evaluation."""
@@ -53,7 +54,9 @@ class Recorder(Callback):
         self._constants = cache(partial(constants_of, training, values, invocation.overrides))
         self._started_at = started_at
         self._seconds_before = float(earlier.get("run.wall_seconds", 0.0))
-        self._attempts = int(earlier.get("run.attempts", 0)) + 1
+        self._attempts = identity.attempts + 1
+        self.loggers: Sequence[Logger] = ()
+        """Those that are told of the end."""
         self._started = str(earlier.get("run.started", _now()))
         self._trainer: Trainer | None = None
         self._epochs = int(earlier.get("run.epochs", 0))
@@ -123,6 +126,8 @@ class Recorder(Callback):
             with suppress(Exception):  # Whatever has ended the run, such as a full disk, is what is reported.
                 self.write()
             raise
+        finally:
+            end_dashboards(self.loggers, self.record.flat())
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._trainer = trainer

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from swin_lab.data import cores
 from swin_lab.report import shorter
 from swin_lab.run.derived import attention_backend
+from swin_lab.run.gallery import InputGallery
 from swin_lab.run.loggers import build_loggers, log_configuration
 from swin_lab.run.recording import Recorder
 from swin_lab.run.resume import read_position
@@ -26,6 +27,7 @@ from swin_lab.training import (
     LastCheckpoint,
     NonFiniteDumps,
     Position,
+    PredictionCollector,
     ProgressBar,
     ProgressLines,
 )
@@ -41,6 +43,7 @@ class Session:
     trainer: Trainer
     best: ModelCheckpoint
     nonfinite: NonFiniteDumps
+    predictions: PredictionCollector
 
 
 def start_session(
@@ -79,18 +82,30 @@ def start_session(
     workers = data_module.workers_on(training.launch.devices_per_node)
     data_time = DataTimeMonitor(lambda: data_module.seconds_waited, f"{workers} workers, {cores()} cores")
     progress = ProgressBar() if rich.get_console().is_terminal else ProgressLines()
-    loggers = build_loggers(config.logger, recorder.identity, resumed)
+    recorder.loggers = loggers = build_loggers(config.logger, recorder.identity, resumed)
+    predictions = PredictionCollector()
+    shown = (InputGallery(training.task, training.preprocessing, run_dir), predictions)
     trainer = build_trainer(
         config.trainer,
         training.launch.precision,
-        callbacks=[best, last, nonfinite, EpochSummary(images), data_time, recorder, progress, *training.callbacks],
+        callbacks=[
+            best,
+            last,
+            nonfinite,
+            EpochSummary(images),
+            data_time,
+            recorder,
+            *shown,
+            progress,
+            *training.callbacks,
+        ],
         loggers=loggers,
         accumulate=batching.accumulate,
         evaluate_first=training.evaluate_first and resumed is None,
         plugins=[BackgroundIO()],
     )
     log_configuration(loggers, recorder.record.constants())
-    return Session(run_dir, trainer, best, nonfinite)
+    return Session(run_dir, trainer, best, nonfinite, predictions)
 
 
 def announce(training: Training) -> None:

@@ -22,10 +22,13 @@ from swin_lab.training import (
     Monitor,
     Presentation,
     ResultTable,
+    ShownImage,
     Task,
 )
 from swin_lab.validation import Fraction, check_fields
 
+TOP = 5
+"""Number of classes that are recorded for each image."""
 MAX_ROWS = 10
 """Number of rows of a printed table at most."""
 
@@ -96,6 +99,43 @@ class Classification(Task):
         images = batch[0]
         logits = self._logits(network, images).float()
         return (logits + self._logits(network, images.flip(-1)).float()) / 2 if self.flip else logits
+
+    def model_inputs(self, batch: Batch, batch_seed: int) -> Tensor:
+        images, labels = batch[0].clone(), batch[1]
+        if self.mixing is None:
+            return images
+        return self.mixing.mix(images, labels, self.num_classes, self.label_smoothing, batch_seed)[0]
+
+    def predictions(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Returns index and label (B,), the classes (B, 5) with the highest probabilities, and the label's probability (B,)."""
+        labels, indices = batch[1:3]
+        probabilities = output.softmax(dim=1)
+        # The first of equal logits, as in the argmax of the accuracy; topk chooses by how many are requested.
+        classes = output.sort(dim=1, descending=True, stable=True).indices[:, :TOP]
+        return {
+            "index": indices,
+            "label": labels.int(),
+            "classes": classes.int(),
+            "probabilities": probabilities.gather(1, classes),
+            "label_probability": probabilities.gather(1, labels[:, None])[:, 0],
+        }
+
+    def galleries(self, predictions: Mapping[str, np.ndarray], limit: int) -> dict[str, list[ShownImage]]:
+        """Returns the most confident mistakes, and images that are spread evenly over the set."""
+        if not len(predictions.get("index", ())):
+            return {}
+        wrong = np.flatnonzero(predictions["classes"][:, 0] != predictions["label"])
+        confident = wrong[np.argsort(-predictions["probabilities"][wrong, 0], kind="stable")][:limit]
+        count = len(predictions["index"])
+        spread = np.unique(np.linspace(0, count - 1, min(limit, count)).round().astype(int))
+        rows = {"mistakes": confident, "predictions": spread}
+        return {name: [self._shown(predictions, row) for row in chosen] for name, chosen in rows.items() if len(chosen)}
+
+    def _shown(self, predictions: Mapping[str, np.ndarray], row: int) -> ShownImage:
+        names, truth, found = self.data.class_names, predictions["label"][row], predictions["classes"][row, 0]
+        right = "" if truth == found else f"{names[truth]} → "
+        caption = f"{right}{names[found]} {predictions['probabilities'][row, 0]:.0%}"
+        return ShownImage(int(predictions["index"][row]), caption)
 
     def _logits(self, network: nn.Module, images: Tensor) -> Tensor:
         """Returns the logits of images (B, channels, H, W); raises UserError unless the network gives (B, num_classes)."""

@@ -10,7 +10,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
-from swin_lab.training.engine import VAL, VAL_EMA, Engine
+from swin_lab.training.engine import Engine
+from swin_lab.training.evaluation import VAL, VAL_EMA
 
 log = logging.getLogger("swin_lab.training")
 

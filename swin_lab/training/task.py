@@ -67,6 +67,15 @@ class Heatmap:
 
 
 @dataclass(frozen=True)
+class ShownImage:
+    """Names an image of an evaluation that people are to look at."""
+
+    index: int
+    """Position in the validation set."""
+    caption: str
+
+
+@dataclass(frozen=True)
 class Presentation:
     """Describes how the results of an evaluation are presented, besides its metrics."""
 
@@ -106,6 +115,10 @@ class Task(ABC):
             batch_seed: seed of all random numbers, so that the same batch of the same epoch has the same loss in every run.
         """
 
+    def model_inputs(self, batch: Batch, batch_seed: int) -> Tensor:
+        """Returns the images (B, channels, H, W) that the network sees of a training batch, which is not changed."""
+        return batch[0]
+
     @abstractmethod
     def evaluation_output(self, network: nn.Module, batch: Batch) -> Tensor:
         """Returns the output of the network on an evaluation batch, for the metrics."""
@@ -126,6 +139,27 @@ class Task(ABC):
             num_images: number of images on which they were measured.
         """
         return None
+
+    def predictions(self, output: Any, batch: Batch) -> Mapping[str, Tensor]:
+        """Returns what is recorded for each image of an evaluation batch; nothing, unless the task overrides it.
+
+        Args:
+            output: what `evaluation_output` has returned.
+            batch: images, labels and indices.
+
+        Returns:
+            Column -> (B,) or (B, K) on any device; `index` has the indices of the images.
+        """
+        return {}
+
+    def galleries(self, predictions: Mapping[str, np.ndarray], limit: int) -> Mapping[str, Sequence[ShownImage]]:
+        """Returns images that are worth a look, by the name of what they show.
+
+        Args:
+            predictions: the columns of `predictions`, of all images in the order of the set.
+            limit: number of images of each name at most.
+        """
+        return {}
 
     def present(self, arrays: Mapping[str, np.ndarray]) -> Presentation:
         """Returns how the arrays among the computed metrics are shown."""
