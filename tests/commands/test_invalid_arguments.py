@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import typer
 from conftest import Command
+from synthetic_runs import write_run
 
 from swin_lab import SwinConfig, SwinTransformer, save_weights
 from swin_lab.commands.app import app
@@ -39,6 +40,7 @@ FILES = ("nowhere.pth", "nowhere/weights.pth", "folder", "text.txt", "empty.pth"
 COMMANDS: Mapping[str, list[str]] = {
     "doctor": [],
     "init": ["new"],
+    "compare": ["run"],
     "replay": ["nonfinite_1.pt"],
     "models": [],
     "inspect": ["tiny.safetensors"],
@@ -57,6 +59,7 @@ COMMANDS: Mapping[str, list[str]] = {
 
 VALID: Mapping[str, str] = {
     "--out": "abc true -1 0 1e30 nan inf [3] null folder " + "9" * 30,
+    "compare --out": "",
     "--config-dir": "folder -1",
     "--layout": "",
     "bench model --seconds": "0",
@@ -67,6 +70,9 @@ VALID: Mapping[str, str] = {
 WRONG_ARGUMENTS: Mapping[str, list[list[str]]] = {
     "doctor": [[override] for override in OVERRIDES],
     "init": [["full"], ["text.txt"], ["text.txt/new"], ["a" * 5000], []],
+    "compare": [[name] for name in FILES]
+    + [["run", "-o", name] for name in ("out.docx", "", "text.txt", "text.txt/x.html", "nowhere/x.html", "full", "exists.html")]
+    + [["run", "--overwrite"], ["run", "nowhere"], ["[", "run"], []],
     "replay": [[name] for name in (*FILES, "tiny.safetensors", "OWNER/NAME")]
     + [["tiny.safetensors", option] for option in ("--precision=16", "--device=tpu", "--trust=yes")]
     + [[]],
@@ -96,13 +102,19 @@ WRONG_ARGUMENTS: Mapping[str, list[list[str]]] = {
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """A folder with a tiny weight file, a text file, an empty file, an empty folder and a full one."""
+    """A folder with a tiny weight file, a run, text files, an empty file, an empty folder and a full one."""
     config = SwinConfig(img_size=32, embed_dim=8, depths=(1,), num_heads=(1,), window_size=4, num_classes=2)
     save_weights(SwinTransformer(config), tmp_path / "tiny.safetensors")
     for name in ("folder", "full"):
         (tmp_path / name).mkdir()
-    for name, text in (("text.txt", "some text\n"), ("empty.pth", ""), ("full/file.txt", "precious\n")):
+    for name, text in (
+        ("text.txt", "some text\n"),
+        ("empty.pth", ""),
+        ("full/file.txt", "precious\n"),
+        ("exists.html", "precious\n"),
+    ):
         (tmp_path / name).write_text(text)
+    write_run(tmp_path / "run")
     return tmp_path
 
 
