@@ -1,6 +1,7 @@
 """How this process was started, and the commands that start others."""
 
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path

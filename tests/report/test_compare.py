@@ -2,11 +2,14 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Command
+from conftest import ROOT, Command
 from filelock import FileLock
 from synthetic_runs import CLASSES, UPDATES_PER_EPOCH, write_predictions, write_run
 
@@ -295,3 +298,12 @@ def test_the_data_of_the_page_is_plain_json(three: Path) -> None:
     data = page_data(read_runs([str(three)])[0])
     assert json.loads(json.dumps(data, allow_nan=False)) == data
     assert [run["label"] for run in data["runs"]] == ["digits/b", "digits/c", "digits/a"]
+
+
+def test_a_comparison_needs_no_torch(three: Path) -> None:
+    """Importing it would take longer than comparing a hundred runs."""
+    code = "import sys; sys.modules['torch'] = None; from swin_lab.commands.app import main; "
+    code += f"sys.exit(main(['compare', {str(three)!r}, '-o', 'page.html']))"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=three, env=environment)
+    assert done.returncode == 0, done.stderr

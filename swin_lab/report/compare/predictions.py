@@ -47,7 +47,7 @@ def read_predictions(run: Run) -> Predictions | None:
     if not file.is_file():
         return None
     try:
-        table = pq.read_table(file, columns=["index", "label", "classes", "probabilities"])
+        table = pq.ParquetFile(file).read(columns=["index", "label", "classes", "probabilities"])
         about = json.loads((table.schema.metadata or {})[b"swin_lab"])
         firsts = [pc.list_element(table[name], 0).to_numpy() for name in ("classes", "probabilities")]
         index, labels = table["index"].to_numpy(), table["label"].to_numpy()
@@ -162,5 +162,5 @@ def _names(file: Path, rows: np.ndarray) -> tuple[list[int], list[str]]:
     """Returns positions and names of images."""
     import pyarrow.parquet as pq
 
-    table = pq.read_table(file, columns=["index", "path"]).take(rows)
+    table = pq.ParquetFile(file).read(columns=["index", "path"]).take(rows)
     return table["index"].to_pylist(), [str(name) for name in table["path"].to_pylist()]
