@@ -96,8 +96,8 @@ function drawImages() {
     className: "text " + (found.class[r][i] === found.label[i] ? "right" : "wrong"),
     textContent: `${found.class[r][i] === found.label[i] ? "\u2713" : "\u2717"} ${className(found.class[r][i])} (${percent(found.probability[r][i], 0)})`,
   });
-  const picture = i => element("td", {className: "text"}, ...(found.thumbnail[i] ? [element("img", {src: found.thumbnail[i], alt: ""})] : []), found.path[i]);
-  const rows = images.slice(0, MAX_LISTED).map(i => [picture(i), number(found.index[i]), className(found.label[i]), guess(a, i), guess(b, i)]);
+  const imageCell = i => element("td", {className: "text"}, ...(found.thumbnail[i] ? [element("img", {src: found.thumbnail[i], alt: ""})] : []), found.path[i]);
+  const rows = images.slice(0, MAX_LISTED).map(i => [imageCell(i), number(found.index[i]), className(found.label[i]), guess(a, i), guess(b, i)]);
   simpleTable("images", ["image", "index", "true class", "A", "B"], rows.length ? rows : [["", "", "No image.", "", ""]]);
   const cut = found.index.length < found.total ? ` The page contains ${found.index.length} of ${found.total} images on which the compared runs disagree.` : "";
   $("images-note").textContent = `${images.length} images${images.length > MAX_LISTED ? `, of which ${MAX_LISTED} are listed` : ""}.${cut}`;
