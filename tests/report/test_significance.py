@@ -73,7 +73,7 @@ def test_among_10_equal_runs_any_two_are_called_different_in_at_most_5_percent_o
 def test_a_large_difference_is_found() -> None:
     generator = np.random.default_rng(0)
     better, worse = correlated_runs(generator, 1, 1000, 0.9, 0)[0], correlated_runs(generator, 1, 1000, 0.8, 0)[0]
-    assert compare_pairs(np.stack([better, worse])).different_RR[0, 1]
+    assert compare_pairs(np.stack([better, worse])).different[0, 1]
 
 
 def test_corrected_p_values_of_pairs_are_symmetric_and_one_with_itself() -> None:

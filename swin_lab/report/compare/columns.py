@@ -1,7 +1,7 @@
 """The columns in which runs are compared: metrics, cost, and the configuration values that differ."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -153,8 +153,3 @@ def progress_of(run: Run) -> str:
     """Returns the epochs of a run, such as 3/28."""
     total = run.record.get("derived.epochs")
     return f"{run.record['run.epochs']}/{total if total is not None else '?'}"
-
-
-def unique(columns: Iterable[Column]) -> list[Column]:
-    """Returns columns without those that repeat a key."""
-    return list({column.key: column for column in columns}.values())
