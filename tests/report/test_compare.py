@@ -5,10 +5,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rich
 from conftest import ROOT, Command
 from filelock import FileLock
 from synthetic_runs import CLASSES, UPDATES_PER_EPOCH, write_predictions, write_run
@@ -30,6 +32,13 @@ def three(tmp_path: Path) -> Path:
         config = {**SAME, "optimizer.lr": lr, "model.drop_path_rate": rate, "name": name, "out": f"/somewhere/{name}"}
         write_run(tmp_path / "runs" / name, f"digits/{name}", accuracy, config)
     return tmp_path / "runs"
+
+
+@pytest.fixture
+def set_width() -> Iterator[Callable[[int], None]]:
+    """Sets the width of the terminal, which Rich keeps for the rest of the process otherwise."""
+    yield lambda width: rich.reconfigure(width=width)
+    rich.reconfigure()
 
 
 def test_runs_are_read_best_first(three: Path) -> None:
@@ -73,9 +82,9 @@ def test_metrics_are_those_of_the_weights_that_are_monitored(tmp_path: Path) -> 
 
 
 def test_the_state_of_a_run_is_running_while_its_directory_is_locked_and_crashed_after(
-    tmp_path: Path, cli: Command, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cli: Command, set_width: Callable[[int], None]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
+    set_width(160)
     going = write_run(tmp_path / "runs" / "going", "going", None, state="running")
     write_run(tmp_path / "runs" / "done", "done", 0.9)
     changes = {"run.reason": "SIGTERM"}
@@ -120,16 +129,24 @@ def test_a_folder_without_a_run_that_can_be_read_is_refused(tmp_path: Path, cli:
         assert outcome.err.startswith(f"error: {message}")
 
 
-def test_the_terminal_shows_metrics_differences_and_states(three: Path, cli: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
+def test_the_terminal_shows_metrics_and_differences(three: Path, cli: Command, set_width: Callable[[int], None]) -> None:
+    set_width(160)
+    lines = [line.split() for line in cli("compare", three).out.splitlines()]
+    assert " ".join(lines[0]) == "3 runs, best first by top-1"
+    assert lines[1] == ["optimizer.", "model."]
+    heads = [*("run", "epochs", "top-1", "lr", "drop_path_rate", "last", "top-1", "loss", "images/s", "time")]
+    assert lines[2] == heads
+    assert lines[3] == ["b", "3/3", "90.00%", "0.0003", "0", "90.00%", "0.1000", "812", "1:01"]
+    assert [line[0] for line in lines[3:]] == ["b", "c", "a"]
+
+
+def test_columns_that_do_not_fit_into_the_terminal_are_only_named(
+    three: Path, cli: Command, set_width: Callable[[int], None]
+) -> None:
+    set_width(60)
     lines = cli("compare", three).out.splitlines()
-    assert lines[0].strip() == "3 runs, best first by top-1"
-    heads = [cell.strip() for cell in lines[2].split("┃")]
-    assert heads[1:-1] == [
-        *("run", "state", "top-1", "last top-1", "loss", "optimizer.lr", "model.drop_path_rate", "images/s", "time", "epochs")
-    ]
-    first = [cell.strip() for cell in lines[4].split("│")]
-    assert first[1:-1] == ["b", "finished", "90.00%", "90.00%", "0.1000", "0.0003", "0", "812", "1:01", "3/3"]
+    assert lines[-1] == "not shown: last top-1, images/s, time"
+    assert len(lines) == 1 + 2 + 3 + 1  # No cell is folded.
 
 
 def test_the_csv_file_has_all_digits_and_the_keys_of_the_record(three: Path, cli: Command) -> None:

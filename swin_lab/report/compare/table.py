@@ -4,7 +4,10 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+import rich
+
 from swin_lab.errors import UserError, printable
+from swin_lab.record import FINISHED
 from swin_lab.report.compare.columns import config_columns, cost_columns, metric_columns, progress_of, shown, state_of
 from swin_lab.report.compare.runs import Run
 from swin_lab.report.tables import print_table
@@ -18,19 +21,40 @@ COUNTED = ("run.state", "run.reason", "run.name", "run.group", "run.job", "run.i
 
 
 def print_runs(runs: Sequence[Run]) -> None:
-    """Prints one line per run, best first, with metrics and the configuration values that differ."""
+    """Prints one line per run, best first, with metrics and the configuration values that differ.
+
+    Of columns that do not fit into the terminal, only the names are printed.
+    """
     config, metrics = config_columns(runs), metric_columns(runs)
     costs = [column for column in cost_columns(runs) if column.key in COSTS]
-    columns = [*metrics, *config[:MAX_KEYS], *costs]
-    rows = []
-    for i, run in enumerate(runs):
-        cells = [column.text(i) for column in columns]
-        rows.append([run.place, state_of(run), *cells, progress_of(run)])
-    names = ["run", "state", *(column.label for column in columns), "epochs"]
+    shown = [("run", [run.place for run in runs]), ("epochs", [progress_of(run) for run in runs])]
+    if any(run.record["run.state"] != FINISHED for run in runs):
+        shown.insert(1, ("state", [state_of(run) for run in runs]))
+    # The less important a column is, the later it comes, and the sooner it is left out.
+    chosen, left_out = list(shown), []
+    for column in [*metrics[:1], *config[:MAX_KEYS], *metrics[1:], *costs]:
+        texts = [column.text(i) for i in range(len(runs))]
+        if _width([*chosen, (_head(column.label), texts)]) <= rich.get_console().width:
+            chosen.append((_head(column.label), texts))
+        else:
+            left_out.append(column.label)
     title = f"{len(runs)} run{'s' * (len(runs) > 1)}, best first by {metrics[0].label}" if metrics else f"{len(runs)} runs"
-    print_table(names, [[printable(cell) for cell in row] for row in rows], title=title, left=("state",))
-    if len(config) > MAX_KEYS:
-        print(f"{len(config) - MAX_KEYS} more keys differ: {', '.join(column.key for column in config[MAX_KEYS:])}")
+    rows = [[printable(texts[i]) for _, texts in chosen] for i in range(len(runs))]
+    print(title)
+    print_table([head for head, _ in chosen], rows, left=("state",), framed=False)
+    if left_out or len(config) > MAX_KEYS:
+        print(f"not shown: {', '.join([*left_out, *(column.key for column in config[MAX_KEYS:])])}")
+
+
+def _head(label: str) -> str:
+    """Returns the name of a column with the last part of a key on a line of its own."""
+    beginning, dot, last = label.rpartition(".")
+    return f"{beginning}{dot}\n{last}" if dot else label
+
+
+def _width(columns: Sequence[tuple[str, Sequence[str]]]) -> int:
+    """Returns the width of a table without lines."""
+    return sum(max(len(line) for text in (head, *texts) for line in text.split("\n")) + 2 for head, texts in columns)
 
 
 def write_csv(runs: Sequence[Run], file: Path) -> None:
