@@ -25,6 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
+from swin_lab.record import find_records, is_finished
 from swin_lab.run.entry import main as train_main
 from swin_lab.run.resume import newest_unfinished
 from swin_lab.training.engine import RUN_STATE_KEY
@@ -140,7 +141,7 @@ def _moment(runs: Path) -> str:
 
 
 def _finished(runs: Path) -> Path:
-    return next(file.parent for file in runs.glob("*/results.json"))
+    return next(path for path in find_records(runs) if is_finished(path))
 
 
 def differences(reference: Path, resumed: Path) -> list[str]:

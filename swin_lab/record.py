@@ -162,8 +162,9 @@ class Record:
 
     def constants(self) -> Flat:
         """Returns what is known at the start and does not change: the hyper-parameters for every logger."""
-        moving = ("version", "kind", "metrics.", "predictions.", "formats.", "run.")
-        return {key: value for key, value in self.flat().items() if key in OF_A_RUN or not key.startswith(moving)}
+        moving = ("metrics.", "predictions.", "formats.", "run.")
+        values = self.flat().items()
+        return {key: value for key, value in values if key in OF_A_RUN or not key.startswith(moving)}
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Flat:

@@ -31,10 +31,10 @@ class Stop(Callback):
 def stopped(run_script: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     """A run with a moving average that a signal stops in its second epoch: its folder, its record, and that after a resume."""
     folder = tmp_path_factory.mktemp("stopped")
-    (folder / "stopper.py").write_text(STOP)
+    (folder / "record_stopper.py").write_text(STOP)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        words = [*TINY, "ema=warm", "callbacks=none", "+callbacks.stop._target_=stopper.Stop"]
+        words = [*TINY, "ema=warm", "callbacks=none", "+callbacks.stop._target_=record_stopper.Stop"]
         assert run_script("train", *words).code == 75
         run = only_run(folder)
         before = recorded(run)

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import rich
 from lightning import Trainer
@@ -18,7 +18,7 @@ from swin_lab.errors import UserError
 from swin_lab.metadata import RunMetadata
 from swin_lab.models import packed_weights
 from swin_lab.preprocessing import Preprocessing
-from swin_lab.record import RESULTS, flat
+from swin_lab.record import RESULTS, Predictions, flat
 from swin_lab.report import print_evaluation
 from swin_lab.run.arguments import Invocation
 from swin_lab.run.compilation import compiler
@@ -27,6 +27,7 @@ from swin_lab.run.directory import is_other_process, run_directory, start_consol
 from swin_lab.run.guard import guarded
 from swin_lab.run.identity import hardware
 from swin_lab.run.instantiate import build_dataclass
+from swin_lab.run.predictions import write_predictions
 from swin_lab.run.restore import Restored, restore
 from swin_lab.run.results import evaluation_record, present
 from swin_lab.run.settings import EvalConfig, RestoreConfig
@@ -35,7 +36,7 @@ from swin_lab.run.stored import images_at_once, restored_node
 from swin_lab.run.targets import TARGET
 from swin_lab.run.trainer import build_trainer, check_launch, choose_precision
 from swin_lab.run.watch import Watch
-from swin_lab.training import Engine, ProgressBar, ProgressLines, Task
+from swin_lab.training import Engine, PredictionCollector, ProgressBar, ProgressLines, Task
 from swin_lab.training.sharding import gathered
 from swin_lab.weights import Contents, open_checkpoint, read_source
 
@@ -64,7 +65,8 @@ def run(values: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
     compiler(config.compile, config.compile_mode)  # raises its errors before a file is read
     contents = read_source(config.checkpoint)
     stored = contents.metadata.run if contents.metadata is not None else None
-    trainer, precision = build_evaluator(config, stored)
+    collector = PredictionCollector()
+    trainer, precision = build_evaluator(config, stored, collector)
     compile_network = build_compiler(config, trainer)
     data, task = compose_evaluation(config, contents)
     check_validation_images(data.source, trainer.world_size)
@@ -89,10 +91,23 @@ def run(values: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
         record = evaluation_record(contents.file, folder, engine, data_module, preprocessing)
         record |= {"overrides": list(invocation.overrides), "config": values, "hardware": asdict(hardware(trainer))}
         record["derived"] |= {"precision": precision}
+        record["predictions"] = asdict(save_predictions(config, collector, data, record["data"]["val_fingerprint"], folder))
         written = flat(record | present(task, engine.result, folder))
         write_whole(folder / RESULTS, json.dumps(written, indent=2, allow_nan=False) + "\n")
         print_evaluation(written)
     return written
+
+
+def save_predictions(
+    config: EvalConfig, collector: PredictionCollector, data: Data, fingerprint: str, folder: Path
+) -> Predictions:
+    """Writes the predictions of an evaluation, if that is wanted, and returns what its record names."""
+    weights: Literal["raw", "ema"] = "ema" if config.transfer["ema"] else "raw"
+    return (
+        write_predictions(collector.columns, data.source, fingerprint, weights, folder)
+        if config.save_predictions
+        else Predictions()
+    )
 
 
 def build_compiler(config: EvalConfig, trainer: Trainer) -> Callable[[nn.Module], None] | None:
@@ -110,7 +125,7 @@ def build_engine(
     return Engine(network, task, {}, compile_network=compile_network, constant_weights=constant, shard=shard)
 
 
-def build_evaluator(config: EvalConfig, stored: RunMetadata | None) -> tuple[Trainer, str]:
+def build_evaluator(config: EvalConfig, stored: RunMetadata | None, collector: PredictionCollector) -> tuple[Trainer, str]:
     """Builds Lightning's Trainer and returns it with the precision: the given one, else that of the checkpoint's run.
 
     Raises:
@@ -119,7 +134,7 @@ def build_evaluator(config: EvalConfig, stored: RunMetadata | None) -> tuple[Tra
     wanted = str(config.precision or (stored.precision if stored is not None else "auto"))
     precision = choose_precision(wanted, str(config.trainer.get("accelerator", "auto")))
     progress = ProgressBar() if rich.get_console().is_terminal else ProgressLines()
-    trainer = build_trainer(config.trainer, precision, callbacks=[progress])
+    trainer = build_trainer(config.trainer, precision, callbacks=[collector, progress])
     check_launch(config.trainer, trainer)
     return trainer, precision
 

@@ -53,7 +53,7 @@ def run(values: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
         invocation: the command that started the run.
 
     Returns:
-        The contents of results.json.
+        The contents of results.json; nothing in the further processes of a run.
 
     Raises:
         UserError: the configuration is invalid, or the run cannot continue for a reason that its user can fix.
@@ -89,15 +89,20 @@ def run(values: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
         watch.start(session.trainer)
         check_agreed(resumed, watch.shared("beginning", lambda: beginning(resumed)))
         with explained(session, invocation):
-            train(session, training, resumption)
-            evaluate_best(session, training)
-            training.data_module.skipped |= training.data_module.skipped_everywhere()
-            if session.trainer.is_global_zero:
-                show_evaluation(session, training, recorder)
-            recorder.finish(training.engine.result)
-            if session.trainer.is_global_zero:
-                print_training(recorder.record.flat())
-    return recorder.record.flat()
+            complete(session, training, recorder, resumption)
+    return recorder.record.flat() if watch.rank == 0 else {}
+
+
+def complete(session: Session, training: Training, recorder: Recorder, resumption: Resumption | None) -> None:
+    """Trains to the end, evaluates the best checkpoint, and records and prints the results."""
+    train(session, training, resumption)
+    evaluate_best(session, training)
+    training.data_module.skipped |= training.data_module.skipped_everywhere()
+    if session.trainer.is_global_zero:
+        show_evaluation(session, training, recorder)
+    recorder.finish(training.engine.result)
+    if session.trainer.is_global_zero:
+        print_training(recorder.record.flat())
 
 
 def show_evaluation(session: Session, training: Training, recorder: Recorder) -> None:

@@ -85,11 +85,11 @@ def final_figures(
         file = folder / heatmap.file_name
         draw_heatmap(heatmap.counts, heatmap.names, file, row=heatmap.row_label, column=heatmap.column_label)
         figures.append(Shown(f"final/{file.stem}", file))
-    for name, chosen in task.galleries(predictions, MAX_SHOWN).items():
-        pixels, captions = _readable(chosen, images, decode)
+    for name, gallery in task.galleries(predictions, MAX_SHOWN).items():
+        pixels, captions = _readable(gallery.images, images, decode)
         if pixels:
             file = folder / f"{name}.png"
-            draw_images(pixels, captions, file, title=f"{name.capitalize()}, {result.num_images:,} validation images")
+            draw_images(pixels, captions, file, title=f"{gallery.title}, {result.num_images:,} images")
             figures.append(Shown(f"final/{name}", file, pixels, captions))
     columns = {f"final/{name}": columns_of(value) for name, value in presentation.record.items()}
     return figures, {tag: value for tag, value in columns.items() if isinstance(value, dict)}

@@ -12,7 +12,8 @@ from lightning.pytorch.loggers import Logger
 
 from swin_lab.errors import UserError
 from swin_lab.record import Flat
-from swin_lab.run.csv_log import csv_logger_of
+from swin_lab.report import shorter
+from swin_lab.run.csv_log import csv_logger_of, is_first_process
 from swin_lab.run.failures import CANNOT_WRITE
 from swin_lab.run.identity import RunIdentity
 from swin_lab.run.instantiate import check_node, first_line, instantiate
@@ -28,6 +29,10 @@ LOGGER_ARGUMENTS = ("run_dir", "run_name", "identity", "logged", "replayed")
 processes before have logged, and how many of these a resumed run will log again, because they follow its checkpoint."""
 
 
+MLFLOW_STORES = ("sqlite:///", "http://", "https://", "postgresql", "mysql", "mssql", "databricks")
+"""Beginnings of the addresses of MLflow's stores; it no longer writes to folders."""
+
+
 def check_loggers(nodes: dict[str, dict[str, Any]] | None) -> None:
     """Checks the nodes of the `logger` group without building a logger, which may need the run directory or a service.
 
@@ -40,7 +45,7 @@ def check_loggers(nodes: dict[str, dict[str, Any]] | None) -> None:
         if resolve(where, node) is wandb_logger:
             _check_mode(node.get("mode", "auto"))
         elif resolve(where, node) is mlflow_logger:
-            check_mlflow()
+            check_mlflow(node.get("tracking_uri", MLFLOW_STORES[0]))
 
 
 def log_configuration(loggers: Sequence[Logger], values: Flat) -> None:
@@ -111,8 +116,10 @@ def wandb_logger(
         raise UserError("logger=wandb needs the package wandb: pip install wandb") from error
     _check_mode(mode)
     offline = mode == "offline" or os.environ.get("WANDB_MODE") == "offline" or (mode == "auto" and not _has_key())
-    if offline:
-        log.info("wandb: offline; send the run later with: wandb sync %s/wandb/offline-run-*", identity.run_dir)
+    if offline and is_first_process():
+        log.info(
+            "%-10s offline; send the run later with: wandb sync %s/wandb/offline-run-*", "wandb", shorter(identity.run_dir)
+        )
     os.environ.setdefault("WANDB_SILENT", "true")
     logger = ContinuedWandbLogger(
         id=identity.id,
@@ -128,6 +135,8 @@ def wandb_logger(
         offline=offline,
         log_model=False,
     )
+    logger._wandb_init.pop("anonymous", None)  # Lightning passes it, and W&B warns of it.
+    logger.continued = identity.attempts > 0
     logger.replayed, logger.number = replayed, logged + EXTRA_RECORDS * identity.attempts
     return logger
 
@@ -162,15 +171,20 @@ def mlflow_logger(
         tags: further tags. If None, there are none.
 
     Raises:
-        UserError: mlflow is not installed.
+        UserError: mlflow is not installed, or the store cannot be one.
     """
-    check_mlflow()
+    check_mlflow(tracking_uri)
     from swin_lab.run.mlflow_run import ContinuedMlflowLogger
 
     return ContinuedMlflowLogger(identity, tracking_uri, experiment, tags or {})
 
 
-def check_mlflow() -> None:
-    """Raises UserError if mlflow is not installed."""
-    if ("mlflow" not in sys.modules and find_spec("mlflow") is None) or sys.modules.get("mlflow", True) is None:
+def check_mlflow(tracking_uri: str) -> None:
+    """Raises UserError if mlflow is not installed, or if an address is none of a store that it writes to."""
+    if sys.modules.get("mlflow", True) is None or find_spec("mlflow") is None:
         raise UserError("logger=mlflow needs the package mlflow: pip install 'swin-lab[mlflow]'")
+    if not tracking_uri.startswith(MLFLOW_STORES):
+        raise UserError(
+            f"logger.mlflow.tracking_uri={tracking_uri} is no store of MLflow; give sqlite:///FILE, or the address of a server "
+            "such as http://HOST:PORT"
+        )

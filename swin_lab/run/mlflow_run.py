@@ -1,5 +1,6 @@
 """MLflow: runs in a local SQLite store, which needs no server, and which `mlflow ui` shows in a browser."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +12,11 @@ from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from swin_lab.record import FINISHED, Flat
+from swin_lab.run.csv_log import is_first_process
 from swin_lab.run.dashboards import Shown
 from swin_lab.run.identity import RunIdentity
+
+log = logging.getLogger("swin_lab")
 
 SQLITE = "sqlite:///"
 ID_TAG, SWEEP_TAG = "swin_lab.id", "sweep"
@@ -39,6 +43,10 @@ class ContinuedMlflowLogger(MLFlowLogger):
         if self._store is not None:
             self._store.parent.mkdir(parents=True, exist_ok=True)
             tracking_uri = f"{SQLITE}{self._store}"
+        for name in ("mlflow", "alembic"):  # They report every step in which they create the store.
+            logging.getLogger(name).setLevel(logging.WARNING)
+        if is_first_process():
+            log.info("%-10s mlflow ui --backend-store-uri %s", "mlflow", tracking_uri)
         super().__init__(
             experiment_name=experiment,
             run_name=identity.name,

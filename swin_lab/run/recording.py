@@ -127,7 +127,8 @@ class Recorder(Callback):
                 self.write()
             raise
         finally:
-            end_dashboards(self.loggers, self.record.flat())
+            if self.loggers and self.training.launch.trainer.is_global_zero:
+                end_dashboards(self.loggers, self.record.flat())
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._trainer = trainer

@@ -64,47 +64,29 @@ def start_session(
     """
     config, batching, data_module = training.config, training.batching, training.data_module
     run_dir = recorder.identity.run_dir
-    monitor, mode = training.engine.monitor, training.task.monitor.mode
-    best = _BestCheckpoint(
-        dirpath=run_dir / "checkpoints",
-        filename="best",
-        monitor=monitor,
-        mode=mode,
-        save_top_k=1,
-        auto_insert_metric_name=False,
-        enable_version_counter=False,
-    )
+    best = _best_checkpoint(training, run_dir)
     last = LastCheckpoint(
         run_dir / "checkpoints", training.checkpoint, interruption, read=read_position, write_settings=write_settings
     )
     nonfinite = NonFiniteDumps(run_dir, training.data.source.train.name)
-    images = batching.device_batch * batching.devices
     workers = data_module.workers_on(training.launch.devices_per_node)
     data_time = DataTimeMonitor(lambda: data_module.seconds_waited, f"{workers} workers, {cores()} cores")
     progress = ProgressBar() if rich.get_console().is_terminal else ProgressLines()
     recorder.loggers = loggers = build_loggers(config.logger, recorder.identity, resumed)
     predictions = PredictionCollector()
-    shown = (InputGallery(training.task, training.preprocessing, run_dir), predictions)
+    inputs = InputGallery(training.task, training.preprocessing, run_dir)
+    measured = [EpochSummary(batching.device_batch * batching.devices), data_time, recorder]
     trainer = build_trainer(
         config.trainer,
         training.launch.precision,
-        callbacks=[
-            best,
-            last,
-            nonfinite,
-            EpochSummary(images),
-            data_time,
-            recorder,
-            *shown,
-            progress,
-            *training.callbacks,
-        ],
+        callbacks=[best, last, nonfinite, *measured, inputs, predictions, progress, *training.callbacks],
         loggers=loggers,
         accumulate=batching.accumulate,
         evaluate_first=training.evaluate_first and resumed is None,
         plugins=[BackgroundIO()],
     )
-    log_configuration(loggers, recorder.record.constants())
+    if trainer.is_global_zero:
+        log_configuration(loggers, recorder.record.constants())
     return Session(run_dir, trainer, best, nonfinite, predictions)
 
 
@@ -128,6 +110,18 @@ def announce(training: Training) -> None:
         lines.append(("preset", str(training.preprocessing)))
     for label, text in lines:
         log.info("%-10s %s", label, text)
+
+
+def _best_checkpoint(training: Training, run_dir: Path) -> "_BestCheckpoint":
+    return _BestCheckpoint(
+        dirpath=run_dir / "checkpoints",
+        filename="best",
+        monitor=training.engine.monitor,
+        mode=training.task.monitor.mode,
+        save_top_k=1,
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
+    )
 
 
 class _BestCheckpoint(ModelCheckpoint):

@@ -29,6 +29,8 @@ class ContinuedWandbLogger(WandbLogger):
     """Number of records that are left out."""
     number: int = 0
     """Number of the next record."""
+    continued: bool = False
+    """Whether an earlier process has begun the run."""
 
     @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
@@ -54,6 +56,8 @@ class ContinuedWandbLogger(WandbLogger):
 
     def show(self, figures: Sequence[Shown], tables: Mapping[str, Mapping[str, Sequence[Any]]], step: int) -> None:
         """Shows figures and tables; an image of a gallery is one image with its caption."""
+        if self.continued and step == 0:
+            return
         values: dict[str, Any] = {figure.tag: _images(figure) for figure in figures}
         for tag, columns in tables.items():
             values[tag] = wandb.Table(columns=list(columns), data=[list(row) for row in zip(*columns.values(), strict=True)])

@@ -17,6 +17,7 @@ from swin_lab.tasks.reassessed import reassessed_labels
 from swin_lab.training import (
     Batch,
     DataDescription,
+    Gallery,
     Heatmap,
     MetricFormat,
     Monitor,
@@ -120,7 +121,7 @@ class Classification(Task):
             "label_probability": probabilities.gather(1, labels[:, None])[:, 0],
         }
 
-    def galleries(self, predictions: Mapping[str, np.ndarray], limit: int) -> dict[str, list[ShownImage]]:
+    def galleries(self, predictions: Mapping[str, np.ndarray], limit: int) -> dict[str, Gallery]:
         """Returns the most confident mistakes, and images that are spread evenly over the set."""
         if not len(predictions.get("index", ())):
             return {}
@@ -129,7 +130,12 @@ class Classification(Task):
         count = len(predictions["index"])
         spread = np.unique(np.linspace(0, count - 1, min(limit, count)).round().astype(int))
         rows = {"mistakes": confident, "predictions": spread}
-        return {name: [self._shown(predictions, row) for row in chosen] for name, chosen in rows.items() if len(chosen)}
+        titles = {"mistakes": "The most confident mistakes", "predictions": "Predictions"}
+        return {
+            name: Gallery(f"{titles[name]} (truth → prediction)", [self._shown(predictions, row) for row in chosen])
+            for name, chosen in rows.items()
+            if len(chosen)
+        }
 
     def _shown(self, predictions: Mapping[str, np.ndarray], row: int) -> ShownImage:
         names, truth, found = self.data.class_names, predictions["label"][row], predictions["classes"][row, 0]

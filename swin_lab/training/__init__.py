@@ -17,6 +17,7 @@ from swin_lab.training.schedule import Constant, Cosine, Linear, MultiStep, RunL
 from swin_lab.training.task import (
     Batch,
     DataDescription,
+    Gallery,
     Heatmap,
     MetricFormat,
     Monitor,
@@ -43,6 +44,7 @@ __all__ = [
     "EpochSummary",
     "EvaluationResult",
     "Freezing",
+    "Gallery",
     "Heatmap",
     "InterruptedRunError",
     "Interruption",

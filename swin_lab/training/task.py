@@ -76,6 +76,14 @@ class ShownImage:
 
 
 @dataclass(frozen=True)
+class Gallery:
+    """Contains images of an evaluation that belong together."""
+
+    title: str
+    images: Sequence[ShownImage]
+
+
+@dataclass(frozen=True)
 class Presentation:
     """Describes how the results of an evaluation are presented, besides its metrics."""
 
@@ -152,8 +160,8 @@ class Task(ABC):
         """
         return {}
 
-    def galleries(self, predictions: Mapping[str, np.ndarray], limit: int) -> Mapping[str, Sequence[ShownImage]]:
-        """Returns images that are worth a look, by the name of what they show.
+    def galleries(self, predictions: Mapping[str, np.ndarray], limit: int) -> Mapping[str, Gallery]:
+        """Returns images that are worth a look, by a name for dashboards and files.
 
         Args:
             predictions: the columns of `predictions`, of all images in the order of the set.

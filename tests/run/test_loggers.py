@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from swin_lab.errors import UserError
 from swin_lab.record import flat
 from swin_lab.run.identity import identify
-from swin_lab.run.loggers import build_loggers, check_loggers, close, log_configuration, wandb_logger
+from swin_lab.run.loggers import build_loggers, check_loggers, log_configuration, wandb_logger
 
 with_wandb = pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed")
 
@@ -103,6 +103,7 @@ def test_an_invalid_setting_is_refused_before_the_run_directory_exists(key, valu
         ({"_target_": "swin_lab.create_model", "name": "x"}, "it must make a Logger"),
         ({"_target_": "lightning.pytorch.loggers.MLFlowLogger"}, "needs the package mlflow: pip install mlflow"),
         ({"_target_": "lightning.pytorch.loggers.CometLogger"}, "needs the package comet-ml: pip install comet-ml"),
+        ({"_target_": "swin_lab.run.loggers.mlflow_logger"}, r"needs the package mlflow: pip install 'swin-lab\[mlflow\]'"),
         ({"_target_": "swin_lab.run.loggers.wandb_logger", "project": "x"}, "needs the package wandb: pip install wandb"),
         ({"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": "/proc/x"}, r"logger\.x\.save_dir=/proc/x cannot be"),
         (
@@ -110,6 +111,10 @@ def test_an_invalid_setting_is_refused_before_the_run_directory_exists(key, valu
             r"logger\.x\.flush_logs_every_n_steps=0 must be a positive integer",
         ),
         (None, r"logger\.x does not name a class"),
+        (
+            {"_target_": "swin_lab.run.loggers.mlflow_logger", "tracking_uri": "./mlruns"},
+            r"needs the package mlflow|tracking_uri=\./mlruns is no store of MLflow; give sqlite:///FILE",
+        ),
     ],
     ids=str,
 )
@@ -195,17 +200,3 @@ def test_the_logger_of_the_group_is_given_the_run(no_account):
     logger = build_loggers({"wandb": node}, identify(no_account, "digits"))[2]
     assert logger.save_dir == str(no_account)
     assert logger._name == "digits/now"
-
-
-@with_wandb
-@pytest.mark.slow
-def test_an_offline_run_writes_its_files_to_the_run_directory_without_a_prompt(no_account):
-    import wandb
-
-    logger = wandb_logger("swin_lab", identify(no_account, "digits"), tags=["a"])
-    logger.log_hyperparams({"lr": 1e-3})
-    logger.log_metrics({"val/acc1": 0.5}, step=1)
-    close([logger])
-    wandb.teardown()  # It waits until W&B's own process has written everything; wandb.finish() does not.
-    (run,) = (no_account / "wandb").glob("offline-run-*")
-    assert [file for file in run.glob("*.wandb") if file.stat().st_size > 100]  # A header alone has 7 bytes.
