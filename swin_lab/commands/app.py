@@ -13,7 +13,7 @@ import typer
 from pydantic import ValidationError
 from typer.core import TyperGroup
 
-from swin_lab.commands import bench, data, doctor, inference, init, models, recipe, replay, run, weights
+from swin_lab.commands import bench, compare, data, doctor, inference, init, models, recipe, replay, run, weights
 from swin_lab.errors import UserError, did_you_mean, explain_path
 
 OK, WRONG_INPUT, INTERRUPTED = 0, 2, 130
@@ -48,6 +48,7 @@ app = typer.Typer(
 )
 app.command(rich_help_panel=RUNS, context_settings=HYDRA, add_help_option=False)(run.train)
 app.command(rich_help_panel=RUNS, context_settings=HYDRA, add_help_option=False, name="eval")(run.evaluate)
+app.command(rich_help_panel=RUNS)(compare.compare)
 app.command(rich_help_panel=RUNS)(replay.replay)
 app.command(rich_help_panel=RUNS)(init.init)
 app.command(rich_help_panel=RUNS)(doctor.doctor)

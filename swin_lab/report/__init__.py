@@ -3,7 +3,7 @@
 from swin_lab.report.heatmap import draw_heatmap
 from swin_lab.report.images import draw_images
 from swin_lab.report.rates import draw_learning_rates
-from swin_lab.report.summary import SweepJob, print_evaluation, print_sweep, print_training, shorter
+from swin_lab.report.summary import SweepJob, print_command, print_evaluation, print_sweep, print_training, shorter
 from swin_lab.report.tables import print_lines, print_rows, print_table
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "draw_heatmap",
     "draw_images",
     "draw_learning_rates",
+    "print_command",
     "print_evaluation",
     "print_lines",
     "print_rows",

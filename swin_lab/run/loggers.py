@@ -29,6 +29,10 @@ LOGGER_ARGUMENTS = ("run_dir", "run_name", "identity", "logged", "replayed")
 processes before have logged, and how many of these a resumed run will log again, because they follow its checkpoint."""
 
 
+MLFLOW_STORES = ("sqlite:///", "http://", "https://", "postgresql", "mysql", "mssql", "databricks")
+"""Beginnings of the addresses of MLflow's stores; it no longer writes to folders."""
+
+
 def check_loggers(nodes: dict[str, dict[str, Any]] | None) -> None:
     """Checks the nodes of the `logger` group without building a logger, which may need the run directory or a service.
 
@@ -41,7 +45,7 @@ def check_loggers(nodes: dict[str, dict[str, Any]] | None) -> None:
         if resolve(where, node) is wandb_logger:
             _check_mode(node.get("mode", "auto"))
         elif resolve(where, node) is mlflow_logger:
-            check_mlflow()
+            check_mlflow(node.get("tracking_uri", MLFLOW_STORES[0]))
 
 
 def log_configuration(loggers: Sequence[Logger], values: Flat) -> None:
@@ -167,15 +171,20 @@ def mlflow_logger(
         tags: further tags. If None, there are none.
 
     Raises:
-        UserError: mlflow is not installed.
+        UserError: mlflow is not installed, or the store cannot be one.
     """
-    check_mlflow()
+    check_mlflow(tracking_uri)
     from swin_lab.run.mlflow_run import ContinuedMlflowLogger
 
     return ContinuedMlflowLogger(identity, tracking_uri, experiment, tags or {})
 
 
-def check_mlflow() -> None:
-    """Raises UserError if mlflow is not installed."""
-    if ("mlflow" not in sys.modules and find_spec("mlflow") is None) or sys.modules.get("mlflow", True) is None:
+def check_mlflow(tracking_uri: str) -> None:
+    """Raises UserError if mlflow is not installed, or if an address is none of a store that it writes to."""
+    if sys.modules.get("mlflow", True) is None or find_spec("mlflow") is None:
         raise UserError("logger=mlflow needs the package mlflow: pip install 'swin-lab[mlflow]'")
+    if not tracking_uri.startswith(MLFLOW_STORES):
+        raise UserError(
+            f"logger.mlflow.tracking_uri={tracking_uri} is no store of MLflow; give sqlite:///FILE, or the address of a server "
+            "such as http://HOST:PORT"
+        )

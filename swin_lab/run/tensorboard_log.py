@@ -27,12 +27,16 @@ class RunTensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, metrics: dict[str, Any] | None = None, step: int | None = None) -> None:
-        """Begins the session of the run in the tab of hyper-parameters, without a metric that has no value yet."""
+        """Begins the session of the run in the tab of hyper-parameters, without a metric that has no value yet.
+
+        What names the run, and the overrides, which the configuration contains, would be columns in which all runs differ.
+        """
         from torch.utils.tensorboard.summary import hparams
 
         self.hparams.update(params)  # hparams.yaml
         plain = bool | int | float | str
-        values = {key: value if isinstance(value, plain) else str(value) for key, value in dict(params).items()}
+        chosen = {key: value for key, value in dict(params).items() if key != "overrides" and not key.startswith("run.")}
+        values = {key: value if isinstance(value, plain) else str(value) for key, value in chosen.items()}
         _, session_start, _ = hparams(values, {})
         self.experiment._get_file_writer().add_summary(session_start)
 

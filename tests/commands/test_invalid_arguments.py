@@ -7,6 +7,7 @@ import pytest
 import typer
 from conftest import Command
 from PIL import Image
+from synthetic_runs import write_run
 
 from swin_lab import SwinConfig, SwinTransformer, save_weights
 from swin_lab.commands.app import app
@@ -40,6 +41,7 @@ FILES = ("nowhere.pth", "nowhere/weights.pth", "folder", "text.txt", "empty.pth"
 COMMANDS: Mapping[str, list[str]] = {
     "doctor": [],
     "init": ["new"],
+    "compare": ["run"],
     "replay": ["nonfinite_1.pt"],
     "predict": ["tiny.safetensors", "image.png"],
     "embed": ["tiny.safetensors", "image.png", "--out", "out.parquet"],
@@ -59,6 +61,8 @@ COMMANDS: Mapping[str, list[str]] = {
 """Command -> valid arguments."""
 
 VALID: Mapping[str, str] = {
+    "--out": "abc true -1 0 1e30 nan inf [3] null folder " + "9" * 30,
+    "compare --out": "",
     "data pack --out": "abc true -1 0 1e30 nan inf [3] null folder " + "9" * 30,
     "--config-dir": "folder -1",
     "--layout": "",
@@ -73,6 +77,9 @@ VALID: Mapping[str, str] = {
 WRONG_ARGUMENTS: Mapping[str, list[list[str]]] = {
     "doctor": [[override] for override in OVERRIDES],
     "init": [["full"], ["text.txt"], ["text.txt/new"], ["a" * 5000], []],
+    "compare": [[name] for name in FILES]
+    + [["run", "-o", name] for name in ("out.docx", "", "text.txt", "text.txt/x.html", "nowhere/x.html", "full", "exists.html")]
+    + [["run", "--overwrite"], ["run", "nowhere"], ["[", "run"], []],
     "replay": [[name] for name in (*FILES, "tiny.safetensors", "OWNER/NAME")]
     + [["tiny.safetensors", option] for option in ("--precision=16", "--device=tpu", "--trust=yes")]
     + [[]],
@@ -109,14 +116,22 @@ WRONG_ARGUMENTS: Mapping[str, list[list[str]]] = {
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """A folder with a tiny weight file, a text file, an empty file, an empty folder and a full one."""
+    """A folder with a tiny weight file, a run, text files, an empty file, an empty folder and a full one."""
     config = SwinConfig(img_size=32, embed_dim=8, depths=(1,), num_heads=(1,), window_size=4, num_classes=2)
     save_weights(SwinTransformer(config), tmp_path / "tiny.safetensors")
     for name in ("folder", "full"):
         (tmp_path / name).mkdir()
-    for name, text in (("text.txt", "some text\n"), ("empty.pth", ""), ("full/file.txt", "precious\n"), ("bad.zip", "PK")):
+    texts = {
+        "text.txt": "some text\n",
+        "empty.pth": "",
+        "full/file.txt": "precious\n",
+        "bad.zip": "PK",
+        "exists.html": "precious\n",
+    }
+    for name, text in texts.items():
         (tmp_path / name).write_text(text)
     Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
+    write_run(tmp_path / "run")
     return tmp_path
 
 

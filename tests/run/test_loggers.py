@@ -111,6 +111,10 @@ def test_an_invalid_setting_is_refused_before_the_run_directory_exists(key, valu
             r"logger\.x\.flush_logs_every_n_steps=0 must be a positive integer",
         ),
         (None, r"logger\.x does not name a class"),
+        (
+            {"_target_": "swin_lab.run.loggers.mlflow_logger", "tracking_uri": "./mlruns"},
+            r"needs the package mlflow|tracking_uri=\./mlruns is no store of MLflow; give sqlite:///FILE",
+        ),
     ],
     ids=str,
 )

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, TINY, Command, final_metrics, only_run, recorded
 from PIL import Image
@@ -43,7 +44,12 @@ def test_there_is_one_run_directory(trained: Path) -> None:
 
 
 def test_each_image_is_counted_once(trained: Path) -> None:
-    assert recorded(only_run(trained / "runs"))["run.images"] == 31
+    run = only_run(trained / "runs")
+    record, predictions = recorded(run), pq.read_table(run / "predictions.parquet").to_pydict()
+    assert (record["run.images"], record["hardware.processes"]) == (31, 2)
+    assert predictions["index"] == list(range(31))
+    right = [classes[0] == label for classes, label in zip(predictions["classes"], predictions["label"], strict=True)]
+    assert sum(right) / 31 == pytest.approx(record["metrics.final.acc1"])
 
 
 def test_the_split_of_the_global_batch_is_printed_once(trained: Path) -> None:
@@ -73,6 +79,8 @@ def test_evaluation_on_two_processes_equals_one(trained: Path, process: Command)
     result = recorded(trained / "two")
     assert result["run.images"] == 31
     assert result["metrics.final.acc1"] == final_metrics(run)["val/acc1"]
+    tables = [pq.read_table(folder / "predictions.parquet") for folder in (run, trained / "two")]
+    assert tables[0].equals(tables[1])
 
 
 def test_an_unreadable_image_in_one_process_ends_both_with_one_message(process: Command, tmp_path: Path) -> None:
