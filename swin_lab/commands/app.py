@@ -13,7 +13,7 @@ import typer
 from pydantic import ValidationError
 from typer.core import TyperGroup
 
-from swin_lab.commands import bench, data, doctor, init, models, recipe, replay, run, weights
+from swin_lab.commands import bench, data, doctor, explain, init, look, models, recipe, replay, run, weights
 from swin_lab.errors import UserError, did_you_mean, explain_path
 
 OK, WRONG_INPUT, INTERRUPTED = 0, 2, 130
@@ -51,6 +51,8 @@ app.command(rich_help_panel=RUNS)(replay.replay)
 app.command(rich_help_panel=RUNS)(init.init)
 app.command(rich_help_panel=RUNS)(doctor.doctor)
 app.command(rich_help_panel=WEIGHTS)(models.models)
+app.command(rich_help_panel=WEIGHTS)(explain.explain)
+app.command(rich_help_panel=WEIGHTS)(look.look)
 app.command(rich_help_panel=WEIGHTS)(weights.inspect)
 app.command(rich_help_panel=WEIGHTS)(weights.convert)
 app.command(rich_help_panel=WEIGHTS)(weights.export)
