@@ -148,18 +148,13 @@ def _draw_image(
         shown = best if class_index is None else class_index
         prediction = f"predicted {opened.name_of(best)}, {logits_K.softmax(dim=0)[best]:.1%}"
         cam_HW = inspection.class_activation([shown])[0]
-        text = f"class activation: {opened.name_of(shown)}\nlogit {logits_K[shown]:.2f} = mean {cam_HW.mean():.2f} + bias"
+        logit, mean = float(logits_K[shown]), float(cam_HW.mean())
+        text = f"class activation: {opened.name_of(shown)}\nlogit {logit:.2f} = mean {mean:.2f} {logit - mean:+.2f} (bias)"
         maps.append(HeatMap(text, cam_HW.numpy(), "part of the logit", strides[-1]))
     blocks = _chosen(inspection, choice)
     maps += [heat_map for attention in blocks for heat_map in _maps_of(attention, choice, strides[attention.stage])]
-    columns = 4 if len(maps) < 12 else 6
-    draw_attention(
-        visible(image_CHW, opened.preprocessing),
-        maps,
-        target,
-        title=f"{title}: {prediction}".removesuffix(": "),
-        columns=columns,
-    )
+    pixels_HWC = visible(image_CHW, opened.preprocessing)
+    draw_attention(pixels_HWC, maps, target, title=f"{title}: {prediction}".removesuffix(": "))
     return prediction
 
 
@@ -186,7 +181,7 @@ def _maps_of(attention: "BlockAttention", choice: Choice, stride: int) -> "list[
         token, label = (choice.pixel[0] // stride, choice.pixel[1] // stride), "attention of the marked token"
     values = [(attention.received(head) if token is None else attention.seen_from(*token, head))[0].numpy() for head in heads]
     limits = (float(min(v.min() for v in values)), float(max(v.max() for v in values))) if len(values) > 1 else None
-    kind = "W-MSA" if attention.shift == (0, 0) else "SW-MSA"
+    kind = "SW-MSA" if attention.block % 2 else "W-MSA"
     return [
         HeatMap(
             f"stage {attention.stage + 1}, block {attention.block + 1}, {kind}\n"

@@ -8,6 +8,7 @@ Lengths are pixels of a page that is 900 wide; y points down.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -101,7 +102,7 @@ def draw_architecture(drawing: ArchitectureDrawing, file: Path) -> None:
         UserError: the file cannot be written.
     """
     width = BESIDE_STAGES + _stages_width(max(len(drawing.stages), MIN_STAGES))
-    fonts = {"font.family": "DejaVu Sans", "mathtext.fontset": "dejavusans", "text.color": INK}
+    fonts: dict[Any, Any] = {"font.family": "DejaVu Sans", "mathtext.fontset": "dejavusans", "text.color": INK}
     with matplotlib.rc_context(fonts):
         figure = Figure(figsize=(width / 90, HEIGHT / 90), dpi=180)
         FigureCanvasAgg(figure)

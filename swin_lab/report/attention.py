@@ -53,7 +53,7 @@ class BiasMaps:
     """Number of every head, for its title."""
 
 
-def draw_attention(image_HWC: np.ndarray, maps: Sequence[HeatMap], file: Path, *, title: str, columns: int = 4) -> None:
+def draw_attention(image_HWC: np.ndarray, maps: Sequence[HeatMap], file: Path, *, title: str) -> None:
     """Writes a PNG with an image and heat maps on it.
 
     Args:
@@ -61,13 +61,12 @@ def draw_attention(image_HWC: np.ndarray, maps: Sequence[HeatMap], file: Path, *
         maps: drawn row by row, after the image.
         file: the image file; its folder exists.
         title: above all.
-        columns: number of drawings in a row.
 
     Raises:
         UserError: the file cannot be written.
     """
     height, width = image_HWC.shape[:2]
-    columns = min(columns, len(maps) + 1)
+    columns = _balanced(len(maps) + 1, 4 if len(maps) < 12 else 6)
     rows = -(-(len(maps) + 1) // columns)
     panel_height = float(np.clip(0.78 * PANEL_WIDTH * height / width, 0.9, 6)) + 0.55
     figure = Figure(figsize=(PANEL_WIDTH * columns, panel_height * rows + 0.35), layout="constrained")
@@ -96,14 +95,14 @@ def _draw_heat_map(ax: Axes, heat_map: HeatMap, height: int, width: int) -> None
     )
     if heat_map.windows is not None:
         (M, N), (down, right) = heat_map.windows
-        lines = {"color": "white", "linewidth": 0.9}
         for row in range(down or M, H, M):
-            ax.plot([0, width], [row * stride] * 2, **lines)
+            ax.axhline(row * stride, color="white", linewidth=0.9)
         for column in range(right or N, W, N):
-            ax.plot([column * stride] * 2, [0, height], **lines)
+            ax.axvline(column * stride, color="white", linewidth=0.9)
     if heat_map.marked is not None:
-        row, column = ((index + 0.5) * stride for index in heat_map.marked)
-        ax.plot([column], [row], marker="o", markersize=6, markerfacecolor="none", markeredgecolor="red", markeredgewidth=1.4)
+        y, x = ((index + 0.5) * stride for index in heat_map.marked)
+        for color, thickness in (("black", 3.2), ("white", 1.4)):
+            ax.plot([x], [y], marker="o", markersize=6, mfc="none", mec=color, mew=thickness)
     ax.set_title("\n".join(_shortened(line, MAX_TITLE) for line in heat_map.title.split("\n")), fontsize=8, parse_math=False)
     bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.85, aspect=16, pad=0.03)
     bar.set_label(heat_map.label, fontsize=7)
@@ -122,7 +121,7 @@ def draw_position_bias(blocks: Sequence[BiasMaps], file: Path, *, title: str) ->
     Raises:
         UserError: the file cannot be written.
     """
-    columns = max(4, min(TILES_PER_ROW, max(len(block.heads) for block in blocks)))
+    columns = max(4, *(_balanced(len(block.heads), TILES_PER_ROW) for block in blocks))
     rows = [-(-len(block.heads) // columns) for block in blocks]
     heights = [TILE * 1.15 * count + 0.75 for count in rows]
     figure = Figure(figsize=(TILE * columns + 1.6, sum(heights) + 0.4), layout="constrained")
@@ -154,9 +153,14 @@ def _draw_bias(part: SubFigure, block: BiasMaps, rows: int, columns: int) -> Non
     first.set_xlabel("columns\nto the right", fontsize=6, labelpad=1)
     first.set_ylabel("rows below", fontsize=6, labelpad=1)
     bar = part.colorbar(drawn, ax=all_axes, shrink=0.9, aspect=14, pad=0.01)
-    bar.set_label("bias of a key", fontsize=7)
+    bar.set_label("added to the logit", fontsize=7)
     bar.ax.tick_params(labelsize=7)
     bar.ax.locator_params(nbins=5)
+
+
+def _balanced(count: int, most: int) -> int:
+    """Returns a number of columns, at most `most`, with which the last row is as full as possible."""
+    return -(-count // -(-count // most))
 
 
 def _shortened(line: str, length: int) -> str:

@@ -47,7 +47,9 @@ def text(
 
 def width_of(written: Text) -> float:
     """Returns the width of a text."""
-    return written.get_window_extent().transformed(written.axes.transData.inverted()).width
+    axes = written.axes
+    assert axes is not None
+    return float(written.get_window_extent().transformed(axes.transData.inverted()).width)
 
 
 def literal(name: str) -> str:

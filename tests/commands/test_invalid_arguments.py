@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import typer
 from conftest import Command
+from PIL import Image
 
 from swin_lab import SwinConfig, SwinTransformer, save_weights
 from swin_lab.commands.app import app
@@ -41,6 +42,8 @@ COMMANDS: Mapping[str, list[str]] = {
     "init": ["new"],
     "replay": ["nonfinite_1.pt"],
     "models": [],
+    "explain": ["tiny.safetensors"],
+    "look": ["tiny.safetensors", "image.png"],
     "inspect": ["tiny.safetensors"],
     "convert": ["tiny.safetensors", "out.safetensors"],
     "export": ["tiny.safetensors", "out.onnx"],
@@ -59,6 +62,8 @@ VALID: Mapping[str, str] = {
     "--out": "abc true -1 0 1e30 nan inf [3] null folder " + "9" * 30,
     "--config-dir": "folder -1",
     "--layout": "",
+    "explain --out": "",
+    "look --class": "0",
     "bench model --seconds": "0",
     "bench data --workers": "0",
 }
@@ -71,6 +76,16 @@ WRONG_ARGUMENTS: Mapping[str, list[list[str]]] = {
     + [["tiny.safetensors", option] for option in ("--precision=16", "--device=tpu", "--trust=yes")]
     + [[]],
     "models": [["abc"], [""], ["swin_[tiny"], ["*", "*"]],
+    "explain": [[name] for name in (*FILES, "swin_tny", "OWNER/NAME")]
+    + [["tiny.safetensors", "--out", name] for name in ("out.docx", "text.txt/x.png", "nowhere/x.png", "full")]
+    + [["tiny.safetensors", "--img-size", *size] for size in (("0", "32"), ("32", "-1"), ("32", "99999"), ("a", "b"))]
+    + [["tiny.safetensors", "--image", name] for name in FILES]
+    + [[]],
+    "look": [[name, "image.png"] for name in (*FILES, "swin_micro_patch4_window4_32")]
+    + [["tiny.safetensors", name] for name in FILES]
+    + [["tiny.safetensors", "image.png", "--out", name] for name in ("full", "text.txt", "text.txt/new", "a" * 5000)]
+    + [["tiny.safetensors", "image.png", "--pixel", *at] for at in (("32", "0"), ("0", "-1"), ("a", "b"))]
+    + [["tiny.safetensors"], []],
     "inspect": [[name] for name in FILES] + [[]],
     "convert": [[name, "out.safetensors"] for name in FILES]
     + [["tiny.safetensors", name] for name in ("tiny.safetensors", "out.docx", "", "text.txt", "text.txt/x.pth", "full", "out")]
@@ -99,6 +114,7 @@ def files(tmp_path: Path) -> Path:
     """A folder with a tiny weight file, a text file, an empty file, an empty folder and a full one."""
     config = SwinConfig(img_size=32, embed_dim=8, depths=(1,), num_heads=(1,), window_size=4, num_classes=2)
     save_weights(SwinTransformer(config), tmp_path / "tiny.safetensors")
+    Image.new("RGB", (32, 32)).save(tmp_path / "image.png")
     for name in ("folder", "full"):
         (tmp_path / name).mkdir()
     for name, text in (("text.txt", "some text\n"), ("empty.pth", ""), ("full/file.txt", "precious\n")):
