@@ -19,7 +19,7 @@ TILE = 1.05
 """Inches of the bias of a head."""
 TILES_PER_ROW = 12
 OPACITY = 0.7
-MAX_TITLE = 34
+MAX_TITLE = 40
 """Characters of a line of a title."""
 
 
