@@ -140,7 +140,8 @@ def _draw_image(
 
     network = opened.network
     strides = [info.stride for info in network.feature_info]
-    maps = [HeatMap("rollout through all blocks", inspection.rollout()[0, 0].numpy(), "share, sum 1", strides[0])]
+    share_HW = inspection.rollout()[0, 0]
+    maps = [HeatMap("rollout through all blocks", (share_HW * share_HW.numel()).numpy(), "share, 1 = uniform", strides[0])]
     prediction = ""
     if network.config.num_classes:
         logits_K = inspection.logits_BK[0]
@@ -176,7 +177,7 @@ def _maps_of(attention: "BlockAttention", choice: Choice, stride: int) -> "list[
     heads: list[int | None] = [None if choice.head is None else choice.head - 1]
     if choice.block is not None and choice.head is None:
         heads += range(attention.weights_BGhTT.shape[2])
-    token, label = None, "attention received, sum"
+    token, label = None, "attention received, 1 = uniform"
     if choice.pixel is not None:
         token, label = (choice.pixel[0] // stride, choice.pixel[1] // stride), "attention of the marked token"
     values = [(attention.received(head) if token is None else attention.seen_from(*token, head))[0].numpy() for head in heads]

@@ -104,7 +104,7 @@ def _draw_heat_map(ax: Axes, heat_map: HeatMap, height: int, width: int) -> None
         for color, thickness in (("black", 3.2), ("white", 1.4)):
             ax.plot([x], [y], marker="o", markersize=6, mfc="none", mec=color, mew=thickness)
     ax.set_title("\n".join(_shortened(line, MAX_TITLE) for line in heat_map.title.split("\n")), fontsize=8, parse_math=False)
-    bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.85, aspect=16, pad=0.03)
+    bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.72, aspect=14, pad=0.03)
     bar.set_label(heat_map.label, fontsize=7)
     bar.ax.tick_params(labelsize=7)
     bar.ax.locator_params(nbins=5)
