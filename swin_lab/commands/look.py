@@ -150,7 +150,8 @@ def _draw_image(
         prediction = f"predicted {opened.name_of(best)}, {logits_K.softmax(dim=0)[best]:.1%}"
         cam_HW = inspection.class_activation([shown])[0]
         logit, mean = float(logits_K[shown]), float(cam_HW.mean())
-        text = f"class activation: {opened.name_of(shown)}\nlogit {logit:.2f} = mean {mean:.2f} + bias {logit - mean:.2f}"
+        bias = round(logit - mean, 2) + 0.0  # The sum is 0.0 where rounding gives -0.0.
+        text = f"class activation: {opened.name_of(shown)}\nlogit {logit:.2f} = mean {mean:.2f} + bias {bias:.2f}"
         maps.append(HeatMap(text, cam_HW.numpy(), "part of the logit", strides[-1]))
     blocks = _chosen(inspection, choice)
     maps += [heat_map for attention in blocks for heat_map in _maps_of(attention, choice, strides[attention.stage])]

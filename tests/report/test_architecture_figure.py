@@ -48,8 +48,8 @@ def test_no_text_is_outside_the_figure(drawn, name):
     page = figure.bbox
     for text in figure.axes[0].texts:
         box = text.get_window_extent()
-        assert page.x0 <= box.x0 < box.x1 <= page.x1, text
-        assert page.y0 <= box.y0 < box.y1 <= page.y1, text
+        assert page.x0 <= box.x0 <= box.x1 <= page.x1, text
+        assert page.y0 <= box.y0 <= box.y1 <= page.y1, text
 
 
 def test_its_numbers_are_those_of_the_network(drawn):
