@@ -13,7 +13,21 @@ import typer
 from pydantic import ValidationError
 from typer.core import TyperGroup
 
-from swin_lab.commands import bench, compare, data, doctor, inference, init, models, recipe, replay, run, weights
+from swin_lab.commands import (
+    bench,
+    compare,
+    data,
+    doctor,
+    explain,
+    inference,
+    init,
+    look,
+    models,
+    recipe,
+    replay,
+    run,
+    weights,
+)
 from swin_lab.errors import UserError, did_you_mean, explain_path
 
 OK, WRONG_INPUT, INTERRUPTED = 0, 2, 130
@@ -55,6 +69,8 @@ app.command(rich_help_panel=RUNS)(doctor.doctor)
 app.command(rich_help_panel=USE)(inference.predict)
 app.command(rich_help_panel=USE)(inference.embed)
 app.command(rich_help_panel=WEIGHTS)(models.models)
+app.command(rich_help_panel=WEIGHTS)(explain.explain)
+app.command(rich_help_panel=WEIGHTS)(look.look)
 app.command(rich_help_panel=WEIGHTS)(weights.inspect)
 app.command(rich_help_panel=WEIGHTS)(weights.convert)
 app.command(rich_help_panel=WEIGHTS)(weights.export)

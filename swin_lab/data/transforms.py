@@ -66,6 +66,12 @@ def image_transform(preprocessing: Preprocessing | None) -> Callable[[str | Path
     return read
 
 
+def visible(image_CHW: Tensor, preprocessing: Preprocessing) -> np.ndarray:
+    """Returns what a network sees: the normalised image as (H, W, channels), with values from 0 to 1."""
+    mean_C11, std_C11 = (torch.tensor(values).reshape(-1, 1, 1) for values in (preprocessing.mean, preprocessing.std))
+    return (image_CHW * std_C11 + mean_C11).clamp(0, 1).permute(1, 2, 0).numpy()
+
+
 def train_transform(
     preprocessing: Preprocessing, image_transforms: Sequence[Transform], tensor_transforms: Sequence[Transform]
 ) -> StagedTransform:

@@ -46,6 +46,8 @@ COMMANDS: Mapping[str, list[str]] = {
     "predict": ["tiny.safetensors", "image.png"],
     "embed": ["tiny.safetensors", "image.png", "--out", "out.parquet"],
     "models": [],
+    "explain": ["tiny.safetensors"],
+    "look": ["tiny.safetensors", "image.png"],
     "inspect": ["tiny.safetensors"],
     "convert": ["tiny.safetensors", "out.safetensors"],
     "export": ["tiny.safetensors", "out.onnx"],
@@ -61,11 +63,13 @@ COMMANDS: Mapping[str, list[str]] = {
 """Command -> valid arguments."""
 
 VALID: Mapping[str, str] = {
-    "--out": "abc true -1 0 1e30 nan inf [3] null folder " + "9" * 30,
     "compare --out": "",
     "data pack --out": "abc true -1 0 1e30 nan inf [3] null folder " + "9" * 30,
     "--config-dir": "folder -1",
     "--layout": "",
+    "explain --out": "",
+    "look --class": "0",
+    "look --out": "abc true -1 0 1e30 nan inf [3] null folder " + "9" * 30,
     "bench model --seconds": "0",
     "bench data --workers": "0",
     "predict --workers": "0",
@@ -91,6 +95,16 @@ WRONG_ARGUMENTS: Mapping[str, list[list[str]]] = {
     + [["tiny.safetensors", "image.png", "-o", name] for name in ("out.csv", "full", "text.txt", "no/out.parquet", "")]
     + [["tiny.safetensors", "image.png", "-o", "out.parquet", "--stage", "3"], ["tiny.safetensors", "image.png"], []],
     "models": [["abc"], [""], ["swin_[tiny"], ["*", "*"]],
+    "explain": [[name] for name in (*FILES, "swin_tny", "OWNER/NAME")]
+    + [["tiny.safetensors", "--out", name] for name in ("out.docx", "text.txt/x.png", "nowhere/x.png", "full")]
+    + [["tiny.safetensors", "--img-size", *size] for size in (("0", "32"), ("32", "-1"), ("32", "99999"), ("a", "b"))]
+    + [["tiny.safetensors", "--image", name] for name in FILES]
+    + [[]],
+    "look": [[name, "image.png"] for name in (*FILES, "swin_micro_patch4_window4_32")]
+    + [["tiny.safetensors", name] for name in FILES]
+    + [["tiny.safetensors", "image.png", "--out", name] for name in ("full", "text.txt", "text.txt/new", "a" * 5000)]
+    + [["tiny.safetensors", "image.png", "--pixel", *at] for at in (("32", "0"), ("0", "-1"), ("a", "b"))]
+    + [["tiny.safetensors"], []],
     "inspect": [[name] for name in FILES] + [[]],
     "convert": [[name, "out.safetensors"] for name in FILES]
     + [["tiny.safetensors", name] for name in ("tiny.safetensors", "out.docx", "", "text.txt", "text.txt/x.pth", "full", "out")]
@@ -119,6 +133,7 @@ def files(tmp_path: Path) -> Path:
     """A folder with a tiny weight file, a run, text files, an empty file, an empty folder and a full one."""
     config = SwinConfig(img_size=32, embed_dim=8, depths=(1,), num_heads=(1,), window_size=4, num_classes=2)
     save_weights(SwinTransformer(config), tmp_path / "tiny.safetensors")
+    Image.new("RGB", (32, 32)).save(tmp_path / "image.png")
     for name in ("folder", "full"):
         (tmp_path / name).mkdir()
     texts = {
