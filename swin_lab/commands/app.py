@@ -13,7 +13,7 @@ import typer
 from pydantic import ValidationError
 from typer.core import TyperGroup
 
-from swin_lab.commands import bench, data, doctor, inference, init, models, recipe, replay, run, weights
+from swin_lab.commands import bench, data, doctor, inference, init, models, recipe, replay, run, search, vectors, weights
 from swin_lab.errors import UserError, did_you_mean, explain_path
 
 OK, WRONG_INPUT, INTERRUPTED = 0, 2, 130
@@ -53,6 +53,11 @@ app.command(rich_help_panel=RUNS)(init.init)
 app.command(rich_help_panel=RUNS)(doctor.doctor)
 app.command(rich_help_panel=USE)(inference.predict)
 app.command(rich_help_panel=USE)(inference.embed)
+app.command(rich_help_panel=USE)(search.search)
+app.command(rich_help_panel=USE)(search.duplicates)
+app.command(rich_help_panel=USE)(vectors.knn)
+app.command(rich_help_panel=USE)(vectors.probe)
+app.command(rich_help_panel=USE, name="map")(vectors.map_images)
 app.command(rich_help_panel=WEIGHTS)(models.models)
 app.command(rich_help_panel=WEIGHTS)(weights.inspect)
 app.command(rich_help_panel=WEIGHTS)(weights.convert)
