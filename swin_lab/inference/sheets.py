@@ -26,7 +26,7 @@ def draw_matches(queries: Queries, matches: Sequence[Sequence[Match]], out: Path
     read = Thumbnails(list(dict.fromkeys(paths)), SIDE)
     rows = []
     for name, label, found in zip(queries.names, queries.labels, matches, strict=True):
-        query = Tile(read(name), [label or "", name], "query")
+        query = Tile(read(name), [*filter(None, [label]), name], "query")
         rows.append([query, *(_tile(read, match.path, match.label, match.similarity, label) for match in found)])
     _write(rows, read, out, title, "Left: the query." + _legend(queries.labels))
 
@@ -47,7 +47,7 @@ def draw_pairs(pairs: Sequence[Pair], out: Path, title: str, columns: Sequence[s
     read = Thumbnails(list(dict.fromkeys(image.path for pair in shown for image in (pair.first, pair.second))), SIDE)
     rows = [
         [
-            Tile(read(pair.first.path), [pair.first.label or "", pair.first.path], "query"),
+            Tile(read(pair.first.path), [*filter(None, [pair.first.label]), pair.first.path], "query"),
             _tile(read, pair.second.path, pair.second.label, pair.similarity, pair.first.label),
         ]
         for pair in shown

@@ -46,7 +46,7 @@ function traces(emphasised) {
 function layout() {
   const axis = {visible: false, zeroline: false};
   return {
-    margin: {l: 8, r: 8, t: 8, b: 8}, paper_bgcolor: css("--back"), plot_bgcolor: css("--back"), hovermode: "closest",
+    margin: {l: 8, r: 8, t: 36, b: 8}, paper_bgcolor: css("--back"), plot_bgcolor: css("--back"), hovermode: "closest",
     font: {color: css("--text"), size: 13}, xaxis: axis, yaxis: {...axis, scaleanchor: "x"}, dragmode: "pan", uirevision: "same",
     modebar: {color: css("--quiet"), activecolor: css("--text"), bgcolor: "rgba(0,0,0,0)"}, legend: {itemsizing: "constant"},
   };
