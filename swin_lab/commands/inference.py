@@ -40,7 +40,7 @@ Flip = Annotated[bool, typer.Option("--flip", metavar="", help="Average over eac
 Batch = Annotated[
     int | None,
     typer.Option(
-        metavar="N", min=1, max=MAX_BATCH, help="Images of a forward pass; if not given, as in training, at most 16 on a CPU."
+        metavar="N", min=1, max=MAX_BATCH, help="Images of a forward pass; if not given, as in training; fewer on a CPU."
     ),
 ]
 Workers = Annotated[
@@ -159,7 +159,7 @@ def open_checkpoint(
     name: str | None,
     trust: bool,
 ) -> "InferenceModel":
-    """Loads the checkpoint, and prints on stderr what was loaded."""
+    """Loads the checkpoint; the first process prints on stderr what was loaded."""
     import warnings
 
     from PIL import Image
@@ -169,7 +169,8 @@ def open_checkpoint(
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Images above twice the limit are refused, as in training.
     settings = Settings(device=device, precision=precision, flip=flip, batch=batch, ema=ema, name=name, trust=trust)
     model = _in_words_of_options(lambda: open_model(checkpoint, settings))
-    for label, text in [*model.report, ("preset", str(model.preprocessing)), ("device", f"{model.device}, {model.precision}")]:
+    lines = [*model.report, ("preset", str(model.preprocessing)), ("device", f"{model.device}, {model.precision}")]
+    for label, text in lines if _process()[0] == 0 else ():
         print(f"{label:<10} {text}", file=sys.stderr)
     return model
 

@@ -21,8 +21,8 @@ from swin_lab.inference.parts import DTypeName, PartFolder, Plan, vector_table
 from swin_lab.inference.progress import Summary, named_unreadable, shown_progress
 from swin_lab.inference.stream import Outputs, chunks_of, compute
 
-IMAGES_PER_PART, BYTES_PER_PART = 1024, 2**26
-"""A part has at most so many images or bytes, but one chunk at least: it is what a kill costs, and a row group of the file."""
+IMAGES_PER_PART, IMAGES_PER_PART_ON_CPU, BYTES_PER_PART = 2048, 128, 2**26
+"""A part has at most so many images or bytes, but one chunk at least. A kill costs one part, and a CPU takes seconds for it."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def embed(
     folder = PartFolder(out, plan)
     if not folder.claim(overwrite=overwrite, alone=shard.world_size == 1):
         return "complete"
-    parts = _parts(len(inputs), model.batch, shape, dtype)
+    parts = _parts(plan)
     own = {number: part for number, part in enumerate(parts) if number % shard.world_size == shard.rank}
     missing = {number: part for number, part in own.items() if not folder.has(number)}
     chunks = [chunk for part in missing.values() for chunk in part]
@@ -97,11 +97,11 @@ def embed(
     return Summary(rows, len(inputs) - rows, perf_counter() - start, left)
 
 
-def _parts(count: int, batch: int, shape: tuple[int, ...], dtype: DTypeName) -> list[list[range]]:
+def _parts(plan: Plan) -> list[list[range]]:
     """Returns the chunks of every part."""
-    size = prod(shape) * np.dtype(dtype).itemsize
-    chunks = chunks_of(count, batch)
-    at_once = max(1, min(IMAGES_PER_PART, BYTES_PER_PART // size) // batch)
+    most = IMAGES_PER_PART_ON_CPU if plan.device == "cpu" else IMAGES_PER_PART
+    chunks = chunks_of(plan.images, plan.batch)
+    at_once = max(1, min(most, BYTES_PER_PART // plan.bytes_per_image) // plan.batch)
     return [chunks[first : first + at_once] for first in range(0, len(chunks), at_once)]
 
 

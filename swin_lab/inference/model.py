@@ -26,7 +26,7 @@ from swin_lab.run.settings import RestoreConfig
 from swin_lab.run.stored import images_at_once, restored_node
 from swin_lab.run.trainer import choose_precision
 from swin_lab.training import DataDescription
-from swin_lab.validation import PositiveInt, check_fields
+from swin_lab.validation import NonNegativeInt, PositiveInt, check_fields
 from swin_lab.weights import Contents, read_source
 from swin_lab.weights.memory import contents_of
 
@@ -36,8 +36,8 @@ Checkpoint = str | Path | Contents | Mapping[str, Any] | nn.Module
 PrecisionName = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 Pool = Literal["mean", "map"]
 
-IMAGES_AT_ONCE = {"cpu": 16}
-"""Type of a device -> images of a forward pass, if no number is given; more on a CPU only need more memory."""
+MAX_PIXELS_ON_CPU = 2**20
+"""Pixels of a forward pass on a CPU, if no number of images is given: 20 images of 224x224. More only need more memory."""
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 WORDNET_ID = re.compile(r"n\d{8}")
 
@@ -56,7 +56,7 @@ class Settings:
     flip: bool = False
     """Whether the outputs for an image and for its mirror image are averaged."""
     batch: PositiveInt | None = None
-    """Images of a forward pass. If None, as many as in the run of the checkpoint, or else 64; at most 16 on a CPU."""
+    """Images of a forward pass. If None, as in the run of the checkpoint, or else 64; on a CPU, 2^20 pixels at most."""
     ema: bool = False
     name: str | None = None
     trust: bool = False
@@ -75,7 +75,7 @@ class VectorKind:
         pool: `mean` averages the map over its positions, `map` keeps it.
     """
 
-    stage: int | None = None
+    stage: NonNegativeInt | None = None
     pool: Pool = "mean"
 
     def __post_init__(self) -> None:
@@ -228,7 +228,8 @@ def open_model(checkpoint: Checkpoint, settings: Settings) -> InferenceModel:
         restored = _restored(contents, settings)
         batch = images_at_once(settings.batch, contents, restored.preprocessing, trust=settings.trust)
     if settings.batch is None:
-        batch = min(batch, IMAGES_AT_ONCE.get(device.type, batch))
+        height, width = restored.preprocessing.img_size
+        batch = min(batch, max(1, MAX_PIXELS_ON_CPU // (height * width))) if device.type == "cpu" else batch
     network = restored.network.to(device).eval()
     return InferenceModel(
         network, restored.preprocessing, restored.class_names, device, precision, settings.flip, batch, restored.report

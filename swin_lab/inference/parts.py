@@ -28,6 +28,9 @@ FOLDER = ".parts"
 """What the name of the folder of parts ends with, after that of the file."""
 PLAN, LOCK = "plan.json", "lock"
 
+ROWS_PER_GROUP, BYTES_PER_GROUP = 2048, 2**26
+"""Parts are joined to row groups of at most so many rows or bytes, but one part at least."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -69,6 +72,11 @@ class Plan:
             images=len(inputs),
             inputs=inputs.fingerprint(),
         )
+
+    @property
+    def bytes_per_image(self) -> int:
+        """Returns the size of a vector."""
+        return prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def schema(self) -> pa.Schema:
         """Returns the columns of the file: path, label (null if it is unknown) and vector, with the plan as metadata."""
@@ -184,10 +192,16 @@ class PartFolder:
             written_whole(self.out, self._unfinished(self.out)) as unfinished,
             pq.ParquetWriter(unfinished, schema, use_dictionary=["label"], compression=compression) as writer,
         ):
+            most = min(ROWS_PER_GROUP, BYTES_PER_GROUP // self.plan.bytes_per_image)
+            group: list[pa.Table] = []
             for number in range(count):
-                table = pq.read_table(self._file(number))
-                if len(table):
-                    writer.write_table(table, row_group_size=len(table))
+                part = pq.read_table(self._file(number))
+                if group and sum(map(len, group)) + len(part) > most:
+                    writer.write_table(pa.concat_tables(group).combine_chunks(), row_group_size=most)
+                    group.clear()
+                group += [part] if len(part) else []
+            if group:
+                writer.write_table(pa.concat_tables(group).combine_chunks())
 
     def _take(self, overwrite: bool) -> None:
         """Writes the plan into the folder, or compares it with the one that is there."""

@@ -57,7 +57,7 @@ class Predictor:
         device: auto, cpu, cuda, cuda:N or mps; auto is a GPU if there is one.
         precision: auto, 32-true, bf16-mixed or 16-mixed; auto is bf16-mixed on a GPU that has it, and 32-true elsewhere.
         flip: whether the outputs for an image and for its mirror image are averaged.
-        batch: images of a forward pass. If None, as many as in the run of the checkpoint, or else 64; at most 16 on a CPU.
+        batch: images of a forward pass. If None, as in the run of the checkpoint, or else 64; on a CPU, 2^20 pixels at most.
         ema: whether to load the moving average of the weights, if the file contains both.
         trust: whether the file may name classes from outside swin_lab, which are imported.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import typer
 from conftest import Command
+from PIL import Image
 
 from swin_lab import SwinConfig, SwinTransformer, save_weights
 from swin_lab.commands.app import app
@@ -40,6 +41,8 @@ COMMANDS: Mapping[str, list[str]] = {
     "doctor": [],
     "init": ["new"],
     "replay": ["nonfinite_1.pt"],
+    "predict": ["tiny.safetensors", "image.png"],
+    "embed": ["tiny.safetensors", "image.png", "--out", "out.parquet"],
     "models": [],
     "inspect": ["tiny.safetensors"],
     "convert": ["tiny.safetensors", "out.safetensors"],
@@ -56,11 +59,14 @@ COMMANDS: Mapping[str, list[str]] = {
 """Command -> valid arguments."""
 
 VALID: Mapping[str, str] = {
-    "--out": "abc true -1 0 1e30 nan inf [3] null folder " + "9" * 30,
+    "data pack --out": "abc true -1 0 1e30 nan inf [3] null folder " + "9" * 30,
     "--config-dir": "folder -1",
     "--layout": "",
     "bench model --seconds": "0",
     "bench data --workers": "0",
+    "predict --workers": "0",
+    "embed --workers": "0",
+    "embed --stage": "0",
 }
 """Option, or option of a command -> values that are valid after all: names of new folders, and a folder that exists."""
 
@@ -70,6 +76,13 @@ WRONG_ARGUMENTS: Mapping[str, list[list[str]]] = {
     "replay": [[name] for name in (*FILES, "tiny.safetensors", "OWNER/NAME")]
     + [["tiny.safetensors", option] for option in ("--precision=16", "--device=tpu", "--trust=yes")]
     + [[]],
+    "predict": [[name, "image.png"] for name in (*FILES, "OWNER/NAME")]
+    + [["tiny.safetensors", name] for name in ("nowhere.png", "", "a" * 5000, "folder", "*.tiff", "bad.zip")]
+    + [["tiny.safetensors", "image.png", "-o", name] for name in ("out.xlsx", "full", "text.txt", "no/out.csv", "out")]
+    + [["tiny.safetensors"], []],
+    "embed": [[name, "image.png", "-o", "out.parquet"] for name in FILES]
+    + [["tiny.safetensors", "image.png", "-o", name] for name in ("out.csv", "full", "text.txt", "no/out.parquet", "")]
+    + [["tiny.safetensors", "image.png", "-o", "out.parquet", "--stage", "3"], ["tiny.safetensors", "image.png"], []],
     "models": [["abc"], [""], ["swin_[tiny"], ["*", "*"]],
     "inspect": [[name] for name in FILES] + [[]],
     "convert": [[name, "out.safetensors"] for name in FILES]
@@ -101,8 +114,9 @@ def files(tmp_path: Path) -> Path:
     save_weights(SwinTransformer(config), tmp_path / "tiny.safetensors")
     for name in ("folder", "full"):
         (tmp_path / name).mkdir()
-    for name, text in (("text.txt", "some text\n"), ("empty.pth", ""), ("full/file.txt", "precious\n")):
+    for name, text in (("text.txt", "some text\n"), ("empty.pth", ""), ("full/file.txt", "precious\n"), ("bad.zip", "PK")):
         (tmp_path / name).write_text(text)
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
     return tmp_path
 
 
