@@ -87,7 +87,7 @@ def predict(
     if _process() != (0, 1):
         raise UserError("predict runs in one process, without torchrun; swin-lab embed takes several")
     count = _workers(workers, 1)
-    model = open_checkpoint(checkpoint, flip, batch, device, precision, ema, name, trust)
+    model = opened_model(checkpoint, flip, batch, device, precision, ema, name, trust)
     done = compute(model, open_inputs(paths), target, top=top, workers=count)
     if target is None:
         print(f"{done}", file=sys.stderr)
@@ -137,7 +137,7 @@ def embed(
     check_out(target)
     shard = Shard(*_process())
     count = _workers(workers, shard.world_size)
-    model = open_checkpoint(checkpoint, flip, batch, device, precision, ema, name, trust)
+    model = opened_model(checkpoint, flip, batch, device, precision, ema, name, trust)
     kind = VectorKind(stage, pool)
     inputs = open_inputs(paths)
     done = compute(model, inputs, target, kind, dtype=dtype, workers=count, shard=shard, overwrite=overwrite)
@@ -149,7 +149,7 @@ def embed(
     return 0
 
 
-def open_checkpoint(
+def opened_model(
     checkpoint: str,
     flip: bool,
     batch: int | None,

@@ -1,11 +1,13 @@
 """`swin-lab search` and `duplicates`: near images in the vectors of `swin-lab embed`."""
 
+import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from swin_lab.commands.arguments import Ema, Name, check_new_file
-from swin_lab.commands.inference import PARTIAL, Device, Overwrite, Trust, open_checkpoint
+from swin_lab.commands.inference import PARTIAL, Device, Overwrite, Trust, opened_model
 from swin_lab.commands.vectors import Train, Vectors
 from swin_lab.errors import UserError
 
@@ -14,6 +16,10 @@ if TYPE_CHECKING:
 
 MAX_PRINTED = 30
 """Pairs that are printed at most; a file has all of them."""
+POOLED = (
+    "note       averaged vectors of different images of one class can be as similar as those of near-duplicates;\n"
+    "           vectors of swin-lab embed --stage 0 --pool map tell them apart"
+)
 
 Sheet = Annotated[str | None, typer.Option("-o", "--out", metavar="FILE", help="A .png file: the images next to each other.")]
 
@@ -46,6 +52,8 @@ def search(
     target = None if out is None else check_new_file(out, (".png",), overwrite=overwrite)
     if bool(images) == bool(row):
         raise UserError("give either images or --row N, whose neighbours are searched")
+    if row:
+        _refuse({"--checkpoint": checkpoint, "--device": device != "auto", "--ema": ema, "--name": name, "--trust": trust})
     if images and checkpoint is None:
         raise UserError(f"--checkpoint is missing: the vectors of {images[0][:200]} are computed with it; --row N needs none")
     from swin_lab.inference.inputs import open_inputs
@@ -59,7 +67,7 @@ def search(
     skipped = 0
     if images:
         inputs = open_inputs(images)
-        model = open_checkpoint(checkpoint or "", found.space.flip, None, device, "auto", ema, name, trust)
+        model = opened_model(checkpoint or "", found.space.flip, None, device, "auto", ema, name, trust)
         check_checkpoint(model, found)
         queries = embedded(model, inputs, found)
         skipped = len(inputs) - len(queries.names)
@@ -80,13 +88,20 @@ def search(
     return PARTIAL if skipped else 0
 
 
+def _refuse(options: Mapping[str, object]) -> None:
+    """Raises UserError if an option is given that says how the vectors of images are computed."""
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise UserError(f"{given[0]} applies to images, whose vectors are computed; --row N takes a vector of the file")
+
+
 def duplicates(
     train: Train,
     val: Annotated[
         str | None,
         typer.Argument(metavar="VAL.parquet", help="If not given, pairs within TRAIN.parquet are listed."),
     ] = None,
-    threshold: Annotated[float, typer.Option(metavar="S", min=0.5, max=1, help="Smallest similarity (cosine).")] = 0.99,
+    threshold: Annotated[float, typer.Option(metavar="S", min=0.5, max=1, help="Smallest similarity (cosine).")] = 0.95,
     out: Annotated[str | None, typer.Option("-o", "--out", metavar="FILE", help="A .csv file with all pairs.")] = None,
     sheet: Annotated[
         str | None, typer.Option(metavar="FILE", help="A .png file: the most similar pairs next to each other.")
@@ -94,6 +109,8 @@ def duplicates(
     overwrite: Overwrite = False,
 ) -> None:
     """List near-duplicates: pairs of a training and a validation image that have nearly the same vector.
+
+    Vectors of an early stage that keep the positions serve best: swin-lab embed --stage 0 --pool map.
 
     Example: [bold]swin-lab duplicates train.parquet val.parquet -o pairs.csv --sheet pairs.png[/bold]
     """
@@ -109,6 +126,8 @@ def duplicates(
     if second is not None:
         check_comparable(first, second)
     pairs = find_pairs(first, second, threshold)
+    if len(pairs) > MAX_PRINTED and first.space.pool == "mean":
+        print(POOLED, file=sys.stderr)
     _print_pairs(pairs, threshold)
     if table is not None:
         write_pairs(pairs, table)

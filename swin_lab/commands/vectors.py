@@ -135,7 +135,7 @@ def _print_accuracies(
 
     images = (val or train).rows
     if sets.unseen:
-        print(f"note       {sets.unseen:,} images have classes that {train.file} lacks; they count as wrong", file=sys.stderr)
+        print(f"note       images of classes that {train.file} lacks count as wrong: {sets.unseen:,}", file=sys.stderr)
     if as_json:
         values = {name: accuracy.as_dict() for name, accuracy in results.items()}
         counts = {"train_images": train.rows, "images": images, "classes": len(sets.classes)}

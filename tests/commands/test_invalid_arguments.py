@@ -7,6 +7,7 @@ import pytest
 import typer
 from conftest import Command
 from PIL import Image
+from vector_files import clusters, write_vectors
 
 from swin_lab import SwinConfig, SwinTransformer, save_weights
 from swin_lab.commands.app import app
@@ -43,6 +44,11 @@ COMMANDS: Mapping[str, list[str]] = {
     "replay": ["nonfinite_1.pt"],
     "predict": ["tiny.safetensors", "image.png"],
     "embed": ["tiny.safetensors", "image.png", "--out", "out.parquet"],
+    "search": ["vectors.parquet", "--row", "0"],
+    "duplicates": ["vectors.parquet"],
+    "knn": ["vectors.parquet", "-k", "1"],
+    "probe": ["vectors.parquet", "vectors.parquet"],
+    "map": ["vectors.parquet", "--out", "map.html"],
     "models": [],
     "inspect": ["tiny.safetensors"],
     "convert": ["tiny.safetensors", "out.safetensors"],
@@ -67,6 +73,9 @@ VALID: Mapping[str, str] = {
     "predict --workers": "0",
     "embed --workers": "0",
     "embed --stage": "0",
+    "search --row": "0",
+    "--seed": "0",
+    "map --thumbnails": "0",
 }
 """Option, or option of a command -> values that are valid after all: names of new folders, and a folder that exists."""
 
@@ -83,6 +92,24 @@ WRONG_ARGUMENTS: Mapping[str, list[list[str]]] = {
     "embed": [[name, "image.png", "-o", "out.parquet"] for name in FILES]
     + [["tiny.safetensors", "image.png", "-o", name] for name in ("out.csv", "full", "text.txt", "no/out.parquet", "")]
     + [["tiny.safetensors", "image.png", "-o", "out.parquet", "--stage", "3"], ["tiny.safetensors", "image.png"], []],
+    "search": [[name, "--row", "0"] for name in (*FILES, "image.png")]
+    + [["vectors.parquet", "image.png", "--checkpoint", name] for name in FILES]
+    + [["vectors.parquet", name, "--checkpoint", "tiny.safetensors"] for name in ("nowhere.png", "", "folder")]
+    + [["vectors.parquet", "--row", "0", "-o", name] for name in ("out.jpg", "full", "text.txt", "no/out.png", "")]
+    + [["vectors.parquet", "--row", "9"], ["vectors.parquet", "image.png"], ["vectors.parquet"], []],
+    "duplicates": [[name] for name in (*FILES, "image.png")]
+    + [["vectors.parquet", name] for name in FILES]
+    + [["vectors.parquet", option, name] for option in ("-o", "--sheet") for name in ("out.docx", "full", "no/out.csv", "")]
+    + [[]],
+    "knn": [[name, "-k", "1"] for name in (*FILES, "image.png")]
+    + [["vectors.parquet", name, "-k", "1"] for name in FILES]
+    + [["vectors.parquet", "-k", "6"], []],
+    "probe": [[name, "vectors.parquet"] for name in FILES]
+    + [["vectors.parquet", name] for name in FILES]
+    + [["vectors.parquet"], []],
+    "map": [[name, "-o", "map.html"] for name in (*FILES, "image.png")]
+    + [["vectors.parquet", "-o", name] for name in ("map.png", "full", "text.txt", "no/map.html", "")]
+    + [["vectors.parquet"], []],
     "models": [["abc"], [""], ["swin_[tiny"], ["*", "*"]],
     "inspect": [[name] for name in FILES] + [[]],
     "convert": [[name, "out.safetensors"] for name in FILES]
@@ -117,6 +144,7 @@ def files(tmp_path: Path) -> Path:
     for name, text in (("text.txt", "some text\n"), ("empty.pth", ""), ("full/file.txt", "precious\n"), ("bad.zip", "PK")):
         (tmp_path / name).write_text(text)
     Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
+    write_vectors(tmp_path / "vectors.parquet", *clusters(6))
     return tmp_path
 
 
