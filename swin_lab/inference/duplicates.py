@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from swin_lab.errors import UserError
-from swin_lab.inference.vectors import VectorFile, unit
+from swin_lab.inference.vectors import VectorFile, readable_labels, unit
 from swin_lab.inference.whole_files import written_whole
 
 OUTER_BYTES, TILE_BYTES = 2**27, 2**26
@@ -58,8 +58,9 @@ def find_pairs(one: VectorFile, other: VectorFile | None, threshold: float) -> l
             raise UserError(f"more than {MAX_PAIRS:,} pairs have a similarity of at least {threshold:g}; raise --threshold")
     pairs_P3 = np.concatenate(found)
     pairs_P3 = pairs_P3[np.lexsort((pairs_P3[:, 1], pairs_P3[:, 0], -pairs_P3[:, 2]))]
+    words = readable_labels(one, other or one)
     images = [
-        map(Image, file.paths(rows), file.labels(rows))
+        map(Image, file.paths(rows), [words[label] for label in file.labels(rows)])
         for file, rows in zip((one, other or one), pairs_P3[:, :2].T.astype(np.int64), strict=True)
     ]
     return [Pair(*each) for each in zip(*images, pairs_P3[:, 2].tolist(), strict=True)]

@@ -8,7 +8,7 @@ from PIL import Image
 
 from swin_lab.inference.projection import Method, project
 from swin_lab.inference.thumbnails import Thumbnails, read_all
-from swin_lab.inference.vectors import VectorFile
+from swin_lab.inference.vectors import VectorFile, readable_labels
 from swin_lab.inference.whole_files import written_whole
 from swin_lab.report.embedding_map import Point, write_map
 
@@ -40,7 +40,8 @@ def draw_map(vectors: VectorFile, out: Path, method: Method, *, max_points: int,
     paths = vectors.paths(rows)
     shown = np.sort(generator.permutation(len(rows))[:max_thumbnails])
     images = _images(paths, shown)
-    labels = vectors.labels(rows)
+    words = readable_labels(vectors)
+    labels = [words[label] for label in vectors.labels(rows)]
     points = [Point(x, y, paths[i], labels[i], images.get(i)) for i, (x, y) in enumerate(coordinates)]
     found = sum(image is not None for image in images.values())
     count = f"{len(rows):,} of {vectors.rows:,}" if len(rows) < vectors.rows else f"{vectors.rows:,}"

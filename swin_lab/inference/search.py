@@ -12,7 +12,7 @@ from swin_lab.inference.model import InferenceModel, VectorKind
 from swin_lab.inference.neighbours import nearest
 from swin_lab.inference.progress import named_unreadable
 from swin_lab.inference.stream import chunks_of, compute
-from swin_lab.inference.vectors import SHOWN, VectorFile
+from swin_lab.inference.vectors import SHOWN, VectorFile, readable_labels
 from swin_lab.validation import check_value
 
 
@@ -66,7 +66,8 @@ def embedded(model: InferenceModel, inputs: Inputs, vectors: VectorFile) -> Quer
     if not found:
         raise UserError("none of the images can be read")
     rows = [index for indices, _ in found for index in indices]
-    names, labels = [inputs.name(row) for row in rows], [inputs.label(row) for row in rows]
+    words = readable_labels(vectors)
+    names, labels = [inputs.name(row) for row in rows], [words.get(label := inputs.label(row), label) for row in rows]
     return Queries(names, labels, np.concatenate([values for _, values in found]), None)
 
 
@@ -79,17 +80,20 @@ def of_rows(vectors: VectorFile, rows: Sequence[int]) -> Queries:
     for row in rows:
         if row >= vectors.rows:
             raise UserError(f"--row {row}: {vectors.file} has the rows 0 to {vectors.rows - 1}")
-    return Queries(vectors.paths(rows), vectors.labels(rows), vectors.vectors(rows), list(rows))
+    words = readable_labels(vectors)
+    return Queries(vectors.paths(rows), [words[label] for label in vectors.labels(rows)], vectors.vectors(rows), list(rows))
 
 
 def search(vectors: VectorFile, queries: Queries, top: int) -> list[list[Match]]:
     """Returns the most similar images for every query, the most similar first; fewer than `top` if the file has fewer."""
     own = queries.own_rows
-    top = min(top, vectors.rows - (own is not None))
     found = nearest(queries.vectors, vectors.blocks(), min(top + (own is not None), vectors.rows))
+    words, all_rows = readable_labels(vectors), found.rows.reshape(-1)
+    labels = [words[label] for label in vectors.labels(all_rows)]
+    matches = [Match(*each) for each in zip(vectors.paths(all_rows), labels, found.cosines.reshape(-1).tolist(), strict=True)]
     results = []
-    for i, (rows, cosines) in enumerate(zip(found.rows, found.cosines, strict=True)):
-        kept = [j for j, row in enumerate(rows) if own is None or row != own[i]][:top]
-        paths, labels = vectors.paths(rows[kept]), vectors.labels(rows[kept])
-        results.append([Match(*each) for each in zip(paths, labels, cosines[kept].tolist(), strict=True)])
+    for i, rows in enumerate(found.rows):
+        own_row = None if own is None else own[i]
+        some = matches[i * len(rows) : (i + 1) * len(rows)]
+        results.append([match for match, row in zip(some, rows, strict=True) if row != own_row][:top])
     return results

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from swin_lab.errors import UserError
+from swin_lab.inference.model import readable
 from swin_lab.metadata import METADATA_KEY
 from swin_lab.validation import PositiveInt, check_fields, shown
 
@@ -162,6 +163,12 @@ def check_comparable(one: VectorFile, other: VectorFile) -> None:
                 f"{one.file} and {other.file} cannot be compared; their {key} differs{values}\n"
                 "Embed both sets of images with the same checkpoint and options"
             )
+
+
+def readable_labels(*files: VectorFile) -> dict[str | None, str | None]:
+    """Returns every label of some files -> how `swin-lab predict` names it: ImageNet's classes in words."""
+    names = sorted({label for file in files for label in file.labels() if label is not None})
+    return {None: None, **(dict(zip(names, readable(names), strict=True)) if names else {})}
 
 
 def unit(vectors_NC: np.ndarray) -> np.ndarray:

@@ -38,7 +38,7 @@ function traces(emphasised) {
     }, {name: literal(short(CLASSES[i])), showlegend: true}));
     return unknown.length ? [trace(unknown, faint, others), ...coloured] : coloured;
   }
-  const all = trace(DATA.x.map((_, row) => row), {color: css("--other"), opacity: emphasised < 0 ? 0.8 : 0.35}, {showlegend: false});
+  const all = trace(DATA.x.map((_, row) => row), {color: css("--other"), opacity: emphasised < 0 ? 0.8 : 0.5}, {showlegend: false});
   const points = emphasised < 0 ? [] : rows[emphasised];
   return [all, trace(points, {color: css("--strong"), size: size + 4}, {showlegend: false})];
 }
