@@ -123,7 +123,8 @@ def embed(
 ) -> int:
     """Write a vector of every image to a parquet file. The same command again continues after a kill.
 
-    The exit code is 1 if some images could not be read. Several processes, started by torchrun, share the work.
+    The exit code is 1 if some images could not be read. Several processes, started by torchrun, share the work, and end with 0,
+    as torchrun takes 1 for a failure.
 
     Example: [bold]swin-lab embed runs/NAME/TIME photos/ -o vectors.parquet[/bold]
     """
@@ -141,12 +142,10 @@ def embed(
     kind = VectorKind(stage, pool)
     inputs = open_inputs(paths)
     done = compute(model, inputs, target, kind, dtype=dtype, workers=count, shard=shard, overwrite=overwrite)
-    if done == "complete":
-        print_lines([("complete", f"{target} contains the vectors of this command already")])
-    elif done != "elsewhere":
-        print_lines([("written", f"{target}: {done}")])
-        return PARTIAL if done.unreadable else 0
-    return 0
+    if done is None:  # Another process is the last one.
+        return 0
+    print_lines([("written" if done.computed else "complete", f"{target}: {done}")])
+    return PARTIAL if done.unreadable and shard.world_size == 1 else 0
 
 
 def opened_model(

@@ -10,7 +10,6 @@ from itertools import groupby
 from math import prod
 from pathlib import Path
 from time import perf_counter
-from typing import Literal
 
 import numpy as np
 
@@ -51,7 +50,7 @@ def embed(
     workers: int,
     shard: Shard,
     overwrite: bool = False,
-) -> Summary | Literal["complete", "elsewhere"]:
+) -> Summary | None:
     """Computes the vectors of the images that are not done yet, and writes the file if no other process has work left.
 
     Args:
@@ -65,7 +64,7 @@ def embed(
         overwrite: whether `out`, and the parts of another command, may be replaced.
 
     Returns:
-        What was done; `complete` if the file of this command exists already; `elsewhere` if other processes still compute.
+        What the file contains, with nothing computed if it was complete already. If None, other processes still compute.
 
     Raises:
         UserError: `out` exists or belongs to another command, cannot be written, or the network has no such vectors.
@@ -75,7 +74,7 @@ def embed(
     plan = Plan.of(model, inputs, kind, shape, dtype)
     folder = PartFolder(out, plan)
     if not folder.claim(overwrite=overwrite, alone=shard.world_size == 1):
-        return "complete"
+        return _summary(folder.rows(), plan, start, 0)
     parts = _parts(plan)
     own = {number: part for number, part in enumerate(parts) if number % shard.world_size == shard.rank}
     missing = {number: part for number, part in own.items() if not folder.has(number)}
@@ -92,9 +91,13 @@ def embed(
                 advance(len(each.chunk))
             folder.write(number, vector_table(plan, inputs, *_joined(collected, shape)))
     if not all(map(folder.has, range(len(parts)))):
-        return "elsewhere"
-    rows = folder.merge(len(parts))
-    return Summary(rows, len(inputs) - rows, perf_counter() - start, left)
+        return None
+    folder.merge(len(parts))
+    return _summary(folder.rows(), plan, start, left)
+
+
+def _summary(rows: int, plan: Plan, start: float, computed: int) -> Summary:
+    return Summary(rows, plan.images - rows, perf_counter() - start, computed)
 
 
 def _parts(plan: Plan) -> list[list[range]]:

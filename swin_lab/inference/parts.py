@@ -170,8 +170,12 @@ class PartFolder:
         with written_whole(file, self._unfinished(file)) as unfinished:
             pq.write_table(table, unfinished)
 
-    def merge(self, count: int) -> int:
-        """Puts all parts together as row groups of the file, removes them, and returns the number of rows.
+    def rows(self) -> int:
+        """Returns the number of rows of the complete file."""
+        return int(pq.read_metadata(self.out).num_rows)
+
+    def merge(self, count: int) -> None:
+        """Puts all parts together as row groups of the file, and removes them.
 
         If two processes find all parts complete at the same time, the second one finds the file.
         """
@@ -183,7 +187,6 @@ class PartFolder:
         except FileNotFoundError:  # The other process has removed the folder.
             if not self._is_complete():
                 raise
-        return int(pq.read_metadata(self.out).num_rows)
 
     def _write(self, count: int) -> None:
         schema = self.plan.schema()

@@ -53,7 +53,8 @@ class Predictor:
 
     Args:
         checkpoint: a file or run directory, OWNER/NAME on the hub and whatever else `swin_lab.load_model` takes; the checkpoint
-            of a run with a network of any class; or a network that has the attribute `preprocessing`.
+            of a run with a network of any class; or a network with the attribute `preprocessing`, which moves to the device and
+            to evaluation mode.
         device: auto, cpu, cuda, cuda:N or mps; auto is a GPU if there is one.
         precision: auto, 32-true, bf16-mixed or 16-mixed; auto is bf16-mixed on a GPU that has it, and 32-true elsewhere.
         flip: whether the outputs for an image and for its mirror image are averaged.

@@ -1,4 +1,4 @@
-"""Tells on stderr how far a command has come: a bar on a terminal, else a line every 30 s; and what could not be read."""
+"""Shows on stderr how far a command has come: a bar on a terminal, else a line every 30 s; and what could not be read."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +29,8 @@ class Summary:
 
     def __str__(self) -> str:
         skipped = f", {self.unreadable:,} could not be read" if self.unreadable else ""
-        return f"{self.images:,} images{skipped}, {self.computed / self.seconds:,.1f} images/s"
+        speed = f", {self.computed / self.seconds:,.1f} images/s" if self.computed else ""
+        return f"{self.images:,} images{skipped}{speed}"
 
 
 def named_unreadable(lines: Sequence[str]) -> int:

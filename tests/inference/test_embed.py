@@ -2,9 +2,9 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -128,7 +128,7 @@ def test_processes_change_no_byte_and_the_last_one_writes_the_file(embed, refere
         assert not Path("three.parquet").exists()
         monkeypatch.setenv("RANK", str(rank))
         outcome = embed("three.parquet")
-        assert (outcome.code, "written" in outcome.out) == ((1, True) if i == 2 else (0, False)), outcome.err
+        assert (outcome.code, "written" in outcome.out) == (0, i == 2), outcome.err
     assert Path("three.parquet").read_bytes() == reference
     assert sorted(file.name for file in Path().iterdir()) == ["reference.parquet", "three.parquet"]
 
@@ -193,14 +193,15 @@ def test_a_kill_between_the_file_and_the_removal_of_its_parts_is_no_error(embed,
         patch.setattr(embedding.PartFolder, "_remove", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
         assert embed("again.parquet").code == 130
     outcome = embed("again.parquet")
-    assert (outcome.code, outcome.out.split()[0]) == (0, "complete")
+    assert (outcome.code, outcome.out.split()[0]) == (1, "complete")
     assert Path("again.parquet").read_bytes() == reference
     assert not Path("again.parquet.parts").exists()
 
 
 def test_the_same_command_again_finds_its_file_complete(embed, reference):
     outcome = embed("reference.parquet")
-    assert (outcome.code, outcome.out.split()[0]) == (0, "complete")
+    assert (outcome.code, outcome.out.split()[0]) == (1, "complete")
+    assert "29 images, 1 could not be read" in outcome.out
     assert Path("reference.parquet").read_bytes() == reference
 
 
@@ -308,7 +309,7 @@ def test_a_plan_names_the_first_value_that_differs():
     }
     plan = Plan(**values)
     assert plan.difference(asdict(plan) | {"batch": 2}) == "batch (2 there, 1 here)"
-    assert plan.difference(None) == "version (null there, 1 here)"
+    assert plan.difference(None) == "version (null there, '1' here)"
 
 
 COMMAND = """
@@ -338,13 +339,13 @@ def test_kills_at_any_moment_and_several_processes_change_no_byte(folder, tmp_pa
         return len(list((tmp_path / "killed.parquet.parts").glob("part-*")))
 
     assert started("whole.parquet").wait() == 0
-    for attempt in range(5):
+    for attempt in range(3):
         before, processes = parts(), [started("killed.parquet", rank, 2) for rank in range(2)]
-        while parts() < before + 2 and any(process.poll() is None for process in processes):
-            pass
-        for process in processes[: 1 + attempt % 2]:
-            process.send_signal(signal.SIGKILL)
-        if attempt % 2 == 0:
+        while parts() < before + 2 and processes[0].poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                processes[1].wait(0.01)
+        processes[attempt % 2].kill()
+        if attempt == 2:
             processes[1].kill()
         for process in processes:
             process.wait()
