@@ -10,6 +10,9 @@ from swin_lab.inference.thumbnails import Thumbnails
 from swin_lab.inference.whole_files import written_whole
 from swin_lab.report.contact_sheet import MAX_ROWS, SIDE, Mark, Tile, draw_contact_sheet
 
+PAIRS_ACROSS = 4
+"""Pairs that stand next to each other on a sheet."""
+
 
 def draw_matches(queries: Queries, matches: Sequence[Sequence[Match]], out: Path, title: str) -> None:
     """Writes a sheet with a row for each query: the query, and what was found.
@@ -26,7 +29,7 @@ def draw_matches(queries: Queries, matches: Sequence[Sequence[Match]], out: Path
     read = Thumbnails(list(dict.fromkeys(paths)), SIDE)
     rows = []
     for name, label, found in zip(queries.names, queries.labels, matches, strict=True):
-        query = Tile(read(name), [*filter(None, [label]), name], "query")
+        query = Tile(read(name), [*filter(None, [label])], name, "query")
         rows.append([query, *(_tile(read, match.path, match.label, match.similarity, label) for match in found)])
     _write(rows, read, out, title, "Left: the query." + _legend(queries.labels))
 
@@ -47,13 +50,13 @@ def draw_pairs(pairs: Sequence[Pair], out: Path, title: str, columns: Sequence[s
     read = Thumbnails(list(dict.fromkeys(image.path for pair in shown for image in (pair.first, pair.second))), SIDE)
     rows = [
         [
-            Tile(read(pair.first.path), [*filter(None, [pair.first.label]), pair.first.path], "query"),
+            Tile(read(pair.first.path), [*filter(None, [pair.first.label])], pair.first.path, "query"),
             _tile(read, pair.second.path, pair.second.label, pair.similarity, pair.first.label),
         ]
         for pair in shown
     ]
     labels = [pair.first.label for pair in shown]
-    _write(rows, read, out, title, f"Left: {columns[0]}; right: {columns[1]}.{_legend(labels)}")
+    _write(rows, read, out, title, f"Left: {columns[0]}; right: {columns[1]}.{_legend(labels)}", PAIRS_ACROSS)
     return len(rows)
 
 
@@ -65,14 +68,14 @@ def check_rows(count: int) -> None:
 
 def _tile(read: Thumbnails, path: str, label: str | None, similarity: float, of_query: str | None) -> Tile:
     mark: Mark = "plain" if label is None or of_query is None else "same" if label == of_query else "other"
-    return Tile(read(path), [f"{similarity:.3f}  {label or ''}", path], mark)
+    return Tile(read(path), [f"{similarity:.3f}  {label or ''}"], path, mark)
 
 
 def _legend(labels: Sequence[str | None]) -> str:
-    return " Frames: blue, of its class; orange, of another." if any(label is not None for label in labels) else ""
+    return " Blue frame: the same class; orange frame: another class." if any(label is not None for label in labels) else ""
 
 
-def _write(rows: Sequence[Sequence[Tile]], read: Thumbnails, out: Path, title: str, note: str) -> None:
+def _write(rows: Sequence[Sequence[Tile]], read: Thumbnails, out: Path, title: str, note: str, across: int = 1) -> None:
     read.name_missing()
     with written_whole(out) as unfinished:
-        draw_contact_sheet(rows, unfinished, title=title, note=note)
+        draw_contact_sheet(rows, unfinished, title=title, note=note, across=across)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import ceil
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ from swin_lab.errors import UserError, printable
 
 SIDE, GAP, MARGIN, FRAME = 128, 14, 18, 3
 """Side of an image, distance between two, margin of the sheet, and width of a frame, in pixels."""
+OUTER = SIDE + 2 * FRAME
 TEXT_SIZE, TITLE_SIZE, LINE = 12, 17, 16
 MAX_ROWS = 100
 """Rows of a sheet at most: more are no longer looked at, and a PNG cannot be of any height."""
@@ -30,12 +32,20 @@ class Tile:
     image: Image.Image | None
     """If None, it could not be read, and an empty square is drawn."""
     captions: Sequence[str]
-    """Lines below the image; what is too long for a line is left out at the start, where paths are alike."""
+    """Lines below the image; what is too long for one is left out at its end."""
+    path: str = ""
+    """The last line, of which the start is left out."""
     mark: Mark = "plain"
 
+    @property
+    def lines(self) -> list[str]:
+        """Returns all lines, shortened to the width of the image."""
+        captions = [_shortened(printable(caption), at_end=True) for caption in self.captions]
+        return [*captions, _shortened(printable(self.path), at_end=False)] if self.path else captions
 
-def draw_contact_sheet(rows: Sequence[Sequence[Tile]], file: Path, *, title: str, note: str = "") -> None:
-    """Writes a PNG with one row of images under another.
+
+def draw_contact_sheet(rows: Sequence[Sequence[Tile]], file: Path, *, title: str, note: str = "", across: int = 1) -> None:
+    """Writes a PNG with rows of images.
 
     Args:
         rows: one to MAX_ROWS rows of images; they may have different lengths. Images are scaled to a square: small ones with
@@ -43,28 +53,31 @@ def draw_contact_sheet(rows: Sequence[Sequence[Tile]], file: Path, *, title: str
         file: the image; its folder exists.
         title: above the first row.
         note: a line below the title, such as what the frames mean.
+        across: number of rows that stand next to each other, for short ones.
 
     Raises:
         UserError: there are too many rows, or the file cannot be written.
     """
     if len(rows) > MAX_ROWS:
         raise UserError(f"a contact sheet has at most {MAX_ROWS} rows, not {len(rows)}")
-    heading = [(title, TITLE_SIZE, TEXT)] + [(note, TEXT_SIZE, FAINT)] * bool(note)
-    lines = max(len(tile.captions) for row in rows for tile in row)
-    row_height = SIDE + 2 * FRAME + 4 + lines * LINE + GAP
-    columns = max(map(len, rows))
-    wide = max(round(_font(size).getlength(text)) for text, size, _ in heading)
-    width = 2 * MARGIN + max(columns * (SIDE + 2 * FRAME + GAP) - GAP, wide)
+    across = min(across, len(rows))
+    lines = max(len(tile.lines) for row in rows for tile in row)
+    row_height = OUTER + 4 + lines * LINE + GAP
+    row_width = max(map(len, rows)) * (OUTER + GAP) + GAP
+    heading = [(printable(title), TITLE_SIZE, TEXT)] + [(printable(note), TEXT_SIZE, FAINT)] * bool(note)
+    wide = max(ceil(_font(size).getlength(text)) for text, size, _ in heading)
     top = MARGIN + sum(size + 9 for _, size, _ in heading) + 4
-    sheet = Image.new("RGB", (width, top + len(rows) * row_height - GAP + MARGIN), PAPER)
+    height = top + ceil(len(rows) / across) * row_height - GAP + MARGIN
+    sheet = Image.new("RGB", (2 * MARGIN + max(across * row_width - 2 * GAP, wide), height), PAPER)
     draw = ImageDraw.Draw(sheet)
     y = MARGIN
     for text, size, colour in heading:
-        draw.text((MARGIN, y), printable(text), colour, _font(size))
+        draw.text((MARGIN, y), text, colour, _font(size))
         y += size + 9
     for i, row in enumerate(rows):
+        left = MARGIN + (i % across) * row_width
         for j, tile in enumerate(row):
-            _draw_tile(sheet, draw, tile, MARGIN + j * (SIDE + 2 * FRAME + GAP), top + i * row_height)
+            _draw_tile(sheet, draw, tile, left + j * (OUTER + GAP), top + (i // across) * row_height)
     try:
         sheet.save(file, "PNG")
     except OSError as error:
@@ -72,18 +85,16 @@ def draw_contact_sheet(rows: Sequence[Sequence[Tile]], file: Path, *, title: str
 
 
 def _draw_tile(sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, left: int, top: int) -> None:
-    outer = SIDE + 2 * FRAME
-    draw.rectangle((left, top, left + outer - 1, top + outer - 1), FRAMES[tile.mark])
+    draw.rectangle((left, top, left + OUTER - 1, top + OUTER - 1), FRAMES[tile.mark])
     inside = (left + FRAME, top + FRAME, left + FRAME + SIDE - 1, top + FRAME + SIDE - 1)
     draw.rectangle(inside, EMPTY)
     if tile.image is None:
-        draw.text((left + outer / 2, top + outer / 2), "cannot be read", FAINT, _font(TEXT_SIZE), anchor="mm")
+        draw.text((left + OUTER / 2, top + OUTER / 2), "cannot be read", FAINT, _font(TEXT_SIZE), anchor="mm")
     else:
         image = _fitted(tile.image)
-        sheet.paste(image, (left + (outer - image.width) // 2, top + (outer - image.height) // 2))
-    for number, text in enumerate(tile.captions):
-        colour = TEXT if number == 0 else FAINT
-        draw.text((left, top + outer + 4 + number * LINE), _shortened(printable(text), outer), colour, _font(TEXT_SIZE))
+        sheet.paste(image, (left + (OUTER - image.width) // 2, top + (OUTER - image.height) // 2))
+    for number, text in enumerate(tile.lines):
+        draw.text((left, top + OUTER + 4 + number * LINE), text, FAINT if number else TEXT, _font(TEXT_SIZE))
 
 
 def _fitted(image: Image.Image) -> Image.Image:
@@ -93,13 +104,13 @@ def _fitted(image: Image.Image) -> Image.Image:
     return image.convert("RGB").resize((width, height), Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
 
 
-def _shortened(text: str, width: float) -> str:
-    """Returns the end of a text that is not wider than a number of pixels."""
+def _shortened(text: str, *, at_end: bool) -> str:
+    """Returns the start or the end of a text that is not wider than an image with its frame."""
     font = _font(TEXT_SIZE)
-    if font.getlength(text) <= width:
+    if font.getlength(text) <= OUTER:
         return text
-    start = next(i for i in range(1, len(text) + 1) if font.getlength(f"…{text[i:]}") <= width)
-    return f"…{text[start:]}"
+    candidates = (f"{text[:-i]}…" if at_end else f"…{text[i:]}" for i in range(1, len(text) + 1))
+    return next(candidate for candidate in candidates if font.getlength(candidate) <= OUTER)
 
 
 @cache

@@ -42,25 +42,46 @@ def test_a_wide_image_keeps_its_proportions_and_is_centred(tmp_path: Path) -> No
 
 
 def test_the_mark_of_a_tile_is_the_colour_of_its_frame(tmp_path: Path) -> None:
-    pixels = drawn([[Tile(Image.new("RGB", (8, 8), RED), [], "same"), Tile(None, [], "other")]], tmp_path)
+    pixels = drawn([[Tile(Image.new("RGB", (8, 8), RED), [], mark="same"), Tile(None, [], mark="other")]], tmp_path)
     top, left, *_ = position_of(RED, pixels)
     assert "#{:02x}{:02x}{:02x}".format(*pixels[top - 2, left + 9]) == FRAMES["same"]
     assert "#{:02x}{:02x}{:02x}".format(*pixels[top - 2, left + SIDE + GAP + 20]) == FRAMES["other"]
 
 
 def test_long_captions_do_not_run_into_the_next_tile(tmp_path: Path) -> None:
-    pixels = drawn([[Tile(Image.new("RGB", (8, 8), RED), ["x" * 500]), Tile(Image.new("RGB", (8, 8), GREEN), [""])]], tmp_path)
+    pixels = drawn(
+        [[Tile(Image.new("RGB", (8, 8), RED), ["x" * 500], "y" * 500), Tile(Image.new("RGB", (8, 8), GREEN), [""])]], tmp_path
+    )
     top, left, *_ = position_of(GREEN, pixels)
     below = pixels[top + SIDE + 4 :, left - GAP : left - 3]
     assert (below == 255).all()
 
 
+def test_a_long_caption_keeps_its_start_and_a_long_path_its_end() -> None:
+    caption, path = Tile(None, ["0.993  " + "long " * 20], "folder/" * 20 + "a.png").lines
+    assert caption.startswith("0.993  long")
+    assert caption.endswith("…")
+    assert path.startswith("…")
+    assert path.endswith("/a.png")
+
+
 def test_letters_of_other_alphabets_and_control_characters_are_drawn(tmp_path: Path) -> None:
-    assert drawn([[Tile(None, ["žluťoučký кот γάτα", "a\nb\x07"])]], tmp_path, title="naïve → $x$").std() > 0
+    assert drawn([[Tile(None, ["žluťoučký кот γάτα"], "a\nb\x07")]], tmp_path, title="naïve → $x$").std() > 0
 
 
 def test_a_wide_title_is_not_clipped(tmp_path: Path) -> None:
     pixels = drawn([[Tile(None, [])]], tmp_path, title="W" * 60)
+    assert (pixels[:, -MARGIN:] == 255).all()
+
+
+def test_short_rows_stand_next_to_each_other(tmp_path: Path) -> None:
+    rows = [[Tile(Image.new("RGB", (8, 8), colour), []), Tile(None, [])] for colour in (RED, GREEN, (0, 0, 255))]
+    draw_contact_sheet(rows, tmp_path / "sheet.png", title="a title", across=2)
+    pixels = np.asarray(Image.open(tmp_path / "sheet.png"))
+    (top, left, *_), (top_2, left_2, *_), (top_3, left_3, *_) = (position_of(c, pixels) for c in (RED, GREEN, (0, 0, 255)))
+    assert (top, left) == (top_2, left_3)
+    assert left_2 - left > 2 * SIDE
+    assert top_3 - top > SIDE
     assert (pixels[:, -MARGIN:] == 255).all()
 
 
