@@ -26,6 +26,8 @@ from swin_lab.commands import (
     recipe,
     replay,
     run,
+    search,
+    vectors,
     weights,
 )
 from swin_lab.errors import UserError, did_you_mean, explain_path
@@ -68,6 +70,11 @@ app.command(rich_help_panel=RUNS)(init.init)
 app.command(rich_help_panel=RUNS)(doctor.doctor)
 app.command(rich_help_panel=USE)(inference.predict)
 app.command(rich_help_panel=USE)(inference.embed)
+app.command(rich_help_panel=USE)(search.search)
+app.command(rich_help_panel=USE)(search.duplicates)
+app.command(rich_help_panel=USE)(vectors.knn)
+app.command(rich_help_panel=USE)(vectors.probe)
+app.command(rich_help_panel=USE, name="map")(vectors.map_images)
 app.command(rich_help_panel=WEIGHTS)(models.models)
 app.command(rich_help_panel=WEIGHTS)(explain.explain)
 app.command(rich_help_panel=WEIGHTS)(look.look)

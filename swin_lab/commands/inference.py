@@ -89,7 +89,7 @@ def predict(
     if _process() != (0, 1):
         raise UserError("predict runs in one process, without torchrun; swin-lab embed takes several")
     count = _workers(workers, 1)
-    model = _opened(checkpoint, flip, batch, device, precision, ema, name, trust)
+    model = opened_model(checkpoint, flip, batch, device, precision, ema, name, trust)
     done = compute(model, open_inputs(paths), target, top=top, workers=count)
     if target is None:
         print(f"{done}", file=sys.stderr)
@@ -140,7 +140,7 @@ def embed(
     check_out(target)
     shard = Shard(*_process())
     count = _workers(workers, shard.world_size)
-    model = _opened(checkpoint, flip, batch, device, precision, ema, name, trust)
+    model = opened_model(checkpoint, flip, batch, device, precision, ema, name, trust)
     kind = VectorKind(stage, pool)
     inputs = open_inputs(paths)
     done = compute(model, inputs, target, kind, dtype=dtype, workers=count, shard=shard, overwrite=overwrite)
@@ -150,7 +150,7 @@ def embed(
     return PARTIAL if done.unreadable and shard.world_size == 1 else 0
 
 
-def _opened(
+def opened_model(
     checkpoint: str,
     flip: bool,
     batch: int | None,

@@ -8,6 +8,7 @@ import typer
 from conftest import Command
 from PIL import Image
 from synthetic_runs import write_run
+from vector_files import clusters, write_vectors
 
 from swin_lab import SwinConfig, SwinTransformer, save_weights
 from swin_lab.commands.app import app
@@ -45,6 +46,11 @@ COMMANDS: Mapping[str, list[str]] = {
     "replay": ["nonfinite_1.pt"],
     "predict": ["tiny.safetensors", "image.png"],
     "embed": ["tiny.safetensors", "image.png", "--out", "out.parquet"],
+    "search": ["vectors.parquet", "--row", "0"],
+    "duplicates": ["vectors.parquet"],
+    "knn": ["vectors.parquet", "-k", "1"],
+    "probe": ["vectors.parquet", "vectors.parquet"],
+    "map": ["vectors.parquet", "--out", "map.html"],
     "models": [],
     "explain": ["tiny.safetensors"],
     "look": ["tiny.safetensors", "image.png"],
@@ -75,6 +81,9 @@ VALID: Mapping[str, str] = {
     "predict --workers": "0",
     "embed --workers": "0",
     "embed --stage": "0",
+    "search --row": "0",
+    "--seed": "0",
+    "map --thumbnails": "0",
 }
 """Option, or option of a command -> values that are valid after all: names of new folders, and a folder that exists."""
 
@@ -94,6 +103,24 @@ WRONG_ARGUMENTS: Mapping[str, list[list[str]]] = {
     "embed": [[name, "image.png", "-o", "out.parquet"] for name in FILES]
     + [["tiny.safetensors", "image.png", "-o", name] for name in ("out.csv", "full", "text.txt", "no/out.parquet", "")]
     + [["tiny.safetensors", "image.png", "-o", "out.parquet", "--stage", "3"], ["tiny.safetensors", "image.png"], []],
+    "search": [[name, "--row", "0"] for name in (*FILES, "image.png")]
+    + [["vectors.parquet", "image.png", "--checkpoint", name] for name in FILES]
+    + [["vectors.parquet", name, "--checkpoint", "tiny.safetensors"] for name in ("nowhere.png", "", "folder")]
+    + [["vectors.parquet", "--row", "0", "-o", name] for name in ("out.jpg", "full", "text.txt", "no/out.png", "")]
+    + [["vectors.parquet", "--row", "9"], ["vectors.parquet", "image.png"], ["vectors.parquet"], []],
+    "duplicates": [[name] for name in (*FILES, "image.png")]
+    + [["vectors.parquet", name] for name in FILES]
+    + [["vectors.parquet", option, name] for option in ("-o", "--sheet") for name in ("out.docx", "full", "no/out.csv", "")]
+    + [[]],
+    "knn": [[name, "-k", "1"] for name in (*FILES, "image.png")]
+    + [["vectors.parquet", name, "-k", "1"] for name in FILES]
+    + [["vectors.parquet", "-k", "6"], []],
+    "probe": [[name, "vectors.parquet"] for name in FILES]
+    + [["vectors.parquet", name] for name in FILES]
+    + [["vectors.parquet"], []],
+    "map": [[name, "-o", "map.html"] for name in (*FILES, "image.png")]
+    + [["vectors.parquet", "-o", name] for name in ("map.png", "full", "text.txt", "no/map.html", "")]
+    + [["vectors.parquet"], []],
     "models": [["abc"], [""], ["swin_[tiny"], ["*", "*"]],
     "explain": [[name] for name in (*FILES, "swin_tny", "OWNER/NAME")]
     + [["tiny.safetensors", "--out", name] for name in ("out.docx", "text.txt/x.png", "nowhere/x.png", "full")]
@@ -145,8 +172,8 @@ def files(tmp_path: Path) -> Path:
     }
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
-    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
     write_run(tmp_path / "run")
+    write_vectors(tmp_path / "vectors.parquet", *clusters(6))
     return tmp_path
 
 
