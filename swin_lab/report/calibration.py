@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from swin_lab.report.figures import write_figure
 
@@ -75,7 +75,7 @@ def draw_reliability(curve: Reliability, file: Path, *, title: str) -> None:
     upper.legend(loc="upper left", fontsize="small")
     lower.bar(centres, curve.images, width, color="#b8c4ce")
     lower.set(xlabel="confidence: probability of the predicted class", ylabel="images")
-    lower.yaxis.get_major_locator().set_params(integer=True)
+    lower.yaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (upper, lower):
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.spines[["top", "right"]].set_visible(False)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
@@ -57,7 +57,7 @@ def draw_heatmap(counts: np.ndarray, names: Sequence[str], file: Path, *, row: s
     share = shown / np.maximum(shown.sum(axis=1, keepdims=True), 1)
     # The square root makes shares of a few percent visible.
     image = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
-    grouping = f"\n{len(names):,} classes in {size} groups of classes that are often confused, named after one" if groups else ""
+    grouping = f"\n{len(names):,} classes in {size} groups of often confused ones, named after one of them" if groups else ""
     axes.set(xlabel=column, ylabel=row)
     axes.set_title(f"{int(counts.sum()):,} images{grouping}", fontsize="medium")
     axes.set_xticks(range(size), labels, parse_math=False, rotation=90 if max(map(len, labels)) > 2 else 0)
@@ -97,7 +97,7 @@ def _draw_pairs(axes: Axes, counts: np.ndarray, names: Sequence[str]) -> None:
     axes.barh(range(len(pairs)), [int(errors[pair]) for pair in pairs], color="#2f6690")
     axes.set_yticks(range(len(pairs)), [f"{names[i]} → {names[j]}" for i, j in pairs], parse_math=False, fontsize="small")
     axes.invert_yaxis()
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("images")
     axes.set_title("most frequent confusions", fontsize="medium")
     axes.spines[["top", "right"]].set_visible(False)
