@@ -21,7 +21,12 @@ def present(task: Task, result: EvaluationResult, folder: Path) -> dict[str, Any
         print_table(table.columns, table.rows, title=table.title)
     for heatmap in presentation.heatmaps:
         draw_heatmap(
-            heatmap.counts, heatmap.names, folder / heatmap.file_name, row=heatmap.row_label, column=heatmap.column_label
+            heatmap.counts,
+            heatmap.names,
+            folder / heatmap.file_name,
+            row=heatmap.row_label,
+            column=heatmap.column_label,
+            title=heatmap.title,
         )
     return {name: columns_of(value) for name, value in presentation.record.items()}
 

@@ -33,6 +33,8 @@ TOP = 5
 MAX_ROWS = 10
 """Number of rows of a printed table at most."""
 
+CONFIDENCE = 0.95
+"""Probability with which an interval contains the accuracy of a class on images like these."""
 NEAR_CHANCE = 0.1
 """Part of the way from chance to certainty that weights which know the classes are expected to have gone."""
 SIGNIFICANCE = 0.01
@@ -187,12 +189,16 @@ class Classification(Task):
         names = self.data.class_names
         per_class, confusions = accuracy_per_class(names, counts), most_frequent_confusions(names, counts, MAX_ROWS)
         title = "Accuracy per class" if len(per_class) <= MAX_ROWS else f"The {MAX_ROWS} worst of {len(per_class)} classes"
-        rows = [[row["class"], str(row["images"]), f"{row['accuracy']:.2%}"] for row in per_class[:MAX_ROWS]]
-        tables = [ResultTable(title, ["class", "images", "accuracy"], rows)]
+        rows = [
+            [row["class"], str(row["images"]), f"{row['accuracy']:.2%}", f"{row['low']:.1%} to {row['high']:.1%}"]
+            for row in per_class[:MAX_ROWS]
+        ]
+        tables = [ResultTable(title, ["class", "images", "accuracy", f"{CONFIDENCE:.0%} interval"], rows)]
         if confusions:
             rows = [[row["truth"], row["prediction"], str(row["count"]), f"{row['fraction']:.2%}"] for row in confusions]
             tables.append(ResultTable("Most frequent confusions", ["truth", "prediction", "images", "of the class"], rows))
-        heatmap = Heatmap("confusion.png", counts, names, "truth", "prediction")
+        title = f"top-1 {np.trace(counts) / counts.sum():.2%}"
+        heatmap = Heatmap("confusion.png", counts, names, "truth", "prediction", title)
         return Presentation(tables, [heatmap], {"per_class": per_class, "worst_confusions": confusions})
 
 
@@ -204,16 +210,20 @@ def _wide(logits: Tensor) -> Tensor:
 def accuracy_per_class(class_names: Sequence[str], counts: np.ndarray) -> list[dict[str, Any]]:
     """Returns class, number of images and accuracy of every class that has images, worst first.
 
+    The ends of the interval are Wilson's, which hold for few images and for accuracies of 0 and 1, too.
+
     Args:
         class_names: one name per class.
         counts: (C, C) confusion matrix, [truth, prediction].
     """
-    images = counts.sum(axis=1)
-    rows = [
-        {"class": name, "images": int(images[i]), "accuracy": float(counts[i, i] / images[i])}
-        for i, name in enumerate(class_names)
-        if images[i]
-    ]
+    from scipy.stats import binomtest  # takes a second to import
+
+    rows = []
+    for name, correct, images in zip(class_names, np.diag(counts).tolist(), counts.sum(axis=1).tolist(), strict=True):
+        if images:
+            interval = binomtest(correct, images).proportion_ci(CONFIDENCE, method="wilson")
+            ends = {"low": float(interval.low), "high": float(interval.high)}
+            rows.append({"class": name, "images": images, "accuracy": correct / images} | ends)
     return sorted(rows, key=lambda row: row["accuracy"])
 
 

@@ -64,6 +64,7 @@ class Heatmap:
     names: Sequence[str]
     row_label: str
     column_label: str
+    title: str
 
 
 @dataclass(frozen=True)
