@@ -83,7 +83,9 @@ def final_figures(
     figures = []
     for heatmap in presentation.heatmaps:
         file = folder / heatmap.file_name
-        draw_heatmap(heatmap.counts, heatmap.names, file, row=heatmap.row_label, column=heatmap.column_label)
+        draw_heatmap(
+            heatmap.counts, heatmap.names, file, row=heatmap.row_label, column=heatmap.column_label, title=heatmap.title
+        )
         figures.append(Shown(f"final/{file.stem}", file))
     for name, gallery in task.galleries(predictions, MAX_SHOWN).items():
         pixels, captions = _readable(gallery.images, images, decode)
