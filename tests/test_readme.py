@@ -130,7 +130,7 @@ def test_the_output_it_shows_has_the_form_of_a_run(process: Command) -> None:
 
 def test_make_help_lists_its_targets() -> None:
     printed = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True).stdout
-    targets = ["help", "train", "test", "test-slow", "test-lowest", "check", "bench", "bench-gpu", "clean"]
+    targets = ["help", "train", "dashboard", "test", "test-slow", "test-lowest", "check", "bench", "bench-gpu", "clean"]
     assert [line.split()[1] for line in printed.splitlines()] == targets
 
 

@@ -5,9 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-HEADER, BLOCK = 7, 32_768
-FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
-"""The records of LevelDB's log format: each within a block, or in parts over several."""
+from swin_lab.run.wandb_files import offline_records
 
 
 @dataclass
@@ -28,11 +26,8 @@ class OfflineRun:
 
 def read_offline(file: Path) -> OfflineRun:
     """Returns the contents of a .wandb file; the end of one that a killed process has left may be missing."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
     run = OfflineRun()
-    for data in _records(file.read_bytes()):
-        record = Record.FromString(data)
+    for record in offline_records(file):
         kind = record.WhichOneof("record_type")
         if kind == "run":
             run.id, run.name, run.group = record.run.run_id, record.run.display_name, record.run.run_group
@@ -53,19 +48,3 @@ def read_offline(file: Path) -> OfflineRun:
 
 def _values(items: Any) -> dict[str, Any]:
     return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
-
-
-def _records(content: bytes) -> list[bytes]:
-    assert content[:4] == b":W&B"
-    found, parts, position = [], b"", HEADER
-    while position + HEADER <= len(content):
-        if BLOCK - position % BLOCK < HEADER:  # The rest of a block is padding.
-            position += BLOCK - position % BLOCK
-            continue
-        length, kind = int.from_bytes(content[position + 4 : position + 6], "little"), content[position + 6]
-        parts += content[position + HEADER : position + HEADER + length]
-        position += HEADER + length
-        if kind in (FULL, LAST):
-            found, parts = [*found, parts], b""
-        assert kind in (FULL, FIRST, MIDDLE, LAST)
-    return found

@@ -19,16 +19,15 @@ from swin_lab.run.identity import RunIdentity
 from swin_lab.run.instantiate import check_node, first_line, instantiate
 from swin_lab.run.targets import resolve
 from swin_lab.run.tensorboard_log import RunTensorBoard
+from swin_lab.run.wandb_files import logged_numbers
 from swin_lab.training import Position
 from swin_lab.validation import Text
 
 log = logging.getLogger("swin_lab")
 
-LOGGER_ARGUMENTS = ("run_dir", "run_name", "identity", "logged", "replayed")
-"""Arguments that the run gives to a logger that takes them: its directory, its name, what identifies it, how many records the
-processes before have logged, and how many of these a resumed run will log again, because they follow its checkpoint."""
-
-
+LOGGER_ARGUMENTS = ("run_dir", "run_name", "identity", "rows")
+"""Arguments that the run gives to a logger that takes them: its directory, its name, what identifies it, and the rows of
+metrics.csv that the processes before have logged and that a resumed run does not log again."""
 MLFLOW_STORES = ("sqlite:///", "http://", "https://", "postgresql", "mysql", "mssql", "databricks")
 """Beginnings of the addresses of MLflow's stores; it no longer writes to folders."""
 
@@ -75,8 +74,8 @@ def build_loggers(
         resumed: where a resumed run goes on. What its earlier process has logged after that is removed, or not logged again.
     """
     run_dir = identity.run_dir
-    csv_logger, logged, replayed = csv_logger_of(run_dir, resumed)
-    extra = dict(zip(LOGGER_ARGUMENTS, (run_dir, identity.name, identity, logged, replayed), strict=True))
+    csv_logger, rows = csv_logger_of(run_dir, resumed)
+    extra = dict(zip(LOGGER_ARGUMENTS, (run_dir, identity.name, identity, rows), strict=True))
     purge_step = None if resumed is None else resumed.updates
     return [
         RunTensorBoard(run_dir, name="", version="", default_hp_metric=False, purge_step=purge_step),
@@ -92,8 +91,7 @@ def wandb_logger(
     tags: tuple[Text, ...] = (),
     notes: Text | None = None,
     mode: Literal["auto", "online", "offline"] = "auto",
-    logged: int = 0,
-    replayed: int = 0,
+    rows: Sequence[dict[str, str]] = (),
 ) -> Logger:
     """Builds a Weights & Biases logger that never prompts and uploads no checkpoints.
 
@@ -104,14 +102,13 @@ def wandb_logger(
         tags: tags of the run.
         notes: a description of the run. If None, there is none.
         mode: online, offline, or auto: online if there is a key, else offline.
-        logged: records that the processes before have logged.
-        replayed: those of them that this one repeats.
+        rows: rows of metrics.csv that the processes before have logged and that this one does not repeat.
 
     Raises:
         UserError: the mode needs a key, or wandb is not installed.
     """
     try:
-        from swin_lab.run.wandb_run import EXTRA_RECORDS, FINISH_S, ContinuedWandbLogger
+        from swin_lab.run.wandb_run import FINISH_S, ContinuedWandbLogger
     except ImportError as error:
         raise UserError("logger=wandb needs the package wandb: pip install wandb") from error
     _check_mode(mode)
@@ -136,8 +133,7 @@ def wandb_logger(
         log_model=False,
     )
     logger._wandb_init.pop("anonymous", None)  # Lightning passes it, and W&B warns of it.
-    logger.continued = identity.attempts > 0
-    logger.replayed, logger.number = replayed, logged + EXTRA_RECORDS * identity.attempts
+    logger.rows, logger.known = rows, frozenset(logged_numbers(identity.run_dir))
     return logger
 
 
@@ -161,6 +157,7 @@ def mlflow_logger(
     tracking_uri: Text = "sqlite:///runs/mlflow.db",
     experiment: Text = "swin_lab",
     tags: Mapping[str, Text] | None = None,
+    rows: Sequence[dict[str, str]] = (),
 ) -> Logger:
     """Builds an MLflow logger; its default store is one SQLite file for all runs, which needs no server.
 
@@ -169,6 +166,7 @@ def mlflow_logger(
         tracking_uri: MLflow's store; the folder of an SQLite file is created.
         experiment: name of the experiment, which has all runs.
         tags: further tags. If None, there are none.
+        rows: rows of metrics.csv that the processes before have logged and that this one does not repeat.
 
     Raises:
         UserError: mlflow is not installed, or the store cannot be one.
@@ -176,7 +174,7 @@ def mlflow_logger(
     check_mlflow(tracking_uri)
     from swin_lab.run.mlflow_run import ContinuedMlflowLogger
 
-    return ContinuedMlflowLogger(identity, tracking_uri, experiment, tags or {})
+    return ContinuedMlflowLogger(identity, tracking_uri, experiment, tags or {}, rows)
 
 
 def check_mlflow(tracking_uri: str) -> None:

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from swin_lab.record import FINISHED, Flat
-from swin_lab.run.csv_log import is_first_process
+from swin_lab.run.csv_log import Rows, is_first_process
 from swin_lab.run.dashboards import Shown
 from swin_lab.run.identity import RunIdentity
 
@@ -35,9 +35,10 @@ class ContinuedMlflowLogger(MLFlowLogger):
         tracking_uri: MLflow's store.
         experiment: name of the experiment, which has all runs.
         tags: further tags.
+        rows: rows of metrics.csv that the processes before have logged and that this one does not repeat.
     """
 
-    def __init__(self, identity: RunIdentity, tracking_uri: str, experiment: str, tags: Mapping[str, str]) -> None:
+    def __init__(self, identity: RunIdentity, tracking_uri: str, experiment: str, tags: Mapping[str, str], rows: Rows) -> None:
         sweep = {} if identity.group is None else {SWEEP_TAG: identity.group}
         self._store = Path(tracking_uri.removeprefix(SQLITE)).absolute() if tracking_uri.startswith(SQLITE) else None
         if self._store is not None:
@@ -56,6 +57,7 @@ class ContinuedMlflowLogger(MLFlowLogger):
             synchronous=False,
         )
         self._last_steps: dict[str, int] = {}
+        self._rows = rows
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -80,6 +82,8 @@ class ContinuedMlflowLogger(MLFlowLogger):
         for name in known.metrics:
             self._last_steps[name] = max(entry.step for entry in client.get_metric_history(self.run_id, name))
         client.update_run(self.run_id, status="RUNNING")
+        for row in self._rows:  # A killed process has not stored its last ones.
+            self.log_metrics({name: float(text) for name, text in row.items() if text and name != "step"}, int(row["step"]))
 
     def _find_run(self) -> None:
         assert self.tags is not None

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from swin_lab.commands.app import main
+from swin_lab.record import flat
 from swin_lab.run.compose import composed
-from swin_lab.run.loggers import flat
 from swin_lab.run.official import read_official
 from swin_lab.run.recipe import build_recipe, derived_values
 

@@ -59,6 +59,10 @@ def stopped_and_resumed(run_script: Command, folder: Path, *words: str) -> Resum
         (run / "checkpoints" / PREVIOUS).replace(run / "checkpoints" / LAST)  # A kill would have left that of update 4.
         second = run_script("train", *RUN, *words, "resume=auto")
         assert second.code == 0, second.err
+    if "logger=wandb" in words:
+        import wandb
+
+        wandb.teardown()  # It waits until W&B's own process has written everything; wandb.finish() does not.
     return Resumed(run, [first, second])
 
 
@@ -227,3 +231,15 @@ def test_jobs_of_a_sweep_are_one_group_of_wandb(tmp_path: Path, process: Callabl
 
 def _wandb_files(folder: Path) -> Iterator[Path]:
     return folder.rglob("wandb/offline-run-*/*.wandb")
+
+
+def test_a_record_that_a_killed_process_has_not_written_is_logged_by_the_next_one(resumed: Resumed, tmp_path: Path) -> None:
+    from swin_lab.run.wandb_files import logged_numbers, offline_files
+
+    whole = logged_numbers(resumed.run)
+    file = offline_files(resumed.run)[0]
+    cut = tmp_path / "wandb" / "offline-run-1" / file.name
+    cut.parent.mkdir(parents=True)
+    cut.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    assert logged_numbers(tmp_path) < whole
+    assert {0, 1, 3, 5} <= whole

@@ -165,7 +165,7 @@ def test_wandb_runs_offline_without_a_key(command: Command, tmp_path: Path, monk
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     outcome = command("train", *TINY, "logger=wandb")
     assert outcome.code == 0
-    assert "wandb: offline" in outcome.out
+    assert "wandb      offline; send the run later with: wandb sync" in outcome.out
     assert list((only_run(tmp_path) / "wandb").glob("offline-run-*"))
 
 
