@@ -210,6 +210,7 @@ def test_a_missing_or_damaged_file_has_no_curves(tmp_path: Path, text: str | Non
 
 def test_wall_time_leaves_out_the_pause_before_a_resumed_attempt(tmp_path: Path) -> None:
     from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     folder = write_run(tmp_path / "a", updates=20)
@@ -218,7 +219,10 @@ def test_wall_time_leaves_out_the_pause_before_a_resumed_attempt(tmp_path: Path)
             writer = RecordWriter(file)
             writer.write(Event(wall_time=start, step=steps[0], file_version="brain.Event:2").SerializeToString())
             for i, step in enumerate(steps):
-                writer.write(Event(wall_time=start + 2 * (i + 1), step=step).SerializeToString())
+                value = Summary(value=[Summary.Value(tag="train/loss", simple_value=1.0)])
+                writer.write(Event(wall_time=start + 2 * (i + 1), step=step, summary=value).SerializeToString())
+            value = Summary(value=[Summary.Value(tag="final/figure")])
+            writer.write(Event(wall_time=start + 20, step=0, summary=value).SerializeToString())
             file.write(b"\x05")  # The process was killed while it wrote.
     seconds = read_curves(folder, max_points=100).by_metric["train/loss"].seconds
     assert seconds is not None
@@ -324,3 +328,10 @@ def test_a_comparison_needs_no_torch(three: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=three, env=environment)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_wall_time_of_a_real_run_increases_with_its_updates(trained: Path) -> None:
+    curve = read_curves(trained, max_points=100).by_metric["val/acc1"]
+    record = json.loads((trained / "results.json").read_text())
+    assert curve.seconds is not None
+    assert 0 < curve.seconds[0] < curve.seconds[-1] < record["run.wall_seconds"]

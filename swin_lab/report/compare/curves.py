@@ -13,6 +13,8 @@ METRICS = "metrics.csv"
 NOT_CURVES = ("epoch", "step")
 FINAL = "final"
 """Beginning of the columns of the evaluation at the end of a run: a value, not a curve."""
+OF_CURVES = ("train/", "val/", "val_ema/")
+"""Beginnings of the tags whose records tell when a step was: those of hyper-parameters and of figures are written later."""
 MAX_EVENT = 1024
 """Bytes of a record of a TensorBoard file above which it is not read: an image, not a number."""
 
@@ -108,18 +110,20 @@ def _read_times(run_dir: Path) -> tuple[np.ndarray, np.ndarray]:
     before = 0.0
     for file in sorted(run_dir.glob("events.out.tfevents.*")):
         first = last = None
-        for time, step in _events(file):
+        for time, step, tag in _events(file):
             first = time if first is None else first
             last = time
-            at[step] = before + time - first
+            if tag.startswith(OF_CURVES):
+                at[step] = before + time - first
         if first is not None and last is not None:
             before += last - first
     steps = sorted(at)
-    return np.array(steps, dtype=float), np.maximum.accumulate(np.array([at[step] for step in steps], dtype=float))
+    seconds = np.array([at[step] for step in steps], dtype=float)
+    return np.array(steps, dtype=float), np.minimum.accumulate(seconds[::-1])[::-1]
 
 
-def _events(file: Path) -> Iterator[tuple[float, int]]:
-    """Yields time and step of records of a TensorBoard file: length (8 bytes), checksum (4), contents, checksum (4).
+def _events(file: Path) -> Iterator[tuple[float, int, str]]:
+    """Yields time, step and tag of records of a TensorBoard file: length (8 bytes), checksum (4), contents, checksum (4).
 
     Of a large file, some are enough. TensorBoard's own reader computes all checksums in Python, which takes seconds.
     """
@@ -143,4 +147,5 @@ def _events(file: Path) -> Iterator[tuple[float, int]]:
                     event = Event.FromString(data[start : start + length])
                 except DecodeError:
                     return
-                yield event.wall_time, event.step
+                values = event.summary.value
+                yield event.wall_time, event.step, values[0].tag if len(values) else ""
