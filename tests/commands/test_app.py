@@ -26,6 +26,8 @@ def test_without_a_command_the_help_is_printed(cli: Command) -> None:
     "command",
     [
         ["models"],
+        ["explain"],
+        ["look"],
         ["inspect"],
         ["convert"],
         ["export"],
@@ -112,7 +114,9 @@ def test_the_shell_completes(words: list[str], expected: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["convert", "--help"], ["embed", "--help"], ["modles"], ["train", "--help"]], ids=" ".join
+    "arguments",
+    [["--help"], ["convert", "--help"], ["embed", "--help"], ["explain", "--help"], ["modles"], ["train", "--help"]],
+    ids=" ".join,
 )
 def test_it_answers_before_torch_is_imported(arguments: list[str]) -> None:
     program = "import atexit, sys; from swin_lab.commands.app import main\n"

@@ -1,7 +1,5 @@
 """`swin-lab explain` and `swin-lab look`."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -69,10 +67,9 @@ def test_explain_reads_a_checkpoint_and_classifies_an_image_and_draws_it(cli, fi
         assert figure.format == "PNG"
 
 
-@pytest.mark.parametrize("name", ["figure.svg", "figure.pdf"])
-def test_explain_draws_vectors(cli, name):
-    assert cli("explain", "swin_micro_patch4_window4_32", "-o", name).code == 0
-    assert Path(name).stat().st_size > 1000
+def test_explain_draws_vectors(cli):
+    assert cli("explain", "swin_micro_patch4_window4_32", "-o", "figure.svg").code == 0
+    assert Path("figure.svg").read_text().startswith("<?xml")
 
 
 def test_look_writes_one_figure_per_image_and_one_of_the_bias(cli, files):
@@ -88,12 +85,9 @@ def test_look_writes_one_figure_per_image_and_one_of_the_bias(cli, files):
 @pytest.mark.parametrize(
     "options",
     [
-        ["--stage", "2"],
-        ["--stage", "2", "--block", "2"],
-        ["--stage", "2", "--head", "2"],
+        ["--stage", "2", "--block", "2", "--class", "cat"],
+        ["--stage", "2", "--head", "2", "--class", "2"],
         ["--stage", "2", "--block", "2", "--head", "1", "--pixel", "31", "0"],
-        ["--class", "cat"],
-        ["--class", "2", "--pixel", "0", "5"],
     ],
 )
 def test_look_draws_what_is_chosen(cli, files, options):
@@ -158,13 +152,3 @@ def test_a_run_of_another_library_is_refused_or_converted(monkeypatch):
     image = torch.randn(1, 3, 224, 224)
     expected = restored["swin_tiny_patch4_window7_224"].network.eval()(image)
     torch.testing.assert_close(opened.network(image), expected, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("command", ["explain", "look"])
-def test_help_does_not_import_torch(command):
-    code = (
-        "import sys; from swin_lab.commands.app import main\n"
-        f"try: main(['{command}', '--help'])\nfinally: print('torch' in sys.modules, 'matplotlib' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == "False False", done.stderr
