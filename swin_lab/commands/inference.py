@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
@@ -12,6 +12,8 @@ from swin_lab.errors import UserError
 
 if TYPE_CHECKING:
     from swin_lab.inference.model import InferenceModel
+
+T = TypeVar("T")
 
 PARTIAL = 1
 """Exit code if some images could not be read; the others are in the result."""
@@ -158,7 +160,7 @@ def opened_model(
     name: str | None,
     trust: bool,
 ) -> "InferenceModel":
-    """Loads the checkpoint; the first process prints on stderr what was loaded."""
+    """Loads the checkpoint."""
     import warnings
 
     from PIL import Image
@@ -167,14 +169,10 @@ def opened_model(
 
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Images above twice the limit are refused, as in training.
     settings = Settings(device=device, precision=precision, flip=flip, batch=batch, ema=ema, name=name, trust=trust)
-    model = _in_words_of_options(lambda: open_model(checkpoint, settings))
-    lines = [*model.report, ("preset", str(model.preprocessing)), ("device", f"{model.device}, {model.precision}")]
-    for label, text in lines if _process()[0] == 0 else ():
-        print(f"{label:<10} {text}", file=sys.stderr)
-    return model
+    return _in_words_of_options(lambda: open_model(checkpoint, settings))
 
 
-def _in_words_of_options(function: Callable[[], Any]) -> Any:
+def _in_words_of_options(function: Callable[[], T]) -> T:
     """Calls a function, and names in its messages the options of the command instead of keys of the configuration."""
     try:
         return function()

@@ -17,7 +17,7 @@ from swin_lab.errors import UserError
 from swin_lab.inference.inputs import Inputs
 from swin_lab.inference.model import InferenceModel, VectorKind
 from swin_lab.inference.parts import DTypeName, PartFolder, Plan, vector_table
-from swin_lab.inference.progress import Summary, named_unreadable, shown_progress
+from swin_lab.inference.progress import Summary, name_loaded, named_unreadable, shown_progress
 from swin_lab.inference.stream import Outputs, chunks_of, compute
 
 IMAGES_PER_PART, IMAGES_PER_PART_ON_CPU, BYTES_PER_PART = 2048, 128, 2**26
@@ -75,6 +75,7 @@ def embed(
     folder = PartFolder(out, plan)
     if not folder.claim(overwrite=overwrite, alone=shard.world_size == 1):
         return _summary(folder.rows(), plan, start, 0)
+    name_loaded(model.lines() if shard.rank == 0 else ())
     parts = _parts(plan)
     own = {number: part for number, part in enumerate(parts) if number % shard.world_size == shard.rank}
     missing = {number: part for number, part in own.items() if not folder.has(number)}

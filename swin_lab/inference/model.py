@@ -96,6 +96,10 @@ class InferenceModel:
     batch: int
     report: Sequence[tuple[str, str]]
 
+    def lines(self) -> list[tuple[str, str]]:
+        """Returns what was loaded, as (label, text)."""
+        return [*self.report, ("preset", str(self.preprocessing)), ("device", f"{self.device}, {self.precision}")]
+
     @contextmanager
     def ready(self) -> Iterator[None]:
         """A context in which the network computes and its weights do not change."""

@@ -10,7 +10,7 @@ import numpy as np
 from swin_lab.errors import UserError
 from swin_lab.inference.inputs import Inputs
 from swin_lab.inference.model import InferenceModel
-from swin_lab.inference.progress import Summary, named_unreadable, shown_progress
+from swin_lab.inference.progress import Summary, name_loaded, named_unreadable, shown_progress
 from swin_lab.inference.rows import FORMATS, Row, Write, check_format, printed
 from swin_lab.inference.stream import Outputs, chunks_of, compute
 from swin_lab.inference.whole_files import written_whole
@@ -41,6 +41,7 @@ def predict(model: InferenceModel, inputs: Inputs, out: Path | None, *, top: int
     readable = model.readable_names()
     names = list(readable.values())
     top = min(top, len(names))
+    name_loaded(model.lines())
     start = perf_counter()
     results = compute(model, model.probabilities, inputs, chunks_of(len(inputs), model.batch), workers)
     skipped = 0

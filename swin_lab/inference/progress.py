@@ -9,6 +9,7 @@ from time import perf_counter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from swin_lab.errors import printable_line
 from swin_lab.training.callbacks import SECONDS_BETWEEN_LINES, clock
 
 Advance = Callable[[int], None]
@@ -31,6 +32,12 @@ class Summary:
         skipped = f", {self.unreadable:,} could not be read" if self.unreadable else ""
         speed = f", {self.computed / self.seconds:,.1f} images/s" if self.computed else ""
         return f"{self.images:,} images{skipped}{speed}"
+
+
+def name_loaded(lines: Sequence[tuple[str, str]]) -> None:
+    """Prints on stderr which checkpoint was loaded, as (label, text)."""
+    for label, text in lines:
+        print(f"{label:<10} {printable_line(text)}", file=sys.stderr)
 
 
 def named_unreadable(lines: Sequence[str]) -> int:

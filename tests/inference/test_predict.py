@@ -260,3 +260,10 @@ def test_500_images_of_imagenet_have_their_labels_in_order(predict, tmp_path):
     assert [row["path"] for row in rows] == list(map(str, sorted(SAMPLE.rglob("*.JPEG"))))
     assert len({row["label"] for row in rows}) == 500
     assert rows[0]["label"] == "tench, Tinca tinca"
+
+
+def test_the_command_offers_the_precisions_of_a_predictor():
+    from swin_lab.commands import inference
+    from swin_lab.inference import model
+
+    assert inference.PrecisionName == model.PrecisionName
