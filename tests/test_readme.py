@@ -23,6 +23,7 @@ from swin_lab.run.trainer import build_trainer
 
 README = (ROOT / "README.md").read_text()
 REPRODUCE = (ROOT / "docs" / "reproduce.md").read_text()
+EMBEDDINGS = (ROOT / "docs" / "embeddings.md").read_text()
 SWEEPS = (ROOT / "docs" / "sweeps.md").read_text()
 COMPARE = (ROOT / "docs" / "compare.md").read_text()
 
@@ -89,7 +90,7 @@ def test_its_python_code_runs(tmp_path: Path) -> None:
     assert re.fullmatch(r"a\.jpg (cat|dog) \d+\.\d%\nb\.jpg (cat|dog) \d+\.\d%\n", printed[-1].stdout)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/reproduce.md", "docs/sweeps.md", "docs/compare.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/reproduce.md", "docs/sweeps.md", "docs/compare.md", "docs/embeddings.md"])
 def test_links_and_images_exist(page: str) -> None:
     text = (ROOT / page).read_text()
     targets = re.findall(r"\]\(([^)#]+)\)", text) + re.findall(r'src="([^"]+)"', text)
@@ -99,7 +100,7 @@ def test_links_and_images_exist(page: str) -> None:
 
 
 def test_the_pages_use_commands_and_options_of_swin_lab_that_exist() -> None:
-    lines = re.findall(r"^swin-lab ([^#\n]+)", f"{README}\n{REPRODUCE}\n{COMPARE}", re.M)
+    lines = re.findall(r"^swin-lab ([^#\n]+)", "\n".join((README, REPRODUCE, COMPARE, EMBEDDINGS)), re.M)
     assert len(lines) > 5
     for line in lines:
         command, arguments = typer.main.get_command(app), shlex.split(line)

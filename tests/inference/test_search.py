@@ -2,9 +2,12 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import Command, Outcome
 from PIL import Image
@@ -96,16 +99,15 @@ def test_images_that_have_gone_are_named_and_their_tiles_are_empty(cli: Command,
     assert "Relative paths start in the folder where swin-lab embed was called" in outcome.err
 
 
-def test_images_inside_archives_are_read_again(cli: Command, embedded: Path, tmp_path: Path) -> None:
-    import shutil
-
+def test_images_inside_archives_are_read_again(cli: Command, embedded: Path) -> None:
     shutil.make_archive("photos", "zip", "photos")
     shutil.make_archive("photos", "tar", "photos")
+    encoded = [file.read_bytes() for file in sorted(Path("photos").rglob("*.png"))]
+    pq.write_table(pa.table({"image": [{"bytes": image, "path": None} for image in encoded]}), "photos.parquet")
     shutil.rmtree("photos")
-    for archive in ("photos.zip", "photos.tar"):
-        out = f"{archive}.parquet"
-        cli("embed", "tiny.safetensors", archive, "-o", out, "--device", "cpu", "--workers", "0")
-        outcome = cli("map", out, "-o", f"{archive}.html")
+    for archive in ("photos.zip", "photos.tar", "photos.parquet"):
+        cli("embed", "tiny.safetensors", archive, "-o", "out.parquet", "--device", "cpu", "--workers", "0", "--overwrite")
+        outcome = cli("map", "out.parquet", "-o", "map.html", "--overwrite")
         assert outcome.code == 0, outcome.err
         assert "29 images, 29 of them as thumbnails" in outcome.out
 

@@ -74,11 +74,12 @@ def test_the_page_loads_nothing_and_names_end_no_script(tmp_path: Path) -> None:
     assert name not in text
 
 
-def test_classes_that_are_numbers_are_in_their_order(tmp_path: Path) -> None:
-    text = written(points(12, label="{}"), tmp_path).read_text()
+@pytest.mark.parametrize("label", ["{}", "class {}"])
+def test_numbers_in_the_names_of_classes_are_in_their_order(tmp_path: Path, label: str) -> None:
+    text = written(points(12, label=label), tmp_path).read_text()
     found = re.search(r'"classes":(\[.*?\])', text)
     assert found is not None
-    assert json.loads(found[1]) == [str(i) for i in range(12)]
+    assert json.loads(found[1]) == [label.format(i) for i in range(12)]
 
 
 def test_a_page_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The data of the map's page."""
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -55,9 +56,9 @@ def write_map(points: Sequence[Point], file: Path, *, title: str, note: str) -> 
     write_html(file, title=title, data=data, package=__package__, assets=("page.css", "page.html", "page.js"))
 
 
-def _natural(name: str) -> tuple[int, str]:
-    """Returns a key that sorts numbers by their value, before other names."""
-    return (int(name), "") if name.isdecimal() and len(name) < 10 else (10**10, name)
+def _natural(name: str) -> list[int | str]:
+    """Returns a key that sorts the numbers in names by their values."""
+    return [int(part[:18]) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", name))]
 
 
 def _encoded(image: Image.Image) -> str:
