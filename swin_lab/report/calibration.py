@@ -75,7 +75,7 @@ def draw_reliability(curve: Reliability, file: Path, *, title: str) -> None:
     upper.legend(loc="upper left", fontsize="small")
     lower.bar(centres, curve.images, width, color="#b8c4ce")
     lower.set(xlabel="confidence: probability of the predicted class", ylabel="images")
-    lower.yaxis.set_major_locator(MaxNLocator(integer=True))
+    lower.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     for axes in (upper, lower):
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.spines[["top", "right"]].set_visible(False)

@@ -37,6 +37,8 @@ def print_evaluation(record: Mapping[str, Any]) -> None:
     """Prints the metrics of an evaluation and where its files are."""
     rows = _metric_rows(record)
     rows += [("preset", record["preprocessing.description"])]
+    if "calibration.ece" in record:
+        rows += [("calibration", f"expected error {record['calibration.ece']:.2%}")]
     rows += [("images", f"{record['run.images']} of {record['data.val_images']}")]
     rows += _skipped(record)
     print_rows(rows, title=shorter(record["checkpoint"]))

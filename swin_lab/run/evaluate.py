@@ -24,6 +24,7 @@ from swin_lab.run.arguments import Invocation
 from swin_lab.run.compilation import compiler
 from swin_lab.run.components import Data, build_data, build_task, check_validation_images, preset_settings
 from swin_lab.run.directory import is_other_process, run_directory, start_console, timestamped, write_whole
+from swin_lab.run.evaluation_figures import draw_predictions
 from swin_lab.run.guard import guarded
 from swin_lab.run.identity import hardware
 from swin_lab.run.instantiate import build_dataclass
@@ -92,6 +93,7 @@ def run(values: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
         record |= {"overrides": list(invocation.overrides), "config": values, "hardware": asdict(hardware(trainer))}
         record["derived"] |= {"precision": precision}
         record["predictions"] = asdict(save_predictions(config, collector, data, record["data"]["val_fingerprint"], folder))
+        record |= draw_predictions(task, collector.columns, data.source.val, data_module.decode, folder)
         written = flat(record | present(task, engine.result, folder))
         write_whole(folder / RESULTS, json.dumps(written, indent=2, allow_nan=False) + "\n")
         print_evaluation(written)

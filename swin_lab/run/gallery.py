@@ -88,7 +88,7 @@ def final_figures(
         )
         figures.append(Shown(f"final/{file.stem}", file))
     for name, gallery in task.galleries(predictions, MAX_SHOWN).items():
-        pixels, captions = _readable(gallery.images, images, decode)
+        pixels, captions = readable(gallery.images, images, decode)
         if pixels:
             file = folder / f"{name}.png"
             draw_images(pixels, captions, file, title=f"{gallery.title}, {result.num_images:,} images")
@@ -97,7 +97,7 @@ def final_figures(
     return figures, {tag: value for tag, value in columns.items() if isinstance(value, dict)}
 
 
-def _readable(chosen: Sequence[ShownImage], images: ImageSet, decode: Decoder) -> tuple[list[np.ndarray], list[str]]:
+def readable(chosen: Sequence[ShownImage], images: ImageSet, decode: Decoder) -> tuple[list[np.ndarray], list[str]]:
     """Returns pixels and captions of those images that can be read."""
     pixels, captions = [], []
     for shown in chosen:

@@ -123,6 +123,9 @@ class Classification(Task):
             "label_probability": probabilities.gather(1, labels[:, None])[:, 0],
         }
 
+    def confidences(self, predictions: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        return predictions["probabilities"][:, 0].astype(np.float64), predictions["classes"][:, 0] == predictions["label"]
+
     def galleries(self, predictions: Mapping[str, np.ndarray], limit: int) -> dict[str, Gallery]:
         """Returns the most confident mistakes, and images that are spread evenly over the set."""
         if not len(predictions.get("index", ())):

@@ -161,6 +161,17 @@ class Task(ABC):
         """
         return {}
 
+    def confidences(self, predictions: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
+        """Returns the probabilities (N,) of the predictions and whether they are right (N,), which tell their calibration.
+
+        Args:
+            predictions: the columns of `predictions`, of all images of an evaluation.
+
+        Returns:
+            Both arrays. If None, as for tasks that do not override it, the task predicts no probabilities.
+        """
+        return None
+
     def galleries(self, predictions: Mapping[str, np.ndarray], limit: int) -> Mapping[str, Gallery]:
         """Returns images that are worth a look, by a name for dashboards and files.
 

@@ -4,8 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet
+import pytest
+import torch
 from conftest import TINY, Command, final_metrics, only_run
 from PIL import Image
+from torchmetrics.functional.classification import binary_calibration_error
 
 
 def results_of(run: Path) -> list[dict]:
@@ -42,6 +46,21 @@ def test_it_prints_classes_and_confusions_and_draws_the_matrix(command: Command,
     with Image.open(image) as image:
         assert image.width > 300
     assert len(results_of(trained)[0]["per_class.accuracy"]) == 6
+
+
+def test_it_tells_the_calibration_of_the_predictions_that_it_writes(command: Command, trained: Path) -> None:
+    """The expected calibration error is that of torchmetrics on the written predictions, within 1e-6."""
+    printed = command("eval", f"checkpoint={trained}").out
+    (folder,) = trained.glob("eval_*")
+    rows = pyarrow.parquet.read_table(folder / "predictions.parquet").to_pydict()
+    right = [classes[0] == label for classes, label in zip(rows["classes"], rows["label"], strict=True)]
+    confidence = torch.tensor([values[0] for values in rows["probabilities"]])
+    expected = float(binary_calibration_error(confidence, torch.tensor(right).int(), n_bins=15, norm="l1"))
+    assert results_of(trained)[0]["calibration.ece"] == pytest.approx(expected, abs=1e-6)
+    assert f"expected error {expected:.2%}" in printed
+    for name in ("reliability.png", "mistakes.png"):
+        with Image.open(folder / name) as image:
+            assert image.width > 300
 
 
 def test_a_second_evaluation_overwrites_nothing(command: Command, trained: Path) -> None:
