@@ -1,7 +1,7 @@
 """`swin-lab search` and `duplicates`: near images in the vectors of `swin-lab embed`."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +13,7 @@ from swin_lab.errors import UserError
 
 if TYPE_CHECKING:
     from swin_lab.inference.duplicates import Pair
+    from swin_lab.inference.search import Match
 
 MAX_PRINTED = 30
 """Pairs that are printed at most; a file has all of them."""
@@ -61,7 +62,7 @@ def search(
     from swin_lab.inference.search import search as find
     from swin_lab.inference.sheets import check_rows, draw_matches
     from swin_lab.inference.vectors import open_vectors
-    from swin_lab.report import print_lines, print_table
+    from swin_lab.report import print_lines
 
     found = open_vectors(vectors)
     skipped = 0
@@ -76,16 +77,22 @@ def search(
     if target is not None:
         check_rows(len(queries.names))
     matches = find(found, queries, top)
-    lines = [
-        [query if rank == 0 else "", match.path, match.label or "", f"{match.similarity:.4f}"]
-        for query, some in zip(queries.names, matches, strict=True)
-        for rank, match in enumerate(some)
-    ]
-    print_table(["query", "image", "label", "similarity"], lines, left=("image", "label"), framed=False)
+    _print_matches(queries.names, matches)
     if target is not None:
         draw_matches(queries, matches, target, f"Nearest images in {found.file.name}")
         print_lines([("written", str(target))])
     return PARTIAL if skipped else 0
+
+
+def _print_matches(names: Sequence[str], matches: "Sequence[Sequence[Match]]") -> None:
+    from swin_lab.report import print_table
+
+    lines = [
+        [name if rank == 0 else "", match.path, match.label or "", f"{match.similarity:.4f}"]
+        for name, some in zip(names, matches, strict=True)
+        for rank, match in enumerate(some)
+    ]
+    print_table(["query", "image", "label", "similarity"], lines, left=("image", "label"), framed=False)
 
 
 def _refuse(options: Mapping[str, object]) -> None:
