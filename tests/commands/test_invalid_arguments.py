@@ -68,14 +68,15 @@ COMMANDS: Mapping[str, list[str]] = {
 }
 """Command -> valid arguments."""
 
+FOLDERS = "abc true -1 0 1e30 nan inf [3] null folder " + "9" * 30
+"""Values that are names of new folders, and a folder that exists."""
 VALID: Mapping[str, str] = {
+    **dict.fromkeys(("bench model --out", "bench data --out", "bench run --out", "data pack --out", "look --out"), FOLDERS),
     "compare --out": "",
-    "data pack --out": "abc true -1 0 1e30 nan inf [3] null folder " + "9" * 30,
     "--config-dir": "folder -1",
     "--layout": "",
     "explain --out": "",
     "look --class": "0",
-    "look --out": "abc true -1 0 1e30 nan inf [3] null folder " + "9" * 30,
     "bench model --seconds": "0",
     "bench data --workers": "0",
     "predict --workers": "0",
@@ -85,7 +86,7 @@ VALID: Mapping[str, str] = {
     "--seed": "0",
     "map --thumbnails": "0",
 }
-"""Option, or option of a command -> values that are valid after all: names of new folders, and a folder that exists."""
+"""Option, or option of a command -> values that are valid after all."""
 
 WRONG_ARGUMENTS: Mapping[str, list[list[str]]] = {
     "doctor": [[override] for override in OVERRIDES],
