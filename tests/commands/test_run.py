@@ -124,4 +124,4 @@ def test_two_processes_make_one_run(console_script: Path, tmp_path: Path, start:
     printed = done.stdout + "".join(file.read_text() for file in folder.rglob("output.txt"))
     assert "16 = 2 devices x 8 images" in printed
     program = "swin-lab" if program[0] == str(console_script) else "python -m swin_lab"
-    assert results[0]["eval_command"] == f"{program} eval"
+    assert results[0]["run.eval_command"] == f"{program} eval"
