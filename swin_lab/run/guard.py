@@ -44,6 +44,11 @@ def guarded(run_dir: Path, watch: Watch, train_command: Sequence[str] = ()) -> I
         raise KeyboardInterrupt(f"the last checkpoint is {shorter(last)}" if last.is_file() else "") from None
     except MisconfigurationException as error:
         raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
+    except UserError as error:  # A figure could not be written.
+        cause = error.__cause__
+        if isinstance(cause, OSError) and (message := _full_disk(cause, run_dir)):
+            raise UserError(message + _way_on(run_dir, train_command)) from cause
+        raise
     except (OSError, RuntimeError, MemoryError) as error:
         end_workers()
         message = _full_disk(error, run_dir) if isinstance(error, OSError) else None
