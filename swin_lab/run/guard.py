@@ -1,5 +1,6 @@
 """Conversion of failures during a run (full disk, out of memory) into messages that a user can act on."""
 
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,9 @@ from swin_lab.run.failures import CANNOT_WRITE, explain_failure, quiet_writers
 from swin_lab.run.watch import Watch
 from swin_lab.training.checkpoint_io import LAST, PREVIOUS, UNFINISHED
 from swin_lab.weights.archive import check_archive
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Error numbers of the system that only writing has."""
 
 
 @contextmanager
@@ -46,7 +50,7 @@ def guarded(run_dir: Path, watch: Watch, train_command: Sequence[str] = ()) -> I
         raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
     except UserError as error:  # A figure could not be written.
         cause = error.__cause__
-        if isinstance(cause, OSError) and (message := _full_disk(cause, run_dir)):
+        if isinstance(cause, OSError) and cause.errno in FULL and (message := _full_disk(cause, run_dir)):
             raise UserError(message + _way_on(run_dir, train_command)) from cause
         raise
     except (OSError, RuntimeError, MemoryError) as error:
