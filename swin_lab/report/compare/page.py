@@ -1,14 +1,10 @@
 """The comparison as one HTML file that needs no network: Plotly, the data and the code of the page are inside."""
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
-from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from swin_lab.errors import UserError
 from swin_lab.report.compare.columns import (
     Column,
     config_columns,
@@ -21,6 +17,7 @@ from swin_lab.report.compare.columns import (
 from swin_lab.report.compare.curves import Curve, read_curves
 from swin_lab.report.compare.predictions import compare_predictions
 from swin_lab.report.compare.runs import Run, greater_is_better, main_monitor
+from swin_lab.report.html import write_html
 
 ASSETS = ("page.css", "page.html", "page.js", "page_details.js")
 MAX_POINTS = 60_000
@@ -39,25 +36,8 @@ def write_page(runs: Sequence[Run], file: Path) -> None:
     Raises:
         UserError: the file cannot be written, or plotly is not installed.
     """
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise UserError("the page needs the package plotly: pip install plotly") from error
-    data = json.dumps(page_data(runs), separators=(",", ":"), allow_nan=False)
-    title = escape(f"{len(runs)} run{'s' * (len(runs) != 1)} of swin_lab")
-    here = files("swin_lab.report.compare")
-    style, body, code, details = ((here / name).read_text("utf-8") for name in ASSETS)
-    parts = [
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<style>\n{style}</style>\n</head>\n<body>\n{body}",
-        f'<script type="application/json" id="data">{data.replace("<", chr(92) + "u003c")}</script>',
-        f"<script>{get_plotlyjs()}</script>\n<script>\n{code}</script>\n<script>\n{details}</script>\n</body>\n</html>\n",
-    ]
-    try:
-        file.write_text("\n".join(parts), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {(error.strerror or str(error)).lower()}") from error
+    title = f"{len(runs)} run{'s' * (len(runs) != 1)} of swin_lab"
+    write_html(file, title=title, data=page_data(runs), package="swin_lab.report.compare", assets=ASSETS)
 
 
 def page_data(runs: Sequence[Run]) -> dict[str, Any]:
