@@ -177,6 +177,8 @@ class Recorder(Callback):
         return {"metrics": dict(self.metrics)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self._trainer is None or self._trainer.state.fn != TrainerFn.FITTING:
+            return  # The best checkpoint is evaluated at the end; its run had come less far.
         self.metrics = {key: value for key, value in state_dict["metrics"].items() if not key.startswith(FINAL[VAL])}
 
 

@@ -204,6 +204,33 @@ def test_the_last_epoch_is_printed_and_recorded_next_to_the_best(command: Comman
     assert re.search(rf"last epoch +│ top-1 {accuracies[-1]:.4%} ", printed)
 
 
+FORGET = """
+import torch
+from lightning import Callback
+
+class Forget(Callback):
+    def on_validation_start(self, trainer, module):
+        if trainer.state.fn == "fit" and trainer.current_epoch == 2:
+            with torch.no_grad():
+                for weight in module.network.parameters():
+                    weight.zero_()
+"""
+
+
+def test_a_last_epoch_that_is_not_the_best_is_recorded_although_the_best_checkpoint_was_loaded(
+    command: Command, tmp_path: Path
+) -> None:
+    """The network forgets everything before the evaluation of its last epoch."""
+    Path("forget.py").write_text(FORGET)
+    forget = "+callbacks.forget._target_=forget.Forget"
+    printed = command("train", *TINY, "trainer.max_epochs=3", "callbacks=none", forget).out
+    result = recorded(only_run(tmp_path))
+    assert result["metrics.final.epoch"] < 3
+    assert result["metrics.last.epoch"] == 3
+    assert result["metrics.last.acc1"] < result["metrics.final.acc1"]
+    assert re.search(rf"last epoch +│ top-1 {result['metrics.last.acc1']:.4%} ", printed)
+
+
 def test_if_the_last_epoch_was_not_evaluated_the_last_evaluated_one_is_named(command: Command, tmp_path: Path) -> None:
     printed = command("train", *TINY, "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2").out
     assert "after epoch 2, the last evaluated one" in printed
