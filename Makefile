@@ -12,13 +12,17 @@ BENCH_NEEDS := .venv/.installed-dev
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow test-lowest check bench bench-gpu clean
+.PHONY: help train dashboard test test-slow test-lowest check bench bench-gpu clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 train: .venv/.installed  ## train the worked example; ARGS="key=value ..." are passed on
 	@$(BIN)/python train.py $(ARGS)
+
+dashboard: .venv/.installed  ## open TensorBoard on runs/ and print its address; ARGS="--port 7007" are passed on
+	@mkdir -p runs
+	@$(BIN)/tensorboard --logdir runs $(ARGS) 2>&1 | grep --line-buffered -v -e '^$$' -e TensorFlow -e bind_all -e 'fast data' -e load_fast -e github.com
 
 test: .venv/.installed-dev  ## run the tests but the slow ones; ARGS="-k name" are passed on
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu" $(ARGS)

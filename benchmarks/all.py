@@ -202,7 +202,7 @@ def run_parts(runs: Runs) -> list[Part]:
     """Returns a part for every switch of a training run, and those without it that they are compared with."""
     overrides = {
         "run": runs.photos,
-        "run_simplejpeg": [*runs.photos, "data.decoder=simplejpeg"],
+        "run_nvimgcodec": [*runs.photos, "data.decoder=nvimgcodec"],
         "run_dali": [*runs.photos, "data.loader=dali"],
         "cifar": runs.small,
         "cifar_device": [*runs.small, "data.cache=device"],

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from swin_lab.data import TimmAugment
 from swin_lab.data.augment import posterize
+from swin_lab.data.crops import crop_decoder
 from swin_lab.data.decoders import DecoderName, build_decoder, check_installed
 from swin_lab.data.images import read_image_file
 from swin_lab.data.loading import Batch, TransformedImages, collate
@@ -81,8 +82,11 @@ def our_worker(images: Encoded, decoder: DecoderName, *, device_stage: bool) -> 
         img_size=(SIZE, SIZE), channels=3, crop_pct=0.875, interpolation="bicubic", mean=IMAGENET_MEAN, std=IMAGENET_STD
     )
     augment = TimmAugment(img_size=SIZE, mean=IMAGENET_MEAN, auto_augment=POLICY)
-    transform = train_transform(preprocessing, augment.image_transforms, augment.tensor_transforms)
-    dataset = TransformedImages(images, transform, 0, build_decoder(preprocessing, decoder))
+    decode, image_transforms = build_decoder(preprocessing, decoder), augment.image_transforms
+    if (cropped := crop_decoder(image_transforms[0], decode, reduced=False)) is not None:
+        decode, image_transforms = cropped, image_transforms[1:]
+    transform = train_transform(preprocessing, image_transforms, augment.tensor_transforms)
+    dataset = TransformedImages(images, transform, 0, decode)
 
     def worker(indices: list[int]) -> Batch | torch.Tensor:
         batch = collate([dataset[SampleIndex(0, index)] for index in indices])
@@ -150,7 +154,7 @@ def main() -> None:
     images = Encoded(sorted(arguments.root.rglob("*.JPEG"))[: arguments.images])
     count = len(images.labels)
     workers = {"timm's transform on Pillow, float": timm_worker(images)}
-    for name in ("pillow", "simplejpeg", "torchcodec"):
+    for name in get_args(DecoderName):
         try:
             check_installed(name)
         except UserError as error:

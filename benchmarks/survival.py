@@ -27,6 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
+from swin_lab.record import find_records, is_finished
 from swin_lab.run.entry import main as train_main
 from swin_lab.run.resume import newest_unfinished
 from swin_lab.training import checkpoint_io
@@ -54,7 +55,7 @@ POINTS: dict[str, tuple[Any, str, int]] = {
     "within an evaluation": (Engine, "validation_step", 30),
     "before a checkpoint is written": (checkpoint_io, "_save", 15),
     "between writing and renaming a checkpoint": (checkpoint_io, "keep", 10),
-    "between renaming a checkpoint and the sync of its folder": (checkpoint_io, "_sync_folder", 15),
+    "between renaming a checkpoint and the sync of its folder": (checkpoint_io, "sync_folder", 15),
 }
 """Moment -> the function before which the first process is killed, and up to how many calls of it are awaited."""
 
@@ -158,10 +159,10 @@ def _start(arguments: list[str], log: Path, moment: float | Call | None) -> int:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
         sys.argv = [str(ROOT / "train.py"), *arguments]
-        if isinstance(moment, Call):
-            _kill_at(moment)
         code = 1
         try:
+            if isinstance(moment, Call):
+                _kill_at(moment)
             code = train_main("train", arguments)
         finally:
             sys.stdout.flush()
@@ -190,7 +191,7 @@ def _state_of(runs: Path) -> str:
 
 
 def _finished(runs: Path) -> Path:
-    return next(file.parent for file in runs.glob("*/results.json"))
+    return next(path for path in find_records(runs) if is_finished(path))
 
 
 def differences(reference: Path, resumed: Path) -> list[str]:

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from swin_lab.data.transforms import image_transform
+    from swin_lab.inference import Prediction, Predictor
     from swin_lab.models import Backbone, SwinConfig, SwinTransformer, create_model, list_models, packed_weights
     from swin_lab.weights import load_model, save_weights
 
 __version__ = "0.1.0"
 __all__ = [
     "Backbone",
+    "Prediction",
+    "Predictor",
     "SwinConfig",
     "SwinTransformer",
     "__version__",
@@ -26,6 +29,8 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Prediction": "swin_lab.inference",
+    "Predictor": "swin_lab.inference",
     "image_transform": "swin_lab.data.transforms",
     "load_model": "swin_lab.weights",
     "save_weights": "swin_lab.weights",

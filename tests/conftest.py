@@ -2,6 +2,7 @@
 
 import csv
 import gc
+import json
 import logging
 import os
 import pickle
@@ -294,9 +295,29 @@ def build_components(config: dict[str, Any]) -> dict[str, Any]:
 
 def only_run(folder: Path) -> Path:
     """Returns the only run directory under a folder."""
-    runs = [file.parent for file in folder.rglob("results.json") if not file.parent.name.startswith("eval_")]
+    from swin_lab.record import find_records
+
+    runs = list(find_records(folder))
     assert len(runs) == 1, runs
     return runs[0]
+
+
+def recorded(folder: Path) -> dict[str, Any]:
+    """Returns the contents of results.json in the directory of a run or of an evaluation."""
+    found: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return found
+
+
+def final_metrics(of: Path | dict[str, Any]) -> dict[str, float]:
+    """Returns the metrics of the final evaluation, such as val/acc1 and val_ema/acc1, from a directory or a record."""
+    record = of if isinstance(of, dict) else recorded(of)
+    weights = {"metrics.final.": "val", "metrics.final_ema.": "val_ema"}
+    return {
+        f"{prefix}/{key.removeprefix(start)}": value
+        for start, prefix in weights.items()
+        for key, value in record.items()
+        if key.startswith(start) and not key.endswith((".epoch", ".of"))
+    }
 
 
 def same(one: object, two: object) -> bool:

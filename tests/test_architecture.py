@@ -20,16 +20,18 @@ ALLOWED_IMPORTS = {
     "tasks": {"training", "models"},
     "report": set(),
     "run": {"ops", "models", "weights", "data", "training", "tasks", "report"},
+    "inference": {"ops", "models", "weights", "data", "training", "tasks", "report", "run"},
     "bench": {"ops", "models", "weights", "data", "training", "tasks", "report", "run"},
-    "commands": {"ops", "models", "weights", "data", "training", "tasks", "report", "run", "bench"},
+    "commands": {"ops", "models", "weights", "data", "training", "tasks", "report", "run", "inference", "bench"},
     "__main__.py": {"commands"},
-    "__init__.py": {"models", "weights", "data"},
+    "__init__.py": {"models", "weights", "data", "inference"},
 }
 """Packages that a package may import, besides the modules at the top level; they are listed from the bottom to the top."""
 FRAMEWORKS = {
     "hydra": {"run"},
     "lightning": {"data", "training", "tasks", "run", "bench"},
     "wandb": {"run"},
+    "mlflow": {"run"},
     "optuna": {"run"},
     "submitit": {"run"},
 }

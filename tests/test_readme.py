@@ -23,7 +23,9 @@ from swin_lab.run.trainer import build_trainer
 
 README = (ROOT / "README.md").read_text()
 REPRODUCE = (ROOT / "docs" / "reproduce.md").read_text()
+EMBEDDINGS = (ROOT / "docs" / "embeddings.md").read_text()
 SWEEPS = (ROOT / "docs" / "sweeps.md").read_text()
+COMPARE = (ROOT / "docs" / "compare.md").read_text()
 
 
 def commands(page: str) -> list[str]:
@@ -88,7 +90,7 @@ def test_its_python_code_runs(tmp_path: Path) -> None:
     assert re.fullmatch(r"a\.jpg (cat|dog) \d+\.\d%\nb\.jpg (cat|dog) \d+\.\d%\n", printed[-1].stdout)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/reproduce.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/reproduce.md", "docs/sweeps.md", "docs/compare.md", "docs/embeddings.md"])
 def test_links_and_images_exist(page: str) -> None:
     text = (ROOT / page).read_text()
     targets = re.findall(r"\]\(([^)#]+)\)", text) + re.findall(r'src="([^"]+)"', text)
@@ -98,7 +100,7 @@ def test_links_and_images_exist(page: str) -> None:
 
 
 def test_the_pages_use_commands_and_options_of_swin_lab_that_exist() -> None:
-    lines = re.findall(r"^swin-lab ([^#\n]+)", README + "\n" + REPRODUCE, re.M)
+    lines = re.findall(r"^swin-lab ([^#\n]+)", "\n".join((README, REPRODUCE, COMPARE, EMBEDDINGS)), re.M)
     assert len(lines) > 5
     for line in lines:
         command, arguments = typer.main.get_command(app), shlex.split(line)
@@ -129,7 +131,7 @@ def test_the_output_it_shows_has_the_form_of_a_run(process: Command) -> None:
 
 def test_make_help_lists_its_targets() -> None:
     printed = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True).stdout
-    targets = ["help", "train", "test", "test-slow", "test-lowest", "check", "bench", "bench-gpu", "clean"]
+    targets = ["help", "train", "dashboard", "test", "test-slow", "test-lowest", "check", "bench", "bench-gpu", "clean"]
     assert [line.split()[1] for line in printed.splitlines()] == targets
 
 

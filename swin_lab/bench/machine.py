@@ -6,20 +6,19 @@ import shlex
 import sys
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from swin_lab.data import cores
-from swin_lab.run.identity import identity
+from swin_lab.run.identity import checkout, cpu_name, versions
 
 PACKAGES = ("torch", "triton", "timm", "torchvision", "transformers", "pillow", "numpy")
 
 
 def describe_machine() -> dict[str, Any]:
     """Returns processor, GPU, memory, versions, commit, command line and time."""
-    own = identity()
+    git = checkout()
     return {
         "cpu": cpu_name(),
         "cores": cores(),
@@ -27,8 +26,8 @@ def describe_machine() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "gpu_memory_gib": _gpu_memory(),
         "system": platform.platform(),
-        "versions": own["versions"] | {name: _version(name) for name in PACKAGES},
-        "git": own["git"],
+        "versions": versions() | {name: _version(name) for name in PACKAGES},
+        "git": None if git.commit is None else {"commit": git.commit, "changed": git.dirty},
         "command": shlex.join(["swin-lab", *sys.argv[1:]]),
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
@@ -37,14 +36,6 @@ def describe_machine() -> dict[str, Any]:
 def device_name(device: str) -> str:
     """Returns the name of the GPU, or of the processor."""
     return torch.cuda.get_device_name() if device == "cuda" else cpu_name()
-
-
-def cpu_name() -> str:
-    """Returns the name of the processor, as Linux knows it or else as Python does."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return " ".join(names[0].split()) if names else platform.processor() or platform.machine()
 
 
 def _gpu_memory() -> float | None:

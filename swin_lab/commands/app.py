@@ -13,12 +13,29 @@ import typer
 from pydantic import ValidationError
 from typer.core import TyperGroup
 
-from swin_lab.commands import bench, data, doctor, init, models, recipe, replay, run, weights
+from swin_lab.commands import (
+    bench,
+    compare,
+    data,
+    doctor,
+    explain,
+    inference,
+    init,
+    look,
+    models,
+    recipe,
+    replay,
+    run,
+    search,
+    vectors,
+    weights,
+)
 from swin_lab.errors import UserError, did_you_mean, explain_path
 
 OK, WRONG_INPUT, INTERRUPTED = 0, 2, 130
 
-RUNS, WEIGHTS, RECIPES, DATA, SPEED = "Train and evaluate", "Models and weights", "Recipes", "Data sets", "Speed"
+RUNS, USE, WEIGHTS = "Train and evaluate", "Use a trained model", "Models and weights"
+RECIPES, DATA, SPEED = "Recipes", "Data sets", "Speed"
 """Panels of `swin-lab --help`."""
 
 HYDRA = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -47,10 +64,20 @@ app = typer.Typer(
 )
 app.command(rich_help_panel=RUNS, context_settings=HYDRA, add_help_option=False)(run.train)
 app.command(rich_help_panel=RUNS, context_settings=HYDRA, add_help_option=False, name="eval")(run.evaluate)
+app.command(rich_help_panel=RUNS)(compare.compare)
 app.command(rich_help_panel=RUNS)(replay.replay)
 app.command(rich_help_panel=RUNS)(init.init)
 app.command(rich_help_panel=RUNS)(doctor.doctor)
+app.command(rich_help_panel=USE)(inference.predict)
+app.command(rich_help_panel=USE)(inference.embed)
+app.command(rich_help_panel=USE)(search.search)
+app.command(rich_help_panel=USE)(search.duplicates)
+app.command(rich_help_panel=USE)(vectors.knn)
+app.command(rich_help_panel=USE)(vectors.probe)
+app.command(rich_help_panel=USE, name="map")(vectors.map_images)
 app.command(rich_help_panel=WEIGHTS)(models.models)
+app.command(rich_help_panel=WEIGHTS)(explain.explain)
+app.command(rich_help_panel=WEIGHTS)(look.look)
 app.command(rich_help_panel=WEIGHTS)(weights.inspect)
 app.command(rich_help_panel=WEIGHTS)(weights.convert)
 app.command(rich_help_panel=WEIGHTS)(weights.export)

@@ -1,10 +1,12 @@
 """Arguments and options that several commands share, with the completion of their values."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from swin_lab.errors import UserError
 from swin_lab.paths import CONF
 
 
@@ -20,6 +22,22 @@ def complete_override(incomplete: str) -> list[str]:
         return sorted(f"{folder.name}=" for folder in CONF.iterdir() if folder.is_dir() and folder.name.startswith(group))
     found = (file.stem for file in (CONF / group).glob("*.yaml") if not file.stem.startswith("_"))
     return sorted(f"{group}={name}" for name in found if name.startswith(choice))
+
+
+def check_new_file(given: str, endings: Sequence[str], *, overwrite: bool) -> Path:
+    """Returns the absolute path of a file that a command will write.
+
+    Raises:
+        UserError: it has the wrong ending, exists and is not to be replaced, or its folder does not exist.
+    """
+    file = Path(given).expanduser().absolute()
+    if file.suffix.lower() not in endings:
+        raise UserError(f"{file.name}: choose the ending {', '.join(endings)}")
+    if file.is_dir() or not file.parent.is_dir():
+        raise UserError(f"{file} is a folder" if file.is_dir() else f"{file.parent} is not a folder; create it first")
+    if file.exists() and not overwrite:
+        raise UserError(f"{file} exists already; nothing was written. Give another name, or --overwrite")
+    return file
 
 
 Source = Annotated[

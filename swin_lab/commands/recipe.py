@@ -42,7 +42,7 @@ def lr(
         wanted = "the number of images is not known; give --images N"
         raise UserError(wanted if recipe.train_images is None else "the run has no end; give trainer.max_epochs=N")
     if length.total_steps < 1:
-        limit, batch = limit_train_batches(config), recipe.batching.global_batch
+        limit, batch = limit_train_batches(config["trainer"]), recipe.batching.global_batch
         raise UserError(
             f"the run would have no update: {recipe.train_images} images are less than one batch of {batch}, "
             f"or trainer.limit_train_batches={limit} is too small"

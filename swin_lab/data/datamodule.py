@@ -80,7 +80,8 @@ class LoaderConfig:
     on_error: Literal["raise", "skip"] = "raise"
     """Handling of images that cannot be decoded: `raise` stops and names it, `skip` leaves it out, counts and reports it."""
     decoder: DecoderName = "pillow"
-    """Decoder of colour JPEGs; `simplejpeg` and `torchcodec` are optional packages. Pillow decodes everything else."""
+    """Decoder of colour JPEGs; all but `pillow` are optional packages. Pillow decodes everything else. Pixels are the same.
+    `nvimgcodec` decodes only the crop of a training image if the augmentation begins with a random resized crop."""
     decode_size: Literal["full", "crop"] = "full"
     """Size at which training JPEGs are decoded: `crop` is a fraction of theirs where a random crop is at least twice as large
     as the input, which changes pixels slightly."""

@@ -23,6 +23,12 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, StructError, Image.Dec
 UPRIGHT = 1
 """EXIF orientation of an image that is not to be rotated."""
 
+END_OF_IMAGE = b"\xff\xd9"
+"""Marker at the end of a JPEG file."""
+
+SEARCHED_END = 64
+"""Number of bytes at the end of a file among which the marker is searched."""
+
 
 def decoder(preprocessing: Preprocessing) -> Decoder:
     """Returns `decode` for images of this preprocessing, which says whether EXIF orientations are applied."""
@@ -65,6 +71,11 @@ def oriented_rgb(image: Image.Image, exif_orientation: bool) -> Image.Image:
 def is_upright(image: Image.Image) -> bool:
     """Returns whether the EXIF orientation of an image says that it is not to be rotated."""
     return bool(image.getexif().get(ExifTags.Base.Orientation, UPRIGHT) == UPRIGHT)
+
+
+def has_end(jpeg: bytes) -> bool:
+    """Returns whether a JPEG file has its last bytes, which a decoder of a region would not notice if they are below it."""
+    return END_OF_IMAGE in jpeg[-SEARCHED_END:]
 
 
 def check_depth(image: Image.Image) -> None:

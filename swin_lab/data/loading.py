@@ -1,7 +1,10 @@
 """The dataset that decodes and transforms images, the collate function and the DataLoader."""
 
+import atexit
 import errno
+import multiprocessing
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -145,10 +148,26 @@ OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Error numbers of the system that say nothing about an image: too many files are open, or there is no memory."""
 
 
-def _ignore_signals(worker: int) -> None:
+def ignore_signals(worker: int) -> None:
     """Lets workers deliver the batches of the last update where all processes of a run receive the signal that stops it."""
     for name in interruption.NAMES:
         signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+def end_workers() -> None:
+    """Ends the processes of loader workers, after an error or at the end of this process.
+
+    They ignore SIGTERM, with which Python would end them, and one that was killed can have left a lock that they wait for.
+    """
+    handled = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
+    # torch's handler would raise an error for every worker that ends here.
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if handled else None
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
+            process.join()
+    if handled:
+        signal.signal(signal.SIGCHLD, before)
 
 
 class WaitingTime:
@@ -188,7 +207,7 @@ class TimedLoader(DataLoader[Any]):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=num_workers > 0,
             generator=torch.Generator(),
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=ignore_signals,
         )
         self.waiting = waiting
 
@@ -201,6 +220,9 @@ class TimedLoader(DataLoader[Any]):
 
     def batches(self) -> Iterator[Any]:
         """Returns the batches of a pass."""
+        if self.num_workers:
+            atexit.unregister(end_workers)
+            atexit.register(end_workers)  # before Python's own end of workers, which would wait for ever
         return super().__iter__()
 
     def _timed(self, batches: Iterator[Any]) -> Iterator[Any]:

@@ -16,7 +16,7 @@ from torchvision.transforms import InterpolationMode, v2
 from swin_lab.data.decoding import UNREADABLE, decode, first_line, oriented_rgb
 from swin_lab.data.device import DeviceStage, Erasing, StagedTransform, as_erasing
 from swin_lab.errors import UserError
-from swin_lab.preprocessing import Interpolation, Preprocessing
+from swin_lab.preprocessing import MAX_RESIZED_SIDE, Interpolation, Preprocessing
 
 Transform = Callable[[Any], Any]
 """Image -> image, image -> tensor, or tensor -> tensor."""
@@ -64,6 +64,12 @@ def image_transform(preprocessing: Preprocessing | None) -> Callable[[str | Path
             raise UserError(f"{shown} cannot be read: {first_line(error)}") from error
 
     return read
+
+
+def visible(image_CHW: Tensor, preprocessing: Preprocessing) -> np.ndarray:
+    """Returns what a network sees: the normalised image as (H, W, channels), with values from 0 to 1."""
+    mean_C11, std_C11 = (torch.tensor(values).reshape(-1, 1, 1) for values in (preprocessing.mean, preprocessing.std))
+    return (image_CHW * std_C11 + mean_C11).clamp(0, 1).permute(1, 2, 0).numpy()
 
 
 def train_transform(
@@ -187,4 +193,15 @@ class ResizeToCover(nn.Module):
             target = (max(self.width, width * self.height // height), self.height)
         else:
             target = (self.width, max(self.height, height * self.width // width))
+        if max(target) > MAX_RESIZED_SIDE:
+            return self(_without_ends(image, max(self.height, self.width) / MAX_RESIZED_SIDE))
         return image if image.size == target else image.resize(target, self.filter)
+
+
+def _without_ends(image: Image.Image, ratio: float) -> Image.Image:
+    """Crops the centre of a very long image, of which a centre crop uses no more; resized, a line of pixels would fill GBs."""
+    width, height = image.size
+    longest = max(1, int(min(width, height) / ratio))
+    kept = (longest, height) if width > height else (width, longest)
+    left, top = (width - kept[0]) // 2, (height - kept[1]) // 2
+    return image.crop((left, top, left + kept[0], top + kept[1]))

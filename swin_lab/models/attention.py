@@ -14,6 +14,7 @@ from swin_lab.models.packing import ExternalBiasLinear
 from swin_lab.ops import window_attention
 from swin_lab.ops.geometry import Size, log_spaced_offsets
 from swin_lab.ops.window_attention import attention_backend
+from swin_lab.ops.windows import Backend
 
 MAX_LOGIT_SCALE = math.log(100)
 """Cosines are multiplied by 100 at most (ref. 2, section 3.2: a temperature above 0.01)."""
@@ -44,7 +45,7 @@ class WindowAttention(nn.Module):
         self.num_heads = num_heads
         self.window = window
         self.shift: Size = (window[0] // 2, window[1] // 2) if shifted else (0, 0)
-        self.backend = backend
+        self.backend: str | Backend = backend
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window[0] - 1) * (2 * window[1] - 1), num_heads))
@@ -92,7 +93,7 @@ class CosineWindowAttention(nn.Module):
         self.window = window
         self.trained_window = trained_window
         self.shift: Size = (window[0] // 2, window[1] // 2) if shifted else (0, 0)
-        self.backend = backend
+        self.backend: str | Backend = backend
         self.qkv = ExternalBiasLinear(dim, 3 * dim)
         self.q_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
         self.v_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None

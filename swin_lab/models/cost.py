@@ -1,24 +1,60 @@
-"""The cost of a forward pass, in the convention of the published tables."""
+"""The cost of a forward pass, in the convention of the published tables.
+
+The formulas are those of the official code (`flops()` at f82860b): norms are included, one operation per element; padding,
+softmax, GELU and the bias MLP of V2 are not.
+"""
 
 from swin_lab.models.config import SwinConfig
 
 
 def count_macs(config: SwinConfig) -> int:
-    """Returns the multiply-accumulate operations of one image of `img_size`: what the tables of the papers call FLOPs.
+    """Returns the multiply-accumulate operations of one image of `img_size`: what the tables of the papers call FLOPs."""
+    stages = sum(
+        merging_macs(config, i) + depth * (attention_macs(config, i) + mlp_macs(config, i))
+        for i, depth in enumerate(config.depths)
+    )
+    return embedding_macs(config) + stages + norm_macs(config) + head_macs(config)
 
-    The formula is that of the official code (`flops()` at f82860b): norms are included; padding, softmax, GELU and the bias MLP
-    of V2 are not. Its count for the last norm is too small by a factor of 4^stages / 2^(stages + 1); this is
-    reproduced so that the counts are equal.
+
+def embedding_macs(config: SwinConfig) -> int:
+    """Returns the operations of the patch embedding and its norm."""
+    return _tokens(config, 0) * config.embed_dim * (config.in_channels * config.patch_size**2 + 1)
+
+
+def merging_macs(config: SwinConfig, stage: int) -> int:
+    """Returns the operations of the patch merging at the beginning of a stage, counted from 0; the first stage has none."""
+    if stage == 0:
+        return 0
+    tokens, C = _tokens(config, stage), config.channels[stage]
+    merged = 4 * tokens * (C // 2)  # elements of the map before merging
+    return tokens * 2 * C * C + (merged if config.version == 1 else merged // 2)
+
+
+def attention_macs(config: SwinConfig, stage: int) -> int:
+    """Returns the operations of the attention of one block and its norm: qkv and projection; q k^T and weights times v."""
+    C, (M, N) = config.channels[stage], config.windows[stage]
+    return _tokens(config, stage) * (4 * C * C + 2 * M * N * C + C)
+
+
+def mlp_macs(config: SwinConfig, stage: int) -> int:
+    """Returns the operations of the MLP of one block and its norm."""
+    C = config.channels[stage]
+    return _tokens(config, stage) * (int(2 * config.mlp_ratio * C * C) + C)
+
+
+def norm_macs(config: SwinConfig) -> int:
+    """Returns the operations of the last norm.
+
+    The official count is 2^(stages - 2) times the elements of the last map. It is reproduced so that the sums are equal.
     """
-    ratio, patch = config.mlp_ratio, config.patch_size
-    H, W = config.maps[0]
-    count = H * W * config.channels[0] * (config.in_channels * patch**2 + 1)  # patch embedding and its norm
-    for i, ((H, W), C, (M, N)) in enumerate(zip(config.maps, config.channels, config.windows, strict=True)):
-        tokens = H * W
-        attention = 4 * C * C + 2 * M * N * C  # qkv and projection; q k^T and weights times v
-        count += config.depths[i] * tokens * int(attention + 2 * ratio * C * C + 2 * C)
-        if i > 0:
-            merged = 4 * tokens * (C // 2)  # elements of the map before merging
-            count += tokens * 2 * C * C + (merged if config.version == 1 else merged // 2)
-    H, W = config.maps[0]
-    return count + config.channels[-1] * (H * W) // 2 ** len(config.maps) + config.channels[-1] * config.num_classes
+    return config.channels[-1] * _tokens(config, 0) // 2 ** len(config.maps)
+
+
+def head_macs(config: SwinConfig) -> int:
+    """Returns the operations of the classification head."""
+    return config.channels[-1] * config.num_classes
+
+
+def _tokens(config: SwinConfig, stage: int) -> int:
+    H, W = config.maps[stage]
+    return H * W

@@ -15,6 +15,10 @@ def reference(
 
 def softmax_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
     """Computes equation 4 of arXiv 2103.14030 in every window; see `swin_lab.ops.windows.WindowFunction` for the shapes."""
-    logits = (q * scale) @ k.transpose(-2, -1) + bias  # (B, G, h, T, T)
-    weights = logits.softmax(dim=-1, dtype=torch.float32).to(v.dtype)
-    return weights @ v
+    return attention_weights(q, k, bias, scale).to(v.dtype) @ v
+
+
+def attention_weights(q: Tensor, k: Tensor, bias: Tensor, scale: float) -> Tensor:
+    """Returns how much each query attends to each key of its window, (B, G, h, T, T) of fp32; every row sums to 1."""
+    logits = (q * scale) @ k.transpose(-2, -1) + bias
+    return logits.softmax(dim=-1, dtype=torch.float32)

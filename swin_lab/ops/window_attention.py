@@ -41,7 +41,7 @@ def window_attention(
     shift: Size = (0, 0),
     pad_value: Tensor | None = None,
     cosine_scale: Tensor | None = None,
-    backend: str = "auto",
+    backend: str | Backend = "auto",
 ) -> Tensor:
     """Computes attention within each window of a feature map, with relative position bias.
 
@@ -57,7 +57,8 @@ def window_attention(
             scaled dot product of V1 is used.
         backend: "reference" (plain maths, fp32 softmax: the specification), "sdpa" (torch's fused attention), "products"
             (batched matrix products with a backward pass of their own, for CPUs), "triton" (fused kernels for NVIDIA GPUs that
-            copy nothing; see triton_support.py for their limits) or "auto", the fastest that has been measured on the device.
+            copy nothing; see triton_support.py for their limits) or "auto", the fastest that has been measured on the device;
+            or a function of type `Backend`.
 
     Returns:
         (B, H, W, C), in image order, in the dtype of `qkv_BHWC`.
@@ -77,12 +78,14 @@ def window_attention(
     return attention_backend(backend)(qkv_BHWC, table, layout, pad_value, cosine_scale)
 
 
-def attention_backend(name: str) -> Backend:
-    """Returns the backend of that name.
+def attention_backend(name: str | Backend) -> Backend:
+    """Returns the backend of that name, and a function unchanged.
 
     Raises:
         UserError: No backend has that name.
     """
+    if callable(name):
+        return name
     if name not in BACKENDS:
         raise UserError(f"attention_backend={name!r} is unknown{did_you_mean(str(name), BACKENDS)}")
     return BACKENDS[name]

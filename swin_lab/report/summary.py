@@ -9,38 +9,40 @@ from typing import Any
 
 import rich
 
+from swin_lab.record import monitored
 from swin_lab.report.tables import print_rows, print_table
 
 
-def print_training(result: Mapping[str, Any], eval_command: str) -> None:
+def print_training(record: Mapping[str, Any]) -> None:
     """Prints the metrics of the best checkpoint, the speed, and the next commands.
 
     Args:
-        result: the contents of results.json.
-        eval_command: the command that evaluates a checkpoint, such as `python eval.py`.
+        record: the contents of results.json.
     """
-    rows = _metric_rows(result)
-    rows += [("checkpoint", _origin(result)), *_last_epoch(result), ("preset", result["preprocessing"]["description"])]
-    if result["images_per_second"] is not None:
-        rows += [("speed", f"{result['images_per_second']:,.0f} images/s in training")]
-    if result["data_time"] is not None:
-        rows += [("data", f"{result['data_time']:.0%} of the training time was waiting for images")]
-    rows += [("time", f"{result['wall_seconds']:.0f} s")]
-    rows += _skipped(result)
-    run_dir = shorter(result["run_dir"])
+    rows = _metric_rows(record)
+    rows += [("checkpoint", _origin(record)), *_last_epoch(record), ("preset", record["preprocessing.description"])]
+    if record["run.images_per_second"] is not None:
+        rows += [("speed", f"{record['run.images_per_second']:,.0f} images/s in training")]
+    if record["run.data_wait_share"] is not None:
+        rows += [("data", f"{record['run.data_wait_share']:.0%} of the training time was waiting for images")]
+    rows += [("time", f"{record['run.wall_seconds']:.0f} s")]
+    rows += _skipped(record)
+    run_dir = shorter(record["run.directory"])
     print_rows(rows, title=run_dir)
-    print_command("dashboard", shlex.join(["tensorboard", "--logdir", shorter(Path(result["run_dir"]).parent.parent)]))
-    print_command("evaluate", f"{eval_command} {shlex.quote(f'checkpoint={run_dir}')}")
+    print_command("dashboard", shlex.join(["tensorboard", "--logdir", shorter(Path(record["run.directory"]).parent.parent)]))
+    print_command("evaluate", f"{record['run.eval_command']} {shlex.quote(f'checkpoint={run_dir}')}")
 
 
-def print_evaluation(result: Mapping[str, Any]) -> None:
+def print_evaluation(record: Mapping[str, Any]) -> None:
     """Prints the metrics of an evaluation and where its files are."""
-    rows = _metric_rows(result)
-    rows += [("preset", result["preprocessing"]["description"])]
-    rows += [("images", f"{result['images']} of {result['data']['val_images']}")]
-    rows += _skipped(result)
-    print_rows(rows, title=shorter(result["checkpoint"]))
-    print_command("results", shorter(result["run_dir"]))
+    rows = _metric_rows(record)
+    rows += [("preset", record["preprocessing.description"])]
+    if "calibration.ece" in record:
+        rows += [("calibration", f"expected error {record['calibration.ece']:.2%}")]
+    rows += [("images", f"{record['run.images']} of {record['data.val_images']}")]
+    rows += _skipped(record)
+    print_rows(rows, title=shorter(record["checkpoint"]))
+    print_command("results", shorter(record["run.directory"]))
 
 
 @dataclass(frozen=True)
@@ -65,24 +67,22 @@ def print_sweep(folder: Path, jobs: Sequence[SweepJob]) -> None:
     finished = [job for job in jobs if job.result is not None]
     others = [job for job in jobs if job.result is None]
     common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
-    first = finished[0].result if finished else None
-    formats = first["metric_formats"] if first is not None else {}
+    shown = list(dict.fromkeys(name for job in finished for name in _final(job.result)))
     rows = []
     for job in [*sorted(finished, key=_rank), *others]:
         differs = " ".join(override for override in job.overrides if override not in common)
-        metrics = job.result["metrics"] if job.result is not None else {}
-        shown = [_shown(formats[name], metrics[name]) if name in metrics else "" for name in formats]
-        path = os.path.relpath(job.result["run_dir"], folder) if job.result is not None else str(job.number)
-        rows.append([path, differs, *shown, *([job.state] if others else [])])
-    columns = ["run", "differs by", *(format_["label"] for format_ in formats.values()), *(["state"] if others else [])]
+        metrics = _final(job.result)
+        values = [metrics[name][1] if name in metrics else "" for name in shown]
+        path = os.path.relpath(job.result["run.directory"], folder) if job.result is not None else str(job.number)
+        rows.append([path, differs, *values, *([job.state] if others else [])])
+    columns = ["run", "differs by", *shown, *(["state"] if others else [])]
     print_table(columns, rows, title=f"Sweep {shorter(folder)}, best first", left=("state",))
 
 
 def _rank(job: SweepJob) -> float:
     """Returns the monitored metric of a finished job, negative if greater is better."""
     assert job.result is not None
-    monitor = job.result["monitor"]
-    return float((-1 if monitor["mode"] == "max" else 1) * job.result["metrics"][monitor["metric"]])
+    return (-1 if job.result["derived.monitor_mode"] == "max" else 1) * monitored(job.result)
 
 
 def shorter(path: str | Path) -> str:
@@ -91,36 +91,52 @@ def shorter(path: str | Path) -> str:
     return relative if len(relative) < len(str(path)) else str(path)
 
 
-def _origin(result: Mapping[str, Any]) -> str:
-    if result["best_epoch"] is None:
-        return f"the last weights ({result['images']} images)"
-    by = result["metric_formats"][result["monitor"]["metric"]]["label"]
-    return f"epoch {result['best_epoch']} of {result['epochs']}, the best by {by} ({result['images']} images)"
+def _origin(record: Mapping[str, Any]) -> str:
+    if record["metrics.final.of"] == "last":
+        return f"the last weights ({record['run.images']} images)"
+    by = ("EMA " if record["derived.monitor_weights"] == "ema" else "") + record[f"formats.{record['derived.monitor']}.label"]
+    epoch = record["metrics.final.epoch"]
+    return f"epoch {epoch} of {record['run.epochs']}, the best by {by} ({record['run.images']} images)"
 
 
-def _last_epoch(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _last_epoch(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Returns the metric that has chosen the best epoch, after the last one: on the same images, the best is biased upwards."""
-    last, metric = result["last_evaluation"], result["monitor"]["metric"]
-    if last is None or metric not in last["metrics"]:
+    weights = "last_ema" if record["derived.monitor_weights"] == "ema" else "last"
+    metric = record["derived.monitor"]
+    if f"metrics.{weights}.{metric}" not in record:
         return []
-    format_ = result["metric_formats"][metric]
-    unless_last = "" if last["epoch"] == result["epochs"] else f" after epoch {last['epoch']}, the last evaluated one"
-    return [("last epoch", f"{format_['label']} {_shown(format_, last['metrics'][metric])}{unless_last}")]
+    label, value = _shown(record, weights, metric)
+    epoch = record[f"metrics.{weights}.epoch"]
+    unless_last = "" if epoch == record["run.epochs"] else f" after epoch {epoch}, the last evaluated one"
+    return [("last epoch", f"{label} {value}{unless_last}")]
 
 
-def _metric_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    formats = result["metric_formats"]
-    return [(formats[name]["label"], _shown(formats[name], result["metrics"][name])) for name in formats]
+def _metric_rows(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return list(_final(record).values())
 
 
-def _skipped(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _final(record: Mapping[str, Any] | None) -> dict[str, tuple[str, str]]:
+    """Returns the metrics of the final evaluation by label: label and value as they are printed, in their order."""
+    if record is None:
+        return {}
+    names = [key.split(".")[1] for key in record if key.startswith("formats.") and key.endswith(".label")]
+    pairs = [(weights, name) for weights in ("final", "final_ema") for name in names]
+    found = [_shown(record, weights, name) for weights, name in pairs if f"metrics.{weights}.{name}" in record]
+    return {label: (label, value) for label, value in found}
+
+
+def _shown(record: Mapping[str, Any], weights: str, metric: str) -> tuple[str, str]:
+    """Returns label and value of a metric as they are printed."""
+    value, label = record[f"metrics.{weights}.{metric}"], record[f"formats.{metric}.label"]
+    text = f"{value:.4%}" if record[f"formats.{metric}.percent"] else f"{value:.6f}"
+    return ("EMA " if weights.endswith("_ema") else "") + label, text
+
+
+def _skipped(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Returns what a run has left out, if there is anything."""
-    what = {"skipped": "unreadable images", "skipped_updates": "updates with a loss or gradient that is NaN or infinite"}
-    return [("skipped", f"{count} {text}, named in run.log") for key, text in what.items() if (count := result.get(key))]
-
-
-def _shown(format_: Mapping[str, Any], value: float) -> str:
-    return f"{value:.4%}" if format_["percent"] else f"{value:.6f}"
+    what = {"images": "unreadable images", "updates": "updates with a loss or gradient that is NaN or infinite"}
+    counts = {key: record.get(f"run.skipped_{key}") for key in what}
+    return [("skipped", f"{count} {what[key]}, named in run.log") for key, count in counts.items() if count]
 
 
 def print_command(label: str, command: str) -> None:

@@ -62,8 +62,14 @@ def command_of(job: Job, launcher: Launcher) -> str:
     if launcher == "script":
         script = Path(sys.argv[0])
         return f"python {script.with_name(f'{job}.py') if script.name in ('train.py', 'eval.py') else f'{job}.py'}"
+    return shlex.join([*program_of(launcher), job])
+
+
+def program_of(launcher: Launcher) -> list[str]:
+    """Returns the words that start `swin-lab` in the Python environment in which this process was started."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return f"{'python -m swin_lab' if spec is not None and spec.name == MODULE else 'swin-lab'} {job}"
+    is_module = launcher == "script" or (spec is not None and spec.name == MODULE)
+    return ["python", "-m", "swin_lab"] if is_module else ["swin-lab"]
 
 
 def as_started(words: Sequence[str]) -> str:

@@ -9,11 +9,11 @@ from lightning.pytorch.strategies import StrategyRegistry
 from swin_lab.data import LoaderConfig
 from swin_lab.data.datamodule import check_processes
 from swin_lab.errors import UserError, did_you_mean
+from swin_lab.record import flat
 from swin_lab.run.components import loader_config
 from swin_lab.run.compose import MISSING
 from swin_lab.run.directory import run_folder
 from swin_lab.run.instantiate import build_dataclass
-from swin_lab.run.loggers import flat
 from swin_lab.run.model import check_transfer
 from swin_lab.run.settings import TrainConfig, TransferConfig
 from swin_lab.run.trainer import check_trainer, choose_precision

@@ -23,7 +23,7 @@ from swin_lab.run.settings import Node
 from swin_lab.run.targets import Parameters, resolve
 from swin_lab.run.trainer import check_batches
 from swin_lab.training import DataDescription, EmaConfig, OptimizerConfig, Schedule, Task
-from swin_lab.training.engine import logged_metrics, monitored_metric
+from swin_lab.training.evaluation import logged_metrics, monitored_metric
 from swin_lab.training.optim import RECIPE_KEYS
 from swin_lab.weights.preprocessing import check_preset, preset_preprocessing
 

@@ -1,6 +1,7 @@
 """metrics.csv: each record is on the disk at once, and a resumed run goes on after the records of its checkpoint."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 from lightning.pytorch.loggers import CSVLogger
@@ -14,10 +15,10 @@ METRICS = "metrics.csv"
 OF_UPDATES = "train/loss"
 """Column that the records of updates have, and those of evaluations have not."""
 
-Rows = list[dict[str, str]]
+Rows = Sequence[dict[str, str]]
 
 
-def csv_logger_of(run_dir: Path, resumed: Position | None) -> tuple[CSVLogger, int]:
+def csv_logger_of(run_dir: Path, resumed: Position | None) -> tuple[CSVLogger, Rows]:
     """Builds the logger of metrics.csv.
 
     Args:
@@ -25,11 +26,12 @@ def csv_logger_of(run_dir: Path, resumed: Position | None) -> tuple[CSVLogger, i
         resumed: where a resumed run goes on. If None, it starts.
 
     Returns:
-        The logger, and the number of records that were removed because they follow the checkpoint: the run logs them again.
+        The logger, and the records that the processes before have logged, without those that follow the checkpoint: they are
+        removed, because the run logs them again.
     """
     logger = CSVLogger(run_dir, name="", version="", flush_logs_every_n_steps=1)
     if not is_first_process():
-        return logger, 0
+        return logger, []
     columns, rows = read_rows(run_dir / METRICS) if resumed is not None else ([], [])
     writer = _WholeWriter(str(run_dir))  # It deletes the file of an earlier process.
     kept = [row for row in rows if resumed is not None and belongs_before(row, resumed)]
@@ -37,7 +39,7 @@ def csv_logger_of(run_dir: Path, resumed: Position | None) -> tuple[CSVLogger, i
         writer.metrics_keys = columns
         writer.write_rows(kept)
     logger._experiment = writer
-    return logger, len(rows) - len(kept)
+    return logger, kept
 
 
 def is_first_process() -> bool:

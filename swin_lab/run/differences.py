@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from swin_lab.run.loggers import flat
+from swin_lab.record import flat
 from swin_lab.run.recipe import Recipe, derived_values
 
 IGNORED_KEYS = (

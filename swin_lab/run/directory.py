@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from itertools import count
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import rich
@@ -16,6 +17,7 @@ from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from swin_lab.errors import UserError
+from swin_lab.record import LOCK, RESULTS, is_finished
 from swin_lab.run.arguments import RUN_DIR, local_rank
 from swin_lab.run.logs import Console, LogFile
 from swin_lab.run.watch import Watch
@@ -24,8 +26,6 @@ from swin_lab.training.checkpoint_io import UNFINISHED
 log = logging.getLogger("swin_lab")
 
 MIN_WIDTH = 40
-LOCK = ".lock"
-"""File that is locked while a process runs in the directory."""
 
 
 @contextmanager
@@ -144,13 +144,12 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _clear(path: Path) -> None:
-    """Removes what an interrupted process has left, and keeps the results of a finished run under another name."""
+    """Removes what an interrupted process has left, and keeps a copy of the results of a finished run."""
     for file in path.glob(f"checkpoints/*{UNFINISHED}"):
         file.unlink(missing_ok=True)
-    results = path / "results.json"
-    if results.is_file():
+    if is_finished(path):
         number = next(n for n in count(1) if not (path / f"results_{n}.json").exists())
-        results.rename(path / f"results_{number}.json")
+        copyfile(path / RESULTS, path / f"results_{number}.json")
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -12,7 +12,6 @@ from swin_lab.report import shorter
 from swin_lab.run.arguments import Invocation
 from swin_lab.run.ending import OK, StoppedRunError
 from swin_lab.run.guard import resume_command
-from swin_lab.run.loggers import close
 from swin_lab.run.session import Session
 from swin_lab.training import NonFiniteDumps, NonFiniteError
 from swin_lab.training.checkpoint_io import LAST
@@ -20,15 +19,13 @@ from swin_lab.training.checkpoint_io import LAST
 
 @contextmanager
 def explained(session: Session, invocation: Invocation) -> Iterator[None]:
-    """Turns what ends a training early into errors that say how it goes on, and closes the loggers in any case."""
+    """Turns what ends a training early into errors that say how it goes on."""
     try:
         yield
     except InterruptedRunError as stop:
         raise stopped(stop, session.run_dir, invocation) from stop
     except NonFiniteError as error:
         raise diverged(error, session.nonfinite, session.run_dir) from error
-    finally:
-        close(session.trainer.loggers)
 
 
 def stop_early(interruption: Interruption, world_size: int) -> None:

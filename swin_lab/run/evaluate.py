@@ -3,10 +3,10 @@
 import json
 import logging
 from collections.abc import Callable
-from datetime import datetime
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import rich
 from lightning import Trainer
@@ -19,23 +19,26 @@ from swin_lab.errors import UserError
 from swin_lab.metadata import RunMetadata
 from swin_lab.models import packed_weights
 from swin_lab.preprocessing import Preprocessing
+from swin_lab.record import RESULTS, Predictions, flat
 from swin_lab.report import print_evaluation
 from swin_lab.run.arguments import Invocation
 from swin_lab.run.compilation import compiler
 from swin_lab.run.components import Data, build_data, build_task, check_validation_images, preset_settings
-from swin_lab.run.directory import is_other_process, run_directory, start_console, timestamped
+from swin_lab.run.directory import is_other_process, run_directory, start_console, timestamped, write_whole
+from swin_lab.run.evaluation_figures import draw_evaluation
 from swin_lab.run.guard import guarded
-from swin_lab.run.identity import describe_data, identity
+from swin_lab.run.identity import hardware
 from swin_lab.run.instantiate import build_dataclass
+from swin_lab.run.predictions import write_predictions
 from swin_lab.run.restore import Restored, restore
-from swin_lab.run.results import metric_formats, present
+from swin_lab.run.results import evaluation_record, present
 from swin_lab.run.settings import EvalConfig, RestoreConfig
 from swin_lab.run.sharding import sharder
 from swin_lab.run.stored import images_at_once, restored_node
 from swin_lab.run.targets import TARGET
 from swin_lab.run.trainer import build_trainer, check_launch, choose_precision
 from swin_lab.run.watch import Watch
-from swin_lab.training import Engine, ProgressBar, ProgressLines, Task
+from swin_lab.training import Engine, PredictionCollector, ProgressBar, ProgressLines, Task
 from swin_lab.training.sharding import gathered
 from swin_lab.weights import Contents, open_checkpoint, read_source
 
@@ -64,7 +67,8 @@ def run(values: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
     compiler(config.compile, config.compile_mode)  # raises its errors before a file is read
     contents = read_source(config.checkpoint)
     stored = contents.metadata.run if contents.metadata is not None else None
-    trainer, precision = build_evaluator(config, stored)
+    collector = PredictionCollector()
+    trainer, precision = build_evaluator(config, stored, collector)
     compile_network = build_compiler(config, trainer)
     data, task = compose_evaluation(config, contents)
     check_validation_images(data.source, trainer.world_size)
@@ -83,18 +87,30 @@ def run(values: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
             log.info("%-10s %s", label, text)
         watch.start(trainer)
         trainer.validate(engine, data_module, verbose=False)
-        skipped = len(data_module.skipped_everywhere())
-        result: dict[str, Any] = {"metrics": dict(engine.result.metrics), "skipped": skipped}
-        if trainer.is_global_zero:
-            result |= record(config, contents, data, engine, preprocessing, folder)
-            result |= (
-                {"precision": precision, "compile": config.compile, "overrides": list(invocation.overrides)}
-                | present(task, engine.result, preprocessing, folder)
-                | identity()
-            )
-            (folder / "results.json").write_text(json.dumps(result, indent=2) + "\n")
-            print_evaluation(result)
-    return result
+        data_module.skipped |= data_module.skipped_everywhere()
+        if not trainer.is_global_zero:
+            return {}
+        record = evaluation_record(contents.file, folder, engine, data_module, preprocessing)
+        record |= {"overrides": list(invocation.overrides), "config": values, "hardware": asdict(hardware(trainer))}
+        record["derived"] |= {"precision": precision}
+        record["predictions"] = asdict(save_predictions(config, collector, data, record["data"]["val_fingerprint"], folder))
+        record |= draw_evaluation(engine, collector.columns, data_module, preprocessing, folder)
+        written = flat(record | present(task, engine.result, folder))
+        write_whole(folder / RESULTS, json.dumps(written, indent=2, allow_nan=False) + "\n")
+        print_evaluation(written)
+    return written
+
+
+def save_predictions(
+    config: EvalConfig, collector: PredictionCollector, data: Data, fingerprint: str, folder: Path
+) -> Predictions:
+    """Writes the predictions of an evaluation, if that is wanted, and returns what its record names."""
+    weights: Literal["raw", "ema"] = "ema" if config.transfer["ema"] else "raw"
+    return (
+        write_predictions(collector.columns, data.source, fingerprint, weights, folder)
+        if config.save_predictions
+        else Predictions()
+    )
 
 
 def build_compiler(config: EvalConfig, trainer: Trainer) -> Callable[[nn.Module], None] | None:
@@ -112,7 +128,7 @@ def build_engine(
     return Engine(network, task, {}, compile_network=compile_network, constant_weights=constant, shard=shard)
 
 
-def build_evaluator(config: EvalConfig, stored: RunMetadata | None) -> tuple[Trainer, str]:
+def build_evaluator(config: EvalConfig, stored: RunMetadata | None, collector: PredictionCollector) -> tuple[Trainer, str]:
     """Builds Lightning's Trainer and returns it with the precision: the given one, else that of the checkpoint's run.
 
     Raises:
@@ -121,7 +137,7 @@ def build_evaluator(config: EvalConfig, stored: RunMetadata | None) -> tuple[Tra
     wanted = str(config.precision or (stored.precision if stored is not None else "auto"))
     precision = choose_precision(wanted, str(config.trainer.get("accelerator", "auto")))
     progress = ProgressBar() if rich.get_console().is_terminal else ProgressLines()
-    trainer = build_trainer(config.trainer, precision, callbacks=[progress])
+    trainer = build_trainer(config.trainer, precision, callbacks=[collector, progress])
     check_launch(config.trainer, trainer)
     return trainer, precision
 
@@ -173,24 +189,6 @@ def choose_preprocessing(restored: Restored, preset: str | None) -> Preprocessin
     if preset is None:
         return restored.preprocessing
     return Preprocessing.from_dict(restored.preprocessing.as_dict() | preset_settings(preset, restored.network))
-
-
-def record(
-    config: EvalConfig, contents: Contents, data: Data, engine: Engine, preprocessing: Preprocessing, folder: Path
-) -> dict[str, Any]:
-    """Returns the contents of results.json except the metrics."""
-    return {
-        "checkpoint": str(contents.file),
-        "run_dir": str(folder),
-        "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "task": type(engine.task).__name__,
-        "task_settings": {key: value for key, value in config.task.items() if value is not None},
-        "monitor": {"metric": engine.monitor, "mode": engine.task.monitor.mode},
-        "metric_formats": metric_formats(engine.task, engine.result.metrics),
-        "images": engine.result.num_images,
-        "preprocessing": preprocessing.as_dict() | {"description": str(preprocessing)},
-        "data": describe_data(data.source),
-    }
 
 
 def _results_folder(out: str | None, file: Path) -> Path:

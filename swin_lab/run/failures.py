@@ -1,9 +1,7 @@
 """Failures of the machine during a run (workers, memory, files) as messages that a user can act on."""
 
 import errno
-import multiprocessing
 import re
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,21 +77,6 @@ def explained_failures() -> Iterator[None]:
         if message is None:
             raise
         raise UserError(message) from error
-
-
-def end_workers() -> None:
-    """Ends the processes of loader workers after an error.
-
-    They ignore SIGTERM, with which Python would end them, and one that was killed can have left a lock that they wait for.
-    """
-    handled = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
-    # torch's handler would raise an error for every worker that ends here.
-    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if handled else None
-    for process in multiprocessing.active_children():
-        process.kill()
-        process.join()
-    if handled:
-        signal.signal(signal.SIGCHLD, before)
 
 
 @contextmanager

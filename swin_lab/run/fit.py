@@ -1,9 +1,7 @@
 """Training: compose, check, create the run directory, fit, evaluate the best checkpoint, record."""
 
-import json
 import logging
 from contextlib import ExitStack
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -11,11 +9,13 @@ from typing import Any
 
 from lightning import seed_everything
 
+from swin_lab.data.decoders import build_decoder
 from swin_lab.data.sampling import Start
 from swin_lab.interruption import Interruption
 from swin_lab.report import print_training, shorter
 from swin_lab.run.arguments import Invocation
 from swin_lab.run.batching import AUTO
+from swin_lab.run.dashboards import show
 from swin_lab.run.directory import (
     is_other_process,
     restore_settings,
@@ -23,24 +23,23 @@ from swin_lab.run.directory import (
     run_folder,
     start_console,
     timestamped,
-    write_whole,
 )
 from swin_lab.run.early_end import continuation, explained, stop_early
 from swin_lab.run.failures import explained_failures
+from swin_lab.run.gallery import final_figures
 from swin_lab.run.guard import guarded
-from swin_lab.run.identity import describe_data, identity
+from swin_lab.run.identity import identify
 from swin_lab.run.instantiate import build_dataclass
+from swin_lab.run.predictions import write_predictions
 from swin_lab.run.preflight import check_needs, needs_of
-from swin_lab.run.results import metric_formats
-from swin_lab.run.resume import RESULTS, Resumption, check_changes, find_resumption
+from swin_lab.run.recording import Recorder
+from swin_lab.run.resume import Resumption, check_changes, find_resumption
 from swin_lab.run.resumed import beginning, check_agreed, resumed_position, with_found_batch
 from swin_lab.run.session import Session, announce, start_session
 from swin_lab.run.settings import TrainConfig
 from swin_lab.run.trainer import Launch, find_launch
 from swin_lab.run.training import Training, build_training
-from swin_lab.run.trust import needs_trust
 from swin_lab.run.watch import Watch
-from swin_lab.training import EvaluationResult
 
 log = logging.getLogger("swin_lab")
 
@@ -53,7 +52,7 @@ def run(values: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
         invocation: the command that started the run.
 
     Returns:
-        The contents of results.json; in the further processes of a run, only the metrics.
+        The contents of results.json; nothing in the further processes of a run.
 
     Raises:
         UserError: the configuration is invalid, or the run cannot continue for a reason that its user can fix.
@@ -77,37 +76,44 @@ def run(values: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
         run_dir = stack.enter_context(
             run_directory(watch, wanted, values, invocation.overrides, resumes=resumption is not None)
         )
+        recorder = Recorder(training, identify(run_dir, config.name), values, invocation, started_at)
+        stack.enter_context(recorder.recording())
         stack.enter_context(guarded(run_dir, watch, invocation.train_command))
+        recorder.write()
         watch.advice = lambda: continuation(run_dir, invocation)
         write_again = partial(restore_settings, run_dir, values, invocation.overrides)
         resumed = resumed_position(resumption, first=watch.rank == 0)
-        session = start_session(training, run_dir, values, interruption, resumed, write_again)
+        session = start_session(training, recorder, interruption, resumed, write_again)
         announce(training)
         watch.start(session.trainer)
         check_agreed(resumed, watch.shared("beginning", lambda: beginning(resumed)))
         with explained(session, invocation):
-            result = complete(session, training, resumption, invocation)
-            if session.trainer.is_global_zero:
-                result |= {"wall_seconds": perf_counter() - started_at} | identity()
-                write_whole(run_dir / RESULTS, json.dumps(result, indent=2) + "\n")
-                print_training(result, result["eval_command"])
-    return result
+            complete(session, training, recorder, resumption)
+    return recorder.record.flat() if watch.rank == 0 else {}
 
 
-def complete(session: Session, training: Training, resumption: Resumption | None, invocation: Invocation) -> dict[str, Any]:
-    """Trains to the end and evaluates the best checkpoint; returns the contents of results.json except times and versions."""
-    config = training.config
-    last = train(session, training, resumption)
+def complete(session: Session, training: Training, recorder: Recorder, resumption: Resumption | None) -> None:
+    """Trains to the end, evaluates the best checkpoint, and records and prints the results."""
+    train(session, training, resumption)
     evaluate_best(session, training)
-    result: dict[str, Any] = {
-        "metrics": dict(training.engine.result.metrics),
-        "skipped": len(training.data_module.skipped_everywhere()),
-    }
+    training.data_module.skipped |= training.data_module.skipped_everywhere()
     if session.trainer.is_global_zero:
-        trust = " trust=true" * needs_trust({"model": training.model.node, "data": config.data, "task": config.task})
-        result |= record(session, training, last)
-        result |= {"overrides": list(invocation.overrides), "eval_command": invocation.eval_command + trust}
-    return result
+        show_evaluation(session, training, recorder)
+    recorder.finish(training.engine.result)
+    if session.trainer.is_global_zero:
+        print_training(recorder.record.flat())
+
+
+def show_evaluation(session: Session, training: Training, recorder: Recorder) -> None:
+    """Saves the predictions of the final evaluation, if that is wanted, and shows its figures on every dashboard."""
+    result, columns, source = training.engine.result, session.predictions.columns, training.data.source
+    record = recorder.record
+    if training.config.save_predictions:
+        fingerprint, weights = record.data.val_fingerprint, record.derived.monitor_weights
+        recorder.predictions = write_predictions(columns, source, fingerprint, weights, session.run_dir)
+    decode = build_decoder(training.preprocessing, training.data.loader.decoder)
+    figures, tables = final_figures(training.task, result, columns, source.val, decode, session.run_dir)
+    show(session.trainer.loggers, figures, tables, session.trainer.global_step)
 
 
 def compared(values: dict[str, Any]) -> tuple[TrainConfig, dict[str, Any], Resumption | None]:
@@ -141,8 +147,8 @@ def built(config: TrainConfig, launch: Launch, values: dict[str, Any]) -> tuple[
     return training, values
 
 
-def train(session: Session, training: Training, resumption: Resumption | None) -> EvaluationResult:
-    """Trains to the end, from the beginning or from a checkpoint; returns the result of the last evaluation."""
+def train(session: Session, training: Training, resumption: Resumption | None) -> None:
+    """Trains to the end, from the beginning or from a checkpoint."""
     file = None
     if resumption is not None:
         position = resumption.position
@@ -150,7 +156,6 @@ def train(session: Session, training: Training, resumption: Resumption | None) -
         log.info("%-10s after %s updates (epoch %d)", "resume", f"{position.updates:,}", position.epoch + 1)
         file = resumption.file
     session.trainer.fit(training.engine, training.data_module, ckpt_path=file, weights_only=True)
-    return training.engine.result
 
 
 def evaluate_best(session: Session, training: Training) -> None:
@@ -162,36 +167,3 @@ def evaluate_best(session: Session, training: Training) -> None:
     elif best is None:
         log.warning("training ended before its first evaluation: these are the metrics of the last weights")
     session.trainer.validate(training.engine, training.data_module, ckpt_path=best, verbose=False, weights_only=True)
-
-
-def record(session: Session, training: Training, last: EvaluationResult) -> dict[str, Any]:
-    """Returns the contents of results.json except the metrics.
-
-    Args:
-        session: the finished run.
-        training: its components.
-        last: the result of the last evaluation during the training.
-    """
-    return {
-        "name": training.config.name,
-        "run_dir": str(session.run_dir),
-        "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "task": type(training.task).__name__,
-        "monitor": {"metric": training.engine.monitor, "mode": training.task.monitor.mode},
-        "metric_formats": metric_formats(training.task, training.engine.result.metrics),
-        "initial_metrics": training.engine.initial_metrics,
-        "images": training.engine.result.num_images,
-        "preprocessing": training.preprocessing.as_dict() | {"description": str(training.preprocessing)},
-        "best_epoch": training.engine.result.epoch,
-        "last_evaluation": {"epoch": last.epoch, "metrics": dict(last.metrics)} if last.epoch is not None else None,
-        "epochs": session.trainer.current_epoch,
-        "updates": session.trainer.global_step,
-        "skipped_updates": training.engine.guard.skipped,
-        "images_per_second": session.epoch_summary.images_per_second,
-        "data_time": session.data_time.share,
-        "parameters": sum(parameter.numel() for parameter in training.model.network.parameters()),
-        "precision": training.launch.precision,
-        "compile": training.config.compile,
-        "batching": str(training.batching),
-        "data": describe_data(training.data.source),
-    }

@@ -1,5 +1,6 @@
 """Conversion of failures during a run (full disk, out of memory) into messages that a user can act on."""
 
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,13 +8,17 @@ from pathlib import Path
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from swin_lab.data.loading import end_workers
 from swin_lab.errors import UserError
 from swin_lab.report import shorter
 from swin_lab.run.arguments import as_started
-from swin_lab.run.failures import CANNOT_WRITE, end_workers, explain_failure, quiet_writers
+from swin_lab.run.failures import CANNOT_WRITE, explain_failure, quiet_writers
 from swin_lab.run.watch import Watch
 from swin_lab.training.checkpoint_io import LAST, PREVIOUS, UNFINISHED
 from swin_lab.weights.archive import check_archive
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Error numbers of the system that only writing has."""
 
 
 @contextmanager
@@ -43,6 +48,11 @@ def guarded(run_dir: Path, watch: Watch, train_command: Sequence[str] = ()) -> I
         raise KeyboardInterrupt(f"the last checkpoint is {shorter(last)}" if last.is_file() else "") from None
     except MisconfigurationException as error:
         raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
+    except UserError as error:  # A figure could not be written.
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno in FULL and (message := _full_disk(cause, run_dir)):
+            raise UserError(message + _way_on(run_dir, train_command)) from cause
+        raise
     except (OSError, RuntimeError, MemoryError) as error:
         end_workers()
         message = _full_disk(error, run_dir) if isinstance(error, OSError) else None

@@ -52,15 +52,7 @@ class Recipe:
     @property
     def length(self) -> RunLength | None:
         """Returns the length of the run. If the number of images is unknown or the run has no end, returns None."""
-        trainer, accumulate = self.config["trainer"], self.batching.accumulate
-        if self.train_images is None:
-            return None
-        batches, limit = self.train_images // self.batching.global_batch * accumulate, limit_train_batches(self.config)
-        batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
-        steps_per_epoch = ceil(batches / accumulate)
-        ends = [steps_per_epoch * trainer["max_epochs"]] if trainer["max_epochs"] > 0 else []
-        ends += [trainer["max_steps"]] if trainer.get("max_steps", -1) > 0 else []
-        return RunLength(steps_per_epoch, min(ends)) if ends else None
+        return run_length(self.config["trainer"], self.train_images, self.batching)
 
     @property
     def peak_lr(self) -> float:
@@ -73,9 +65,27 @@ class Recipe:
         return self.peak_lr * self.optimization.schedule.factor(step, self.length)
 
 
-def limit_train_batches(config: Mapping[str, Any]) -> int | float:
+def run_length(trainer: Mapping[str, Any], train_images: int | None, batching: Batching) -> RunLength | None:
+    """Returns the length of a run. If the number of images is unknown or the run has no end, returns None.
+
+    Args:
+        trainer: the `trainer` node.
+        train_images: images of an epoch. If None, their number is unknown.
+        batching: how the batch is split.
+    """
+    if train_images is None:
+        return None
+    batches, limit = train_images // batching.global_batch * batching.accumulate, limit_train_batches(trainer)
+    batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+    steps_per_epoch = ceil(batches / batching.accumulate)
+    ends = [steps_per_epoch * trainer["max_epochs"]] if trainer["max_epochs"] > 0 else []
+    ends += [trainer["max_steps"]] if trainer.get("max_steps", -1) > 0 else []
+    return RunLength(steps_per_epoch, min(ends)) if ends else None
+
+
+def limit_train_batches(trainer: Mapping[str, Any]) -> int | float:
     """Returns the number of batches of an epoch, or their share as a float; as in Lightning, the default is all of them."""
-    limit: int | float | None = config["trainer"].get("limit_train_batches")
+    limit: int | float | None = trainer.get("limit_train_batches")
     return 1.0 if limit is None else limit
 
 

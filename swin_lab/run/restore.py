@@ -93,11 +93,11 @@ def restore(
         )
     if report.checkpoint.unusable:
         raise UserError(f"{contents.file.name} cannot be evaluated: {listed(report.checkpoint.unusable)}")
-    preprocessing = network.preprocessing or _default_preprocessing(contents.file, network)
+    preprocessing = network.preprocessing or default_preprocessing(contents.file, network)
     return Restored(network, preprocessing, network.class_names, report.lines())
 
 
-def _default_preprocessing(file: Path, network: SwinTransformer) -> Preprocessing:
+def default_preprocessing(file: Path, network: SwinTransformer) -> Preprocessing:
     """Returns the official code's preprocessing, for a native file that was saved without one."""
     if network.in_channels not in (1, 3):
         raise UserError(f"{file.name} has {network.in_channels} input channels; images have 3 (RGB) or 1 (greyscale)")

@@ -1,44 +1,64 @@
 """Presentation and record of an evaluation, for any task."""
 
-from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from swin_lab.data import ImageData
 from swin_lab.preprocessing import Preprocessing
-from swin_lab.report import draw_grid, draw_heatmap, print_table
-from swin_lab.training import EvaluationResult, ImageGrid, Task
-from swin_lab.training.engine import VAL_EMA
+from swin_lab.record import FINISHED, VERSION
+from swin_lab.report import draw_heatmap, print_table
+from swin_lab.run.derived import formats_of, monitored_of
+from swin_lab.run.identity import checkout, describe_data, versions
+from swin_lab.training import Engine, EvaluationResult, Task
 
 
-def metric_formats(task: Task, metrics: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """Returns label and format of every metric, by full name, in the order in which they are printed."""
-    formats = {}
-    for name in metrics:
-        prefix, _, metric = name.partition("/")
-        label = task.metric_formats[metric].label
-        full_label = f"EMA {label}" if prefix == VAL_EMA else label
-        formats[name] = {"label": full_label, "percent": task.metric_formats[metric].percent}
-    return formats
-
-
-def present(task: Task, result: EvaluationResult, preprocessing: Preprocessing, folder: Path) -> dict[str, Any]:
+def present(task: Task, result: EvaluationResult, folder: Path) -> dict[str, Any]:
     """Prints the tables of an evaluation, draws its figures into a folder, and returns their part of results.json."""
     presentation = task.present(result.arrays)
     for table in presentation.tables:
         print_table(table.columns, table.rows, title=table.title)
     for heatmap in presentation.heatmaps:
         draw_heatmap(
-            heatmap.counts, heatmap.names, folder / heatmap.file_name, row=heatmap.row_label, column=heatmap.column_label
+            heatmap.counts,
+            heatmap.names,
+            folder / heatmap.file_name,
+            row=heatmap.row_label,
+            column=heatmap.column_label,
+            title=heatmap.title,
         )
-    for grid in task.image_grids(result.arrays):
-        draw_image_grid(grid, preprocessing, folder / f"{grid.name}.png")
-    return dict(presentation.record)
+    return {name: columns_of(value) for name, value in presentation.record.items()}
 
 
-def draw_image_grid(grid: ImageGrid, preprocessing: Preprocessing, file: Path) -> None:
-    """Draws images that are normalised as the network sees them."""
-    mean, std = (np.asarray(values, dtype=np.float32)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
-    pixels = np.clip((grid.images * std + mean) * 255, 0, 255).round().astype(np.uint8)
-    draw_grid(np.moveaxis(pixels, 2, -1), grid.column_labels, file)
+def columns_of(value: Any) -> Any:
+    """Returns a list of rows, mappings with the same keys, as a mapping of columns; any other value as it is."""
+    if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+        return {key: [row[key] for row in value] for key in value[0]}
+    return value
+
+
+def evaluation_record(
+    checkpoint: Path, folder: Path, engine: Engine, data_module: ImageData, preprocessing: Preprocessing
+) -> dict[str, Any]:
+    """Returns the contents of results.json of an evaluation, nested, except what only the command knows."""
+    metrics = {name.partition("/")[2]: value for name, value in engine.result.metrics.items()}
+    return {
+        "version": VERSION,
+        "kind": "evaluation",
+        "run": {
+            "directory": str(folder),
+            "state": FINISHED,
+            "ended": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "images": engine.result.num_images,
+            "skipped_images": len(data_module.skipped),
+        },
+        "checkpoint": str(checkpoint),
+        "derived": monitored_of(engine) | {"task": type(engine.task).__name__},
+        "formats": formats_of(engine.task, metrics),
+        "metrics": {"final": metrics},
+        "preprocessing": preprocessing.as_dict() | {"description": str(preprocessing)},
+        "data": asdict(describe_data(data_module.source)),
+        "git": asdict(checkout()),
+        "versions": versions(),
+    }

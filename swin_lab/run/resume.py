@@ -10,9 +10,9 @@ import torch
 import yaml
 
 from swin_lab.errors import UserError
+from swin_lab.record import flat, is_finished
 from swin_lab.report import print_table, shorter
 from swin_lab.run.differences import IGNORED_KEYS, differing, has_prefix
-from swin_lab.run.loggers import flat
 from swin_lab.training import Position
 from swin_lab.training.checkpoint_io import LAST, PREVIOUS
 from swin_lab.training.engine import RUN_STATE_KEY
@@ -21,8 +21,6 @@ from swin_lab.weights.archive import check_archive
 log = logging.getLogger("swin_lab")
 
 AUTO = "auto"
-RESULTS = "results.json"
-"""File of a finished run."""
 OF_RESUMING = ("resume", "resume_with")
 FREE_KEYS = (
     *(key for key in IGNORED_KEYS if key not in ("weights", "data.root", "data.layout")),
@@ -78,15 +76,15 @@ def find_resumption(resume: str | None, folder: Path) -> Resumption | None:
             log.warning("%s", error)
             reasons.append(str(error))
             continue
-        return Resumption(run_dir, file, position, (run_dir / RESULTS).is_file())
+        return Resumption(run_dir, file, position, is_finished(run_dir))
     why = reasons[0] if reasons else f"{shorter(run_dir)} contains no checkpoints/{LAST}: the run ended before its first one"
     raise UserError(f"{why}\nStart a new run without resume={resume}")
 
 
 def newest_unfinished(folder: Path) -> Path | None:
-    """Returns the run directory in a folder with the newest checkpoint among those without results.json."""
+    """Returns the run directory in a folder with the newest checkpoint among those that have not finished."""
     files = [file for name in (LAST, PREVIOUS) for file in folder.glob(f"*/checkpoints/{name}")]
-    unfinished = [file for file in files if not (file.parent.parent / RESULTS).exists()]
+    unfinished = [file for file in files if not is_finished(file.parent.parent)]
     newest = max(unfinished, key=lambda file: file.stat().st_mtime, default=None)
     return None if newest is None else newest.parent.parent
 

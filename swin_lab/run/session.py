@@ -12,11 +12,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from swin_lab.data import cores
 from swin_lab.interruption import Interruption
-from swin_lab.ops.window_attention import training_backend
 from swin_lab.report import shorter
-from swin_lab.run.evaluation_images import EvaluationImages
+from swin_lab.run.derived import attention_backend
+from swin_lab.run.gallery import EvaluationGallery, InputGallery
 from swin_lab.run.loggers import build_loggers, log_configuration
 from swin_lab.run.preflight import EvaluationCheck
+from swin_lab.run.recording import Recorder
 from swin_lab.run.resume import read_position
 from swin_lab.run.trainer import build_trainer
 from swin_lab.run.training import Training
@@ -27,6 +28,7 @@ from swin_lab.training import (
     LastCheckpoint,
     NonFiniteDumps,
     Position,
+    PredictionCollector,
     ProgressBar,
     ProgressLines,
 )
@@ -42,60 +44,52 @@ class Session:
     trainer: Trainer
     best: ModelCheckpoint
     nonfinite: NonFiniteDumps
-    epoch_summary: EpochSummary
-    data_time: DataTimeMonitor
+    predictions: PredictionCollector
 
 
 def start_session(
     training: Training,
-    run_dir: Path,
-    plain: dict[str, Any],
+    recorder: Recorder,
     interruption: Interruption,
     resumed: Position | None,
     write_settings: Callable[[], None],
 ) -> Session:
-    """Builds callbacks, loggers and Trainer for a run directory, and logs the hyper-parameters.
+    """Builds callbacks, loggers and Trainer for a run directory, and logs what is known of the run.
 
     Args:
         training: the components of the run.
-        run_dir: the run directory.
-        plain: the configuration.
+        recorder: keeps the record of the run.
         interruption: takes note of signals.
         resumed: where the run goes on. If None, it starts.
         write_settings: writes config.yaml and overrides.txt if they are missing.
     """
     config, batching, data_module = training.config, training.batching, training.data_module
-    monitor, mode = training.engine.monitor, training.task.monitor.mode
-    best = _BestCheckpoint(
-        dirpath=run_dir / "checkpoints",
-        filename="best",
-        monitor=monitor,
-        mode=mode,
-        save_top_k=1,
-        auto_insert_metric_name=False,
-        enable_version_counter=False,
-    )
+    run_dir = recorder.identity.run_dir
+    best = _best_checkpoint(training, run_dir)
     last = LastCheckpoint(
         run_dir / "checkpoints", training.checkpoint, interruption, read=read_position, write_settings=write_settings
     )
     nonfinite = NonFiniteDumps(run_dir, training.data.source.train.name)
-    images = EvaluationImages(run_dir, training.preprocessing)
-    epoch_summary = EpochSummary(batching.device_batch * batching.devices)
     workers = data_module.workers_on(training.launch.devices_per_node)
     data_time = DataTimeMonitor(lambda: data_module.seconds_waited, f"{workers} workers, {cores()} cores")
     progress = ProgressBar() if rich.get_console().is_terminal else ProgressLines()
-    loggers = build_loggers(config.logger, run_dir, config.name, resumed)
+    recorder.loggers = loggers = build_loggers(config.logger, recorder.identity, resumed)
+    predictions = PredictionCollector()
+    galleries = [gallery(training.task, training.preprocessing, run_dir) for gallery in (InputGallery, EvaluationGallery)]
+    checked = [EvaluationCheck(), best, last, nonfinite]
+    measured = [EpochSummary(batching.device_batch * batching.devices), data_time, recorder]
     trainer = build_trainer(
         config.trainer,
         training.launch.precision,
-        callbacks=[EvaluationCheck(), best, last, nonfinite, images, epoch_summary, data_time, progress, *training.callbacks],
+        callbacks=[*checked, *measured, *galleries, predictions, progress, *training.callbacks],
         loggers=loggers,
         accumulate=batching.accumulate,
         evaluate_first=training.evaluate_first and resumed is None,
         plugins=[BackgroundIO()],
     )
-    log_configuration(loggers, plain)
-    return Session(run_dir, trainer, best, nonfinite, epoch_summary, data_time)
+    if trainer.is_global_zero:
+        log_configuration(loggers, recorder.record.constants())
+    return Session(run_dir, trainer, best, nonfinite, predictions)
 
 
 def announce(training: Training) -> None:
@@ -110,15 +104,26 @@ def announce(training: Training) -> None:
         ("device", f"{trainer.num_devices} x {trainer.accelerator.name()}, precision {training.launch.precision}"),
         ("batch", str(training.batching)),
     ]
-    if "attention_backend" in training.model.node:
-        device = trainer.strategy.root_device.type
-        lines.append(("attention", training_backend(training.model.node["attention_backend"], device)))
+    if (attention := attention_backend(training)) is not None:
+        lines.append(("attention", attention))
     optimizer = training.config.optimizer["_target_"].rpartition(".")[2]
     lines.append(("optimizer", f"{optimizer}, learning rate {training.initial_lr:.4g}"))
     if training.preprocessing.preset is not None:
         lines.append(("preset", str(training.preprocessing)))
     for label, text in lines:
         log.info("%-10s %s", label, text)
+
+
+def _best_checkpoint(training: Training, run_dir: Path) -> "_BestCheckpoint":
+    return _BestCheckpoint(
+        dirpath=run_dir / "checkpoints",
+        filename="best",
+        monitor=training.engine.monitor,
+        mode=training.task.monitor.mode,
+        save_top_k=1,
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
+    )
 
 
 class _BestCheckpoint(ModelCheckpoint):

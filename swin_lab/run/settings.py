@@ -87,6 +87,7 @@ class TrainConfig:
     nonfinite_limit: PositiveInt
     resume: Text | None
     resume_with: tuple[Text, ...]
+    save_predictions: bool
     rank_timeout: Seconds
     search: Node
     sweep: Node
@@ -110,6 +111,7 @@ class EvalConfig:
     compile_mode: CompileMode
     preset: Text | None
     trust: bool
+    save_predictions: bool
     transfer: Node
     rank_timeout: Seconds
     sweep: Node

@@ -10,8 +10,8 @@ from lightning import Callback
 from torch import nn
 
 from swin_lab.data import ImageData
+from swin_lab.data.crops import crop_decoder
 from swin_lab.data.decoders import build_decoder
-from swin_lab.data.scaled import ScaledCrop
 from swin_lab.data.transforms import eval_transform, train_transform
 from swin_lab.errors import UserError
 from swin_lab.metadata import Metadata, RunMetadata
@@ -170,11 +170,11 @@ def build_data_module(
 ) -> ImageData:
     """Builds the LightningDataModule of a training run."""
     augmentation = build_augmentation(config.augment, preprocessing)
+    images = augmentation.image_transforms
     decode, train_decode = build_decoder(preprocessing, data.loader.decoder), None
-    transform = train_transform(preprocessing, augmentation.image_transforms, augmentation.tensor_transforms)
-    if data.loader.decode_size == "crop":
-        train_decode = ScaledCrop(next(iter(augmentation.image_transforms), None), decode)
-        transform = train_transform(preprocessing, augmentation.image_transforms[1:], augmentation.tensor_transforms)
+    if data.loader.cache != "device":  # whose images are whole
+        train_decode = crop_decoder(next(iter(images), None), decode, reduced=data.loader.decode_size == "crop")
+    transform = train_transform(preprocessing, images[train_decode is not None :], augmentation.tensor_transforms)
     return ImageData(
         data.source,
         transform,

@@ -17,18 +17,24 @@ from swin_lab.tasks.reassessed import reassessed_labels
 from swin_lab.training import (
     Batch,
     DataDescription,
+    Gallery,
     Heatmap,
     MetricFormat,
     Monitor,
     Presentation,
     ResultTable,
+    ShownImage,
     Task,
 )
 from swin_lab.validation import Fraction, check_fields
 
+TOP = 5
+"""Number of classes that are recorded for each image."""
 MAX_ROWS = 10
 """Number of rows of a printed table at most."""
 
+CONFIDENCE = 0.95
+"""Probability with which an interval contains the accuracy of a class on images like these."""
 NEAR_CHANCE = 0.1
 """Part of the way from chance to certainty that weights which know the classes are expected to have gone."""
 SIGNIFICANCE = 0.01
@@ -97,6 +103,51 @@ class Classification(Task):
         logits = self._logits(network, images).float()
         return (logits + self._logits(network, images.flip(-1)).float()) / 2 if self.flip else logits
 
+    def model_inputs(self, batch: Batch, batch_seed: int) -> Tensor:
+        images, labels = batch[0].clone(), batch[1]
+        if self.mixing is None:
+            return images
+        return self.mixing.mix(images, labels, self.num_classes, self.label_smoothing, batch_seed)[0]
+
+    def predictions(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Returns index and label (B,), the classes (B, 5) with the highest probabilities, and the label's probability (B,)."""
+        labels, indices = batch[1:3]
+        probabilities = output.softmax(dim=1)
+        # The first of equal logits, as in the argmax of the accuracy; topk chooses by how many are requested.
+        classes = output.sort(dim=1, descending=True, stable=True).indices[:, :TOP]
+        return {
+            "index": indices,
+            "label": labels.int(),
+            "classes": classes.int(),
+            "probabilities": probabilities.gather(1, classes),
+            "label_probability": probabilities.gather(1, labels[:, None])[:, 0],
+        }
+
+    def confidences(self, predictions: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        return predictions["probabilities"][:, 0].astype(np.float64), predictions["classes"][:, 0] == predictions["label"]
+
+    def galleries(self, predictions: Mapping[str, np.ndarray], limit: int) -> dict[str, Gallery]:
+        """Returns the most confident mistakes, and images that are spread evenly over the set."""
+        if not len(predictions.get("index", ())):
+            return {}
+        wrong = np.flatnonzero(predictions["classes"][:, 0] != predictions["label"])
+        confident = wrong[np.argsort(-predictions["probabilities"][wrong, 0], kind="stable")][:limit]
+        count = len(predictions["index"])
+        spread = np.unique(np.linspace(0, count - 1, min(limit, count)).round().astype(int))
+        rows = {"mistakes": confident, "predictions": spread}
+        titles = {"mistakes": "The most confident mistakes", "predictions": "Predictions"}
+        return {
+            name: Gallery(f"{titles[name]} (truth → prediction)", [self._shown(predictions, row) for row in chosen])
+            for name, chosen in rows.items()
+            if len(chosen)
+        }
+
+    def _shown(self, predictions: Mapping[str, np.ndarray], row: int) -> ShownImage:
+        names, truth, found = self.data.class_names, predictions["label"][row], predictions["classes"][row, 0]
+        right = "" if truth == found else f"{names[truth]} → "
+        caption = f"{right}{names[found]} {predictions['probabilities'][row, 0]:.0%}"
+        return ShownImage(int(predictions["index"][row]), caption)
+
     def _logits(self, network: nn.Module, images: Tensor) -> Tensor:
         """Returns the logits of images (B, channels, H, W); raises UserError unless the network gives (B, num_classes)."""
         try:
@@ -141,12 +192,16 @@ class Classification(Task):
         names = self.data.class_names
         per_class, confusions = accuracy_per_class(names, counts), most_frequent_confusions(names, counts, MAX_ROWS)
         title = "Accuracy per class" if len(per_class) <= MAX_ROWS else f"The {MAX_ROWS} worst of {len(per_class)} classes"
-        rows = [[row["class"], str(row["images"]), f"{row['accuracy']:.2%}"] for row in per_class[:MAX_ROWS]]
-        tables = [ResultTable(title, ["class", "images", "accuracy"], rows)]
+        rows = [
+            [row["class"], str(row["images"]), f"{row['accuracy']:.2%}", f"{row['low']:.1%} to {row['high']:.1%}"]
+            for row in per_class[:MAX_ROWS]
+        ]
+        tables = [ResultTable(title, ["class", "images", "accuracy", f"{CONFIDENCE:.0%} interval"], rows)]
         if confusions:
             rows = [[row["truth"], row["prediction"], str(row["count"]), f"{row['fraction']:.2%}"] for row in confusions]
             tables.append(ResultTable("Most frequent confusions", ["truth", "prediction", "images", "of the class"], rows))
-        heatmap = Heatmap("confusion.png", counts, names, "truth", "prediction")
+        title = f"top-1 {np.trace(counts) / counts.sum():.2%}"
+        heatmap = Heatmap("confusion.png", counts, names, "truth", "prediction", title)
         return Presentation(tables, [heatmap], {"per_class": per_class, "worst_confusions": confusions})
 
 
@@ -158,16 +213,20 @@ def _wide(logits: Tensor) -> Tensor:
 def accuracy_per_class(class_names: Sequence[str], counts: np.ndarray) -> list[dict[str, Any]]:
     """Returns class, number of images and accuracy of every class that has images, worst first.
 
+    The ends of the interval are Wilson's, which hold for few images and for accuracies of 0 and 1, too.
+
     Args:
         class_names: one name per class.
         counts: (C, C) confusion matrix, [truth, prediction].
     """
-    images = counts.sum(axis=1)
-    rows = [
-        {"class": name, "images": int(images[i]), "accuracy": float(counts[i, i] / images[i])}
-        for i, name in enumerate(class_names)
-        if images[i]
-    ]
+    from scipy.stats import binomtest  # takes a second to import
+
+    rows = []
+    for name, correct, images in zip(class_names, np.diag(counts).tolist(), counts.sum(axis=1).tolist(), strict=True):
+        if images:
+            interval = binomtest(correct, images).proportion_ci(CONFIDENCE, method="wilson")
+            ends = {"low": float(interval.low), "high": float(interval.high)}
+            rows.append({"class": name, "images": images, "accuracy": correct / images} | ends)
     return sorted(rows, key=lambda row: row["accuracy"])
 
 

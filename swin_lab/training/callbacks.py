@@ -10,7 +10,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
-from swin_lab.training.engine import VAL, VAL_EMA, Engine
+from swin_lab.training.engine import Engine
+from swin_lab.training.evaluation import VAL, VAL_EMA
 
 log = logging.getLogger("swin_lab.training")
 
@@ -74,7 +75,7 @@ class EpochSummary(Callback):
         parts += [f"{self.speeds[-1]:,.0f} images/s"] if self.speeds else []
         if last is not None and last > done:
             per_epoch = (perf_counter() - self._fit_started_at) / (done - self._first_epoch)
-            parts.append(f"{_clock(per_epoch * (last - done))} left")
+            parts.append(f"{clock(per_epoch * (last - done))} left")
         log.info("  ".join(parts))
 
 
@@ -150,7 +151,7 @@ class ProgressLines(Callback):
         return perf_counter() - self._line_at >= SECONDS_BETWEEN_LINES
 
     def _log(self, place: str, seconds_left: float | None) -> None:
-        left = "" if seconds_left is None else f"  {_clock(seconds_left)} left"
+        left = "" if seconds_left is None else f"  {clock(seconds_left)} left"
         log.info("%s  %s images/s%s", place, f"{self._images / (perf_counter() - self._line_at):,.0f}", left)
         self._restart()
 
@@ -198,6 +199,7 @@ class DataTimeMonitor(Callback):
         )
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Returns a time as H:MM:SS, or M:SS below an hour."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"

@@ -45,7 +45,7 @@ class WholeFileIO(TorchCheckpointIO):
             if isinstance(error, OSError) and error.filename is None:  # Closing the file has failed.
                 raise OSError(error.errno, os.strerror(error.errno or errno.EIO), str(unfinished)) from error
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 class BackgroundIO(AsyncCheckpointIO):
@@ -98,7 +98,7 @@ def _save(checkpoint: dict[str, Any], file: Any, path: Path) -> None:
         raise OSError(error.errno, os.strerror(error.errno or errno.EIO), str(path)) from error
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Has the names of the files in a folder written to the disk, where the operating system can do so."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
 from math import ceil, isfinite
 from typing import Any
 
@@ -18,6 +17,7 @@ from torchmetrics import MeanMetric
 from swin_lab.errors import UserError
 from swin_lab.metadata import EMA_KEY, METADATA_KEY, NETWORK_PREFIX
 from swin_lab.training.ema import EmaConfig, EmaModel
+from swin_lab.training.evaluation import FINAL, VAL, VAL_EMA, EvaluationResult, monitored_metric
 from swin_lab.training.nonfinite import NonFiniteConfig, NonFiniteGuard
 from swin_lab.training.optim import OptimizerConfig
 from swin_lab.training.optimizer_settings import OptimizerSettings
@@ -28,12 +28,6 @@ from swin_lab.training.task import Batch, Task
 
 log = logging.getLogger("swin_lab.training")
 
-VAL, VAL_EMA = "val", "val_ema"
-"""Prefixes of the metrics of the trained weights, and of their moving average (EMA)."""
-
-FINAL = {VAL: "final", VAL_EMA: "final_ema"}
-"""Prefix of a metric -> the one under which an evaluation after the training is logged, which is no point of the curve."""
-
 EMA_UPDATES_KEY = "ema_num_updates"
 """Key of the number of EMA updates in a checkpoint."""
 
@@ -42,31 +36,6 @@ RUN_STATE_KEY = "run_state"
 
 DISTINCT_SEED = 1_000_003
 """A prime by which the seeds of different runs, epochs and batches differ."""
-
-
-@dataclass(frozen=True)
-class EvaluationResult:
-    """Contains the results of an evaluation over all processes."""
-
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """Full name, such as val/acc1 -> value."""
-    num_images: int = 0
-    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Name -> array, for the metrics of the trained weights that are arrays."""
-    epoch: int | None = None
-    """Epoch after which the weights were evaluated, counted from 1. If None, they have not been trained in this run."""
-
-
-def monitored_metric(task: Task, has_ema: bool) -> str:
-    """Returns the full name of the metric that decides which checkpoint is the best: that of the EMA, if there is one."""
-    return f"{VAL_EMA if has_ema else VAL}/{task.monitor.metric}"
-
-
-def logged_metrics(task: Task, has_ema: bool) -> list[str]:
-    """Returns the full names of all metrics that a training logs."""
-    prefixes = [VAL, VAL_EMA] if has_ema else [VAL]
-    evaluated = [f"{prefix}/{name}" for prefix in prefixes for name in task.metric_formats]
-    return [*evaluated, "train/loss", "train/loss_epoch", "train/lr", "train/grad_norm"]
 
 
 class Engine(LightningModule):
@@ -141,6 +110,11 @@ class Engine(LightningModule):
         """Returns the full name of the metric that decides which checkpoint is the best: that of the EMA, if there is one."""
         return monitored_metric(self.task, self.ema is not None)
 
+    @property
+    def monitored(self) -> str:
+        """Returns the prefix of that metric."""
+        return self.monitor.partition("/")[0]
+
     def configure_model(self) -> None:
         if self.shard is not None:
             self.shard(self.network)
@@ -162,9 +136,13 @@ class Engine(LightningModule):
             self.ema.move(next(self.network.parameters()))
             self.ema.round_weights()
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def batch_seed(self, batch_idx: int) -> int:
+        """Returns the seed of all random numbers on the device for a batch of the current epoch."""
         batch_number = batch_idx * self.trainer.world_size + self.global_rank
-        batch_seed = ((self.seed * DISTINCT_SEED + self.current_epoch) * DISTINCT_SEED + batch_number) % 2**63
+        return ((self.seed * DISTINCT_SEED + self.current_epoch) * DISTINCT_SEED + batch_number) % 2**63
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        batch_seed = self.batch_seed(batch_idx)
         torch.manual_seed(batch_seed)  # Drop path depends on the update, not on what was computed before it.
         self.guard.take(batch, batch_seed, int(self.trainer.accumulate_grad_batches))
         loss = self.task.training_loss(self.network, batch, batch_seed)
@@ -222,13 +200,14 @@ class Engine(LightningModule):
         # New metrics, because Lightning casts the states of the first ones under bf16-true and 16-true.
         self.val_metrics = nn.ModuleDict({name: self.task.metrics() for name in self.val_metrics}).to(self.device)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any] | None:
         if len(batch[0]) == 0:  # data.on_error=skip has left out every image of the batch.
-            return
+            return None
         networks = {name: self._network_of(name) for name in self.val_metrics}
         outputs = {network: self.task.evaluation_output(network, batch) for network in dict.fromkeys(networks.values())}
         for name, network in networks.items():
             self.val_metrics[name].update(outputs[network], batch)  # type: ignore[operator]
+        return {name: outputs[network] for name, network in networks.items()}
 
     def _network_of(self, name: str) -> nn.Module:
         """Returns the network whose metrics have this prefix; before the first update of the EMA, the trained one for both."""
@@ -249,7 +228,7 @@ class Engine(LightningModule):
                     is_main = (prefix, name) == (VAL, self.task.monitor.metric)
                     self.log(f"{prefix if fitting else FINAL[prefix]}/{name}", computed[name], prog_bar=is_main)
                     values[f"{prefix}/{name}"] = float(computed[name])
-            if prefix == VAL:
+            if prefix == self.monitored:
                 arrays = {name: value.cpu().numpy() for name, value in computed.items() if value.ndim > 0}
         self._check_metrics(values, num_images)
         if self.is_training:

@@ -71,6 +71,24 @@ class Heatmap:
     names: Sequence[str]
     row_label: str
     column_label: str
+    title: str
+
+
+@dataclass(frozen=True)
+class ShownImage:
+    """Names an image of an evaluation that people are to look at."""
+
+    index: int
+    """Position in the validation set."""
+    caption: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Contains images of an evaluation that belong together."""
+
+    title: str
+    images: Sequence[ShownImage]
 
 
 @dataclass(frozen=True)
@@ -134,6 +152,10 @@ class Task(ABC):
             batch_seed: seed of all random numbers, so that the same batch of the same epoch has the same loss in every run.
         """
 
+    def model_inputs(self, batch: Batch, batch_seed: int) -> Tensor:
+        """Returns the images (B, channels, H, W) that the network sees of a training batch, which is not changed."""
+        return batch[0]
+
     @abstractmethod
     def evaluation_output(self, network: nn.Module, batch: Batch) -> Tensor:
         """Returns the output of the network on an evaluation batch, for the metrics."""
@@ -158,6 +180,38 @@ class Task(ABC):
     def image_grids(self, arrays: Mapping[str, np.ndarray]) -> Sequence[ImageGrid]:
         """Returns images of an evaluation, from the arrays among its metrics; a training shows them after every evaluation."""
         return ()
+
+    def predictions(self, output: Any, batch: Batch) -> Mapping[str, Tensor]:
+        """Returns what is recorded for each image of an evaluation batch; nothing, unless the task overrides it.
+
+        Args:
+            output: what `evaluation_output` has returned.
+            batch: images, labels and indices.
+
+        Returns:
+            Column -> (B,) or (B, K) on any device; `index` has the indices of the images.
+        """
+        return {}
+
+    def confidences(self, predictions: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
+        """Returns the probabilities (N,) of the predictions and whether they are right (N,), which tell their calibration.
+
+        Args:
+            predictions: the columns of `predictions`, of all images of an evaluation.
+
+        Returns:
+            Both arrays. If None, as for tasks that do not override it, the task predicts no probabilities.
+        """
+        return None
+
+    def galleries(self, predictions: Mapping[str, np.ndarray], limit: int) -> Mapping[str, Gallery]:
+        """Returns images that are worth a look, by a name for dashboards and files.
+
+        Args:
+            predictions: the columns of `predictions`, of all images in the order of the set.
+            limit: number of images of each name at most.
+        """
+        return {}
 
     def present(self, arrays: Mapping[str, np.ndarray]) -> Presentation:
         """Returns how the arrays among the computed metrics are shown."""

@@ -14,9 +14,9 @@ import torch
 from conftest import ROOT, Command
 
 from swin_lab.data import Folder
+from swin_lab.record import flat
 from swin_lab.run.checks import check_settings
 from swin_lab.run.compose import composed
-from swin_lab.run.loggers import flat
 
 PHOTOS = ["data=folder", "data.root=photos"]
 

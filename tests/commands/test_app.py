@@ -26,6 +26,8 @@ def test_without_a_command_the_help_is_printed(cli: Command) -> None:
     "command",
     [
         ["models"],
+        ["explain"],
+        ["look"],
         ["inspect"],
         ["convert"],
         ["export"],
@@ -111,7 +113,11 @@ def test_the_shell_completes(words: list[str], expected: list[str]) -> None:
     assert complete(*words) == expected
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["convert", "--help"], ["modles"], ["train", "--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["convert", "--help"], ["embed", "--help"], ["explain", "--help"], ["modles"], ["train", "--help"]],
+    ids=" ".join,
+)
 def test_it_answers_before_torch_is_imported(arguments: list[str]) -> None:
     program = "import atexit, sys; from swin_lab.commands.app import main\n"
     program += f"atexit.register(lambda: print('torch' in sys.modules)); main({arguments})"  # Hydra's --help exits.

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 import typer
 from conftest import Command
+from PIL import Image
+from synthetic_runs import write_run
+from vector_files import clusters, write_vectors
 
 from swin_lab import SwinConfig, SwinTransformer, save_weights
 from swin_lab.commands.app import app
@@ -39,8 +42,18 @@ FILES = ("nowhere.pth", "nowhere/weights.pth", "folder", "text.txt", "empty.pth"
 COMMANDS: Mapping[str, list[str]] = {
     "doctor": [],
     "init": ["new"],
+    "compare": ["run"],
     "replay": ["nonfinite_1.pt"],
+    "predict": ["tiny.safetensors", "image.png"],
+    "embed": ["tiny.safetensors", "image.png", "--out", "out.parquet"],
+    "search": ["vectors.parquet", "--row", "0"],
+    "duplicates": ["vectors.parquet"],
+    "knn": ["vectors.parquet", "-k", "1"],
+    "probe": ["vectors.parquet", "vectors.parquet"],
+    "map": ["vectors.parquet", "--out", "map.html"],
     "models": [],
+    "explain": ["tiny.safetensors"],
+    "look": ["tiny.safetensors", "image.png"],
     "inspect": ["tiny.safetensors"],
     "convert": ["tiny.safetensors", "out.safetensors"],
     "export": ["tiny.safetensors", "out.onnx"],
@@ -55,22 +68,71 @@ COMMANDS: Mapping[str, list[str]] = {
 }
 """Command -> valid arguments."""
 
+FOLDERS = "abc true -1 0 1e30 nan inf [3] null folder " + "9" * 30
+"""Values that are names of new folders, and a folder that exists."""
 VALID: Mapping[str, str] = {
-    "--out": "abc true -1 0 1e30 nan inf [3] null folder " + "9" * 30,
+    **dict.fromkeys(("bench model --out", "bench data --out", "bench run --out", "data pack --out", "look --out"), FOLDERS),
+    "compare --out": "",
     "--config-dir": "folder -1",
     "--layout": "",
+    "explain --out": "",
+    "look --class": "0",
     "bench model --seconds": "0",
     "bench data --workers": "0",
+    "predict --workers": "0",
+    "embed --workers": "0",
+    "embed --stage": "0",
+    "search --row": "0",
+    "--seed": "0",
+    "map --thumbnails": "0",
 }
-"""Option, or option of a command -> values that are valid after all: names of new folders, and a folder that exists."""
+"""Option, or option of a command -> values that are valid after all."""
 
 WRONG_ARGUMENTS: Mapping[str, list[list[str]]] = {
     "doctor": [[override] for override in OVERRIDES],
     "init": [["full"], ["text.txt"], ["text.txt/new"], ["a" * 5000], []],
+    "compare": [[name] for name in FILES]
+    + [["run", "-o", name] for name in ("out.docx", "", "text.txt", "text.txt/x.html", "nowhere/x.html", "full", "exists.html")]
+    + [["run", "--overwrite"], ["run", "nowhere"], ["[", "run"], []],
     "replay": [[name] for name in (*FILES, "tiny.safetensors", "OWNER/NAME")]
     + [["tiny.safetensors", option] for option in ("--precision=16", "--device=tpu", "--trust=yes")]
     + [[]],
+    "predict": [[name, "image.png"] for name in (*FILES, "OWNER/NAME")]
+    + [["tiny.safetensors", name] for name in ("nowhere.png", "", "a" * 5000, "folder", "*.tiff", "bad.zip")]
+    + [["tiny.safetensors", "image.png", "-o", name] for name in ("out.xlsx", "full", "text.txt", "no/out.csv", "out")]
+    + [["tiny.safetensors"], []],
+    "embed": [[name, "image.png", "-o", "out.parquet"] for name in FILES]
+    + [["tiny.safetensors", "image.png", "-o", name] for name in ("out.csv", "full", "text.txt", "no/out.parquet", "")]
+    + [["tiny.safetensors", "image.png", "-o", "out.parquet", "--stage", "3"], ["tiny.safetensors", "image.png"], []],
+    "search": [[name, "--row", "0"] for name in (*FILES, "image.png")]
+    + [["vectors.parquet", "image.png", "--checkpoint", name] for name in FILES]
+    + [["vectors.parquet", name, "--checkpoint", "tiny.safetensors"] for name in ("nowhere.png", "", "folder")]
+    + [["vectors.parquet", "--row", "0", "-o", name] for name in ("out.jpg", "full", "text.txt", "no/out.png", "")]
+    + [["vectors.parquet", "--row", "9"], ["vectors.parquet", "image.png"], ["vectors.parquet"], []],
+    "duplicates": [[name] for name in (*FILES, "image.png")]
+    + [["vectors.parquet", name] for name in FILES]
+    + [["vectors.parquet", option, name] for option in ("-o", "--sheet") for name in ("out.docx", "full", "no/out.csv", "")]
+    + [[]],
+    "knn": [[name, "-k", "1"] for name in (*FILES, "image.png")]
+    + [["vectors.parquet", name, "-k", "1"] for name in FILES]
+    + [["vectors.parquet", "-k", "6"], []],
+    "probe": [[name, "vectors.parquet"] for name in FILES]
+    + [["vectors.parquet", name] for name in FILES]
+    + [["vectors.parquet"], []],
+    "map": [[name, "-o", "map.html"] for name in (*FILES, "image.png")]
+    + [["vectors.parquet", "-o", name] for name in ("map.png", "full", "text.txt", "no/map.html", "")]
+    + [["vectors.parquet"], []],
     "models": [["abc"], [""], ["swin_[tiny"], ["*", "*"]],
+    "explain": [[name] for name in (*FILES, "swin_tny", "OWNER/NAME")]
+    + [["tiny.safetensors", "--out", name] for name in ("out.docx", "text.txt/x.png", "nowhere/x.png", "full")]
+    + [["tiny.safetensors", "--img-size", *size] for size in (("0", "32"), ("32", "-1"), ("32", "99999"), ("a", "b"))]
+    + [["tiny.safetensors", "--image", name] for name in FILES]
+    + [[]],
+    "look": [[name, "image.png"] for name in (*FILES, "swin_micro_patch4_window4_32")]
+    + [["tiny.safetensors", name] for name in FILES]
+    + [["tiny.safetensors", "image.png", "--out", name] for name in ("full", "text.txt", "text.txt/new", "a" * 5000)]
+    + [["tiny.safetensors", "image.png", "--pixel", *at] for at in (("32", "0"), ("0", "-1"), ("a", "b"))]
+    + [["tiny.safetensors"], []],
     "inspect": [[name] for name in FILES] + [[]],
     "convert": [[name, "out.safetensors"] for name in FILES]
     + [["tiny.safetensors", name] for name in ("tiny.safetensors", "out.docx", "", "text.txt", "text.txt/x.pth", "full", "out")]
@@ -96,13 +158,23 @@ WRONG_ARGUMENTS: Mapping[str, list[list[str]]] = {
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """A folder with a tiny weight file, a text file, an empty file, an empty folder and a full one."""
+    """A folder with a tiny weight file, a run, text files, an empty file, an empty folder and a full one."""
     config = SwinConfig(img_size=32, embed_dim=8, depths=(1,), num_heads=(1,), window_size=4, num_classes=2)
     save_weights(SwinTransformer(config), tmp_path / "tiny.safetensors")
+    Image.new("RGB", (32, 32)).save(tmp_path / "image.png")
     for name in ("folder", "full"):
         (tmp_path / name).mkdir()
-    for name, text in (("text.txt", "some text\n"), ("empty.pth", ""), ("full/file.txt", "precious\n")):
+    texts = {
+        "text.txt": "some text\n",
+        "empty.pth": "",
+        "full/file.txt": "precious\n",
+        "bad.zip": "PK",
+        "exists.html": "precious\n",
+    }
+    for name, text in texts.items():
         (tmp_path / name).write_text(text)
+    write_run(tmp_path / "run")
+    write_vectors(tmp_path / "vectors.parquet", *clusters(6))
     return tmp_path
 
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from swin_lab.commands.app import main
+from swin_lab.record import flat
 from swin_lab.run.compose import composed
-from swin_lab.run.loggers import flat
 from swin_lab.run.official import read_official
 from swin_lab.run.recipe import build_recipe, derived_values
 
@@ -293,7 +293,7 @@ def test_a_network_that_is_not_a_variant_becomes_its_hyper_parameters(tmp_path: 
         ("TRAIN: {LR_SCHEDULER: {NAME: linear}}", "schedule._target_", "swin_lab.training.Linear"),
         ("TRAIN: {LAYER_DECAY: 0.8}", "optimizer.layer_decay", 0.8),
         ("TRAIN: {CLIP_GRAD: 3.0}", "trainer.gradient_clip_val", 3.0),
-        ("AUG: {MIXUP: 0, CUTMIX: 0}\nTRAIN: {}", "mixing", {}),
+        ("AUG: {MIXUP: 0, CUTMIX: 0}\nTRAIN: {}", "mixing", None),
         ("AUG: {AUTO_AUGMENT: none}\nTRAIN: {}", "augment.auto_augment", None),
         ("AUG: {MIXUP_MODE: elem}\nTRAIN: {}", "mixing.mode", "elem"),
         ("TEST: {CROP: False}\nTRAIN: {}", "data.resize_mode", "stretch"),

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, TINY, Command, only_run
+from conftest import ROOT, TINY, Command, final_metrics, only_run, recorded
 
 ONE_EPOCH = [*TINY, "trainer.max_epochs=1"]
 DDP = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
@@ -30,8 +30,8 @@ def test_a_run_is_that_of_train_py_and_its_hints_name_swin_lab(cli: Command, com
     assert f"evaluate   swin-lab eval checkpoint={only_run(tmp_path / 'one').relative_to(tmp_path)}" in outcome.out
     other = command("train", *ONE_EPOCH, "out=two")
     assert f"evaluate   python {ROOT}/eval.py checkpoint={only_run(tmp_path / 'two').relative_to(tmp_path)}" in other.out
-    one, two = (json.loads((only_run(tmp_path / name) / "results.json").read_text()) for name in ("one", "two"))
-    assert one["metrics"] == two["metrics"]
+    one, two = (recorded(only_run(tmp_path / name)) for name in ("one", "two"))
+    assert final_metrics(one) == final_metrics(two)
 
 
 def test_the_command_that_a_run_prints_evaluates_it(cli: Command, tmp_path: Path) -> None:
@@ -39,8 +39,8 @@ def test_the_command_that_a_run_prints_evaluates_it(cli: Command, tmp_path: Path
     outcome = cli(*hint.split()[2:], "trainer.accelerator=cpu")
     assert outcome.code == 0, outcome.printed
     evaluated = json.loads(next(tmp_path.rglob("eval_*/results.json")).read_text())
-    trained = json.loads((only_run(tmp_path) / "results.json").read_text())
-    assert evaluated["metrics"]["val/acc1"] == trained["metrics"]["val/acc1"]
+    trained = recorded(only_run(tmp_path))
+    assert evaluated["metrics.final.acc1"] == trained["metrics.final.acc1"]
 
 
 @pytest.mark.parametrize("job", ["train", "eval"])
@@ -120,8 +120,8 @@ def test_two_processes_make_one_run(console_script: Path, tmp_path: Path, start:
     assert done.returncode == 0, done.stdout + done.stderr
     results = [json.loads(file.read_text()) for file in folder.rglob("results.json")]
     assert len(results) == (2 if start == "sweep" else 1)
-    assert {result["images"] for result in results} == {30}
+    assert {result["run.images"] for result in results} == {30}
     printed = done.stdout + "".join(file.read_text() for file in folder.rglob("output.txt"))
     assert "16 = 2 devices x 8 images" in printed
     program = "swin-lab" if program[0] == str(console_script) else "python -m swin_lab"
-    assert results[0]["eval_command"] == f"{program} eval"
+    assert results[0]["run.eval_command"] == f"{program} eval"

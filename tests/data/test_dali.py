@@ -470,7 +470,7 @@ def test_images_that_are_arrays_are_refused():
         image_data(source)
 
 
-@pytest.mark.parametrize("setting", ["decoder=simplejpeg", "decoder=torchcodec", "decode_size=crop", "cache=device"])
+@pytest.mark.parametrize("setting", ["decoder=simplejpeg", "decoder=nvimgcodec", "decode_size=crop", "cache=device"])
 def test_settings_of_the_other_loader_are_refused_before_data_is_read(command: Command, tmp_path, setting):
     outcome = command("train", "data=folder", "data.root=nowhere", "data.loader=dali", f"data.{setting}")
     assert outcome.code == 2

@@ -2,6 +2,8 @@
 
 import random
 import re
+import subprocess
+import sys
 import tracemalloc
 from types import SimpleNamespace
 
@@ -392,3 +394,17 @@ def test_channel_statistics_of_a_large_image_need_no_array_of_its_values(monkeyp
     tracemalloc.stop()
     assert mean == (0.2, 0.0, 1.0)
     assert peak < 2**20
+
+
+LEFT_OPEN = """
+from swin_lab.data.loading import TimedLoader, WaitingTime
+
+loader = TimedLoader(range(64), sampler=range(64), batch_size=4, num_workers=2, waiting=WaitingTime(), collate=list)
+batches = iter(loader)
+print(next(batches))
+"""
+
+
+def test_a_process_ends_although_its_loader_workers_ignore_the_signal_that_ends_them():
+    done = subprocess.run([sys.executable, "-c", LEFT_OPEN], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[0, 1, 2, 3]\n", "")

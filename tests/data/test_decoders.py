@@ -1,5 +1,6 @@
 """Decoders of optional packages: the pixels, the errors and the orientation of Pillow."""
 
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from conftest import ROOT, TINY, Command
 from PIL import Image
 
-from swin_lab.data.decoders import JpegDecoder, build_decoder
+from swin_lab.data.decoders import PACKAGES, JpegDecoder, build_decoder
 from swin_lab.data.decoding import UNREADABLE, decode
 from swin_lab.preprocessing import Preprocessing
 
@@ -16,9 +17,10 @@ REAL = ROOT.parent / "shared" / "data" / "imagenet-sample" / "val"
 PHOTOGRAPH = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 61, 3), dtype=np.uint8))
 
 
-@pytest.fixture(params=["simplejpeg", "torchcodec"])
+@pytest.fixture(params=["simplejpeg", "torchcodec", "nvimgcodec"])
 def fast(request):
-    pytest.importorskip(request.param)
+    if any(find_spec(module) is None for module in PACKAGES[request.param][1]):
+        pytest.skip(f"{request.param} is not installed")
 
     def build(exif_orientation=True):
         values = {"channels": 3, "crop_pct": 1.0, "interpolation": "bicubic", "mean": (0.5,) * 3, "std": (0.5,) * 3}
@@ -125,13 +127,16 @@ def test_a_file_that_the_package_refuses_is_left_to_pillow():
     assert_same(JpegDecoder(refuse, True), encoded(PHOTOGRAPH))
 
 
+@pytest.mark.parametrize(
+    ("name", "package"), [("simplejpeg", "simplejpeg"), ("nvimgcodec", "nvidia-nvimgcodec-cu13 (Linux only)")]
+)
 def test_a_decoder_that_is_not_installed_is_refused_with_the_command_that_installs_it(
-    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, package: str
 ) -> None:
     monkeypatch.setattr("swin_lab.data.decoders.find_spec", lambda name: None)
-    outcome = command("train", *TINY, "data.decoder=simplejpeg")
+    outcome = command("train", *TINY, f"data.decoder={name}")
     assert outcome.code == 2
-    assert "data.decoder=simplejpeg needs simplejpeg" in outcome.err
+    assert f"data.decoder={name} needs {package} and" in outcome.err
     assert "pip install 'swin-lab[decoders]'" in outcome.err
     assert not (tmp_path / "runs").exists()
 
@@ -139,4 +144,4 @@ def test_a_decoder_that_is_not_installed_is_refused_with_the_command_that_instal
 def test_an_unknown_decoder_is_refused(command: Command) -> None:
     outcome = command("train", *TINY, "data.decoder=opencv")
     assert outcome.code == 2
-    assert "data.decoder=opencv is unknown; choose one of pillow, simplejpeg, torchcodec" in outcome.err
+    assert "data.decoder=opencv is unknown; choose one of nvimgcodec, pillow, simplejpeg, torchcodec" in outcome.err

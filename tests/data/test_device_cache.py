@@ -1,12 +1,11 @@
 """Images that stay on the device: batches augmented there have the distribution of torchvision's transforms, in any batch."""
 
-import json
 import re
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, Command
+from conftest import TINY, Command, final_metrics
 from layouts import write_folders
 from PIL import Image
 from test_datamodule import delivered, epoch, image_data, transferred
@@ -322,7 +321,7 @@ def test_a_number_of_workers_is_refused():
 
 def results(folder):
     (file,) = folder.rglob("results.json")
-    return json.loads(file.read_text())["metrics"]
+    return final_metrics(file.parent)
 
 
 def test_a_run_without_augmentation_gives_the_results_of_the_cache_in_memory(command: Command, tmp_path) -> None:
@@ -339,7 +338,7 @@ def test_an_evaluation_of_a_checkpoint_keeps_its_images_on_the_device(command: C
     (run,) = (file.parent for file in (tmp_path / "run").rglob("results.json"))
     outcome = command("eval", f"checkpoint={run}", "out=again", "trainer.accelerator=cpu")
     assert outcome.code == 0, outcome.err
-    assert results(tmp_path / "again") == json.loads((run / "results.json").read_text())["metrics"]
+    assert results(tmp_path / "again") == final_metrics(run)
 
 
 def test_a_run_trains_with_augmentation_on_the_device(command: Command) -> None:

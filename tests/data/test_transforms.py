@@ -34,6 +34,19 @@ def preprocessing(**changes):
     return Preprocessing(**values | changes)
 
 
+@pytest.mark.parametrize("size", [(20_000, 1), (1, 20_000), (100_000, 60)])
+def test_of_a_very_long_image_only_the_centre_is_resized(size):
+    """Resized as a whole, a line of 20,000 pixels would take 5 GB; the crop is the same but for roundings of the scale."""
+    width, height = size
+    values = np.arange(width * height, dtype=np.uint32).reshape(height, width) * 64 // max(size)
+    image = Image.fromarray(values.astype(np.uint8) % 64 * 4).convert("RGB")
+    resized = ResizeToCover(224, 0.875)(image)
+    assert min(resized.size) == 256
+    assert max(resized.size) <= 16_384
+    centre = np.asarray(v2.CenterCrop(224)(resized)).mean()
+    assert abs(centre - np.asarray(image)[height // 2, width // 2, 0]) < 8
+
+
 @pytest.mark.parametrize(("img_size", "shorter"), [(192, 219), (224, 256), (256, 292), (384, 438)])
 def test_a_crop_of_seven_eighths_resizes_as_the_published_evaluations(img_size, shorter):
     resized = ResizeToCover(img_size, 0.875)(Image.new("RGB", (700, 500)))

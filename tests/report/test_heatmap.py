@@ -6,19 +6,30 @@ from PIL import Image
 
 from swin_lab.errors import UserError
 from swin_lab.report import draw_heatmap
+from swin_lab.report.heatmap import group_rows
 
 
 def drawn(file, names, counts):
-    draw_heatmap(np.asarray(counts), names, file, row="truth", column="prediction")
+    draw_heatmap(np.asarray(counts), names, file, row="truth", column="prediction", title="top-1 90%")
     return file
 
 
-@pytest.mark.parametrize("count", [2, 10, 30, 60])
+@pytest.mark.parametrize("count", [2, 10, 30, 60, 300])
 def test_the_file_is_a_png_that_opens(tmp_path, count):
     counts = np.random.default_rng(0).integers(0, 9, (count, count))
     with Image.open(drawn(tmp_path / "a.png", [f"class {i}" for i in range(count)], counts)) as image:
         assert image.format == "PNG"
         assert min(image.size) > 300
+
+
+def test_many_classes_are_grouped_so_that_classes_which_are_confused_are_neighbours():
+    """Every class is confused with the one that is 50 further on: each is in the group of its partner, or next to it."""
+    counts = 90 * np.eye(100, dtype=int) + 10 * np.roll(np.eye(100, dtype=int), 50, axis=1)
+    groups = group_rows(counts)
+    assert sorted(np.concatenate(groups)) == list(range(100))
+    assert {len(group) for group in groups} == {4}
+    order = list(np.concatenate(groups))
+    assert all(abs(order.index(row) - order.index((row + 50) % 100)) == 1 for row in range(100))
 
 
 def test_rows_without_counts_are_drawn_without_a_warning(tmp_path, recwarn):

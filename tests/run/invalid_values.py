@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 from conftest import TINY
@@ -10,6 +11,8 @@ from omegaconf import OmegaConf
 
 from swin_lab.run.choices import choices, files_of, groups, keys_of
 from swin_lab.run.compose import composed
+
+HAS_MLFLOW = find_spec("mlflow") is not None
 
 VALUES = ("abc", "true", "no", "-1", "0", "1e30", "nan", "inf", "''", "[3]", "{a:1}", "null")
 """Wrong types, a word for a boolean, negative, zero, huge and undefined numbers, an empty string, a list, a mapping, null."""
@@ -40,6 +43,7 @@ VALID: Mapping[str, Mapping[str, str]] = {
         "out": "abc no",
         "preset": "null",
         "resume": "null",
+        "save_predictions": "true",
         "schedule.cosine_after_warmup": "true",
         "schedule.epochs": "[3]",
         "schedule.gamma": "0",
@@ -94,7 +98,12 @@ VALID: Mapping[str, Mapping[str, str]] = {
         "data.val_list": "abc no",
         "data.val_only": "true",
     },
-    "logger": {"logger.wandb.entity": "abc no null", "logger.wandb.project": "abc no"},
+    "logger": {
+        **({"logger.mlflow.experiment": "abc no", "logger.mlflow.tags": "null"} if HAS_MLFLOW else {}),
+        "logger.wandb.entity": "abc no null",
+        "logger.wandb.notes": "abc no null",
+        "logger.wandb.project": "abc no",
+    },
     "mixing": {"mixing.cutmix": "0", "mixing.mixup": "0", "mixing.prob": "0", "mixing.switch_prob": "0"},
     "trainer=ddp": {
         "trainer.strategy.broadcast_buffers": "true null",
@@ -132,6 +141,7 @@ FIRST_OF_ITS_CLASS = (
     *("model=timm", "model=torchvision", "model=transformers"),
     *("data=cifar10", "data=dataset", "data=digits", "data=folder", "data=imagenet1k", "data=listed", "data=parquet"),
     *("data=shards", "data=zip", "augment=imagenet", "mixing=imagenet", "ema=warm", "logger=wandb", "trainer=ddp"),
+    *(["logger=mlflow"] if HAS_MLFLOW else []),
     *("schedule=constant", "schedule=linear", "schedule=multistep", "schedule=step"),
     *("callbacks=early_stopping", "callbacks=head_only", "search=optuna", "task=simmim"),
 )

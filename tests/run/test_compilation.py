@@ -1,13 +1,12 @@
 """`compile=true` and `compile=blocks`: what is compiled, how often, and that training and evaluation compute the same."""
 
-import json
 from pathlib import Path
 
 import lightning
 import pytest
 import torch
 from conftest import TINY as TINY_RUN
-from conftest import Command, only_run
+from conftest import Command, only_run, recorded
 from engines import adamw, classification_engine
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -151,10 +150,10 @@ def test_a_compiled_run_records_it_and_its_checkpoint_evaluates_without_compilat
     small = ["model.depths=[1]", "model.num_heads=[1]", "data.val_images=32"]  # one batch size, few kernels
     assert command("train", *TINY_RUN, *small, "compile=true").code == 0
     run = only_run(tmp_path)
-    recorded = json.loads((run / "results.json").read_text())
-    assert recorded["compile"] is True
+    result = recorded(run)
+    assert result["config.compile"] is True
     assert "compile: true" in (run / "config.yaml").read_text()
     assert command("eval", f"checkpoint={run}", f"out={tmp_path / 'evaluation'}").code == 0
-    found = json.loads((tmp_path / "evaluation" / "results.json").read_text())
-    assert found["compile"] is False
-    assert found["metrics"]["val/loss"] == pytest.approx(recorded["metrics"]["val/loss"], abs=1e-4)
+    found = recorded(tmp_path / "evaluation")
+    assert found["config.compile"] is False
+    assert found["metrics.final.loss"] == pytest.approx(result["metrics.final.loss"], abs=1e-4)

@@ -4,8 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
-from conftest import TINY, Command, only_run
+import pyarrow.parquet
+import pytest
+import torch
+from conftest import TINY, Command, final_metrics, only_run
 from PIL import Image
+from torchmetrics.functional.classification import binary_calibration_error
 
 
 def results_of(run: Path) -> list[dict]:
@@ -14,23 +18,23 @@ def results_of(run: Path) -> list[dict]:
 
 def test_eval_gives_exactly_the_metrics_of_training(command: Command, trained: Path) -> None:
     assert command("eval", f"checkpoint={trained}").code == 0
-    assert results_of(trained)[0]["metrics"] == json.loads((trained / "results.json").read_text())["metrics"]
+    assert final_metrics(results_of(trained)[0]) == final_metrics(trained)
 
 
 def test_a_checkpoint_file_can_be_evaluated_without_its_run_directory(command: Command, trained: Path, tmp_path: Path) -> None:
-    expected = json.loads((trained / "results.json").read_text())["metrics"]
+    expected = final_metrics(trained)
     shutil.copy(trained / "checkpoints" / "best.ckpt", tmp_path / "alone.ckpt")
     shutil.rmtree(tmp_path / "runs")
     assert command("eval", "checkpoint=alone.ckpt", "out=here").code == 0
-    assert json.loads((tmp_path / "here" / "results.json").read_text())["metrics"] == expected
+    assert final_metrics(tmp_path / "here") == expected
 
 
 def test_accuracy_does_not_depend_on_the_batch(command: Command, trained: Path) -> None:
     for batch in (1, 7):
         command("eval", f"checkpoint={trained}", f"batch={batch}", f"out={trained}/eval_{batch}")
     first, second = results_of(trained)
-    assert first["metrics"]["val/acc1"] == second["metrics"]["val/acc1"]
-    assert first["images"] == second["images"] == 30
+    assert first["metrics.final.acc1"] == second["metrics.final.acc1"]
+    assert first["run.images"] == second["run.images"] == 30
 
 
 def test_it_prints_classes_and_confusions_and_draws_the_matrix(command: Command, trained: Path) -> None:
@@ -41,7 +45,22 @@ def test_it_prints_classes_and_confusions_and_draws_the_matrix(command: Command,
     (image,) = trained.glob("eval_*/confusion.png")
     with Image.open(image) as image:
         assert image.width > 300
-    assert len(results_of(trained)[0]["per_class"]) == 6
+    assert len(results_of(trained)[0]["per_class.accuracy"]) == 6
+
+
+def test_it_tells_the_calibration_of_the_predictions_that_it_writes(command: Command, trained: Path) -> None:
+    """The expected calibration error is that of torchmetrics on the written predictions, within 1e-6."""
+    printed = command("eval", f"checkpoint={trained}").out
+    (folder,) = trained.glob("eval_*")
+    rows = pyarrow.parquet.read_table(folder / "predictions.parquet").to_pydict()
+    right = [classes[0] == label for classes, label in zip(rows["classes"], rows["label"], strict=True)]
+    confidence = torch.tensor([values[0] for values in rows["probabilities"]])
+    expected = float(binary_calibration_error(confidence, torch.tensor(right).int(), n_bins=15, norm="l1"))
+    assert results_of(trained)[0]["calibration.ece"] == pytest.approx(expected, abs=1e-6)
+    assert f"expected error {expected:.2%}" in printed
+    for name in ("reliability.png", "mistakes.png"):
+        with Image.open(folder / name) as image:
+            assert image.width > 300
 
 
 def test_a_second_evaluation_overwrites_nothing(command: Command, trained: Path) -> None:

@@ -1,11 +1,10 @@
 """The same updates on any number of processes, and evaluations that count every image once."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, Command, gradient_norms, only_run
+from conftest import TINY, Command, final_metrics, gradient_norms, only_run, recorded
 
 pytestmark = pytest.mark.slow
 
@@ -42,9 +41,9 @@ def test_one_process_two_processes_and_two_accumulated_batches_make_the_same_upd
         norms = gradient_norms(only_run(tmp_path / other))
         assert min(norms) > 0.05
         assert norms == pytest.approx(gradient_norms(only_run(one)), rel=1e-4)
-    results = [json.loads((only_run(tmp_path / name) / "results.json").read_text()) for name in ("one", "two")]
-    assert [result["images"] for result in results] == [33, 33]
-    assert results[0]["metrics"]["val/loss"] == pytest.approx(results[1]["metrics"]["val/loss"], rel=1e-5)
+    results = [recorded(only_run(tmp_path / name)) for name in ("one", "two")]
+    assert [result["run.images"] for result in results] == [33, 33]
+    assert results[0]["metrics.final.loss"] == pytest.approx(results[1]["metrics.final.loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize(("devices", "batch"), [(1, 1), (1, 33), (1, 20), (3, 7)])
@@ -56,8 +55,8 @@ def test_an_evaluation_counts_every_image_once_for_any_processes_and_batches(
     words = [f"checkpoint={run}", f"batch={batch}", f"trainer.devices={devices}", f"out={tmp_path}/result"]
     outcome = (process if devices > 1 else command)("eval", *words, *(["trainer=ddp"] if devices > 1 else []))
     assert outcome.code == 0, outcome.err
-    result, trained = (json.loads((folder / "results.json").read_text()) for folder in (tmp_path / "result", run))
-    assert result["images"] == 33
-    for name, value in trained["metrics"].items():
-        if name in result["metrics"]:
-            assert result["metrics"][name] == pytest.approx(value, rel=1e-6)
+    result, trained = (recorded(folder) for folder in (tmp_path / "result", run))
+    assert result["run.images"] == 33
+    for name, value in final_metrics(trained).items():
+        if name in final_metrics(result):
+            assert final_metrics(result)[name] == pytest.approx(value, rel=1e-6)

@@ -1,13 +1,12 @@
 """`trainer=fsdp` on two processes of the CPU: the same numbers as one process, and files that every other strategy reads."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, Command, gradient_norms, only_run
+from conftest import TINY, Command, final_metrics, gradient_norms, only_run, recorded
 
 pytestmark = [
     pytest.mark.slow,
@@ -31,7 +30,7 @@ def assert_close(one: Path, two: Path) -> None:
     assert gradient_norms(two) == pytest.approx(gradient_norms(one), rel=1e-4)
     assert min(gradient_norms(one)) > 0.05
     torch.testing.assert_close(read(two), read(one), rtol=0, atol=1e-5)
-    losses = [json.loads((run / "results.json").read_text())["metrics"]["val/loss"] for run in (one, two)]
+    losses = [final_metrics(run)["val/loss"] for run in (one, two)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
@@ -46,9 +45,9 @@ def test_two_processes_with_sharded_weights_train_like_one_and_exchange_checkpoi
 
     evaluated = command("eval", f"checkpoint={sharded}", *ALONE, "out=evaluated")
     assert evaluated.code == 0, evaluated.err
-    result, trained = (json.loads((run / "results.json").read_text()) for run in (tmp_path / "evaluated", sharded))
-    assert result["images"] == trained["images"] == 33
-    assert result["metrics"]["val/loss"] == pytest.approx(trained["metrics"]["val/loss"], rel=1e-6)
+    result, trained = (recorded(run) for run in (tmp_path / "evaluated", sharded))
+    assert result["run.images"] == trained["run.images"] == 33
+    assert result["metrics.final.loss"] == pytest.approx(trained["metrics.final.loss"], rel=1e-6)
 
     plain, from_sharded, from_one = (tmp_path / name for name in ("plain", "from_sharded", "from_one"))
     for source, copy in ((one, plain), (sharded, from_sharded), (one, from_one)):
@@ -67,9 +66,9 @@ def test_an_evaluation_with_sharded_weights_is_that_of_one_process(command: Comm
     run = only_run(tmp_path / "one")
     outcome = process("eval", f"checkpoint={run}", *FSDP, "batch=8", "trainer.accelerator=cpu", "out=evaluated")
     assert outcome.code == 0, outcome.err
-    result, trained = (json.loads((folder / "results.json").read_text()) for folder in (tmp_path / "evaluated", run))
-    assert result["images"] == 33
-    assert result["metrics"]["val/loss"] == pytest.approx(trained["metrics"]["val/loss"], rel=1e-6)
+    result, trained = (recorded(folder) for folder in (tmp_path / "evaluated", run))
+    assert result["run.images"] == 33
+    assert result["metrics.final.loss"] == pytest.approx(trained["metrics.final.loss"], rel=1e-6)
 
 
 def test_compiled_blocks_and_activation_checkpointing_with_sharded_weights_train_like_plain_ones(

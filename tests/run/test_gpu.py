@@ -1,11 +1,10 @@
 """Tests that need an NVIDIA GPU: `pytest -m gpu`."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, Command, only_run
+from conftest import TINY, Command, final_metrics, only_run
 
 from swin_lab import SwinConfig, SwinTransformer
 from swin_lab.models.swin import BranchNorm
@@ -26,7 +25,7 @@ def test_a_run_uses_the_gpu_in_bf16_by_default_and_its_evaluation_has_the_same_m
     run = only_run(tmp_path)
     assert command("eval", f"checkpoint={run}").code == 0
     (evaluated,) = run.glob("eval_*/results.json")
-    assert json.loads(evaluated.read_text())["metrics"] == json.loads((run / "results.json").read_text())["metrics"]
+    assert final_metrics(evaluated.parent) == final_metrics(run)
 
 
 def test_a_gpu_checkpoint_evaluates_on_the_cpu(command: Command, tmp_path: Path) -> None:

@@ -1,11 +1,10 @@
 """`precision=bf16-true`: weights in bfloat16, their moving average in float32, and checkpoints that load everywhere."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, Command, only_run
+from conftest import TINY, Command, final_metrics, only_run, recorded
 
 import swin_lab
 
@@ -20,15 +19,15 @@ def evaluated(command: Command, run: Path, *overrides: str) -> dict[str, float]:
     folder = run.parent / "-".join(("evaluation", *overrides)).replace("=", "-")
     outcome = command("eval", f"checkpoint={run}", f"out={folder}", *overrides)
     assert outcome.code == 0, outcome.err
-    found: dict[str, float] = json.loads((folder / "results.json").read_text())["metrics"]
+    found: dict[str, float] = final_metrics(folder)
     return found
 
 
 def test_a_checkpoint_evaluates_to_the_metrics_of_its_run_and_loads_in_any_precision(command: Command, run: Path) -> None:
     """In float32, the loss of the same weights differs by the rounding of bfloat16, 1 % at most."""
-    recorded = json.loads((run / "results.json").read_text())
-    assert recorded["precision"] == "bf16-true"
-    metrics = recorded["metrics"]
+    result = recorded(run)
+    assert result["derived.precision"] == "bf16-true"
+    metrics = final_metrics(result)
     assert evaluated(command, run)["val/loss"] == metrics["val/loss"]
     assert evaluated(command, run, "transfer.ema=true")["val/loss"] == metrics["val_ema/loss"]
     for precision in ("32-true", "bf16-mixed"):
@@ -49,6 +48,6 @@ def test_an_evaluation_after_a_training_in_bf16_mixed_repeats_its_metrics(comman
     """Every evaluation packs the weights for its precision; those of the training before it must not remain."""
     assert command("train", *TINY, "precision=bf16-mixed", "ema=warm").code == 0
     run = only_run(tmp_path)
-    metrics = json.loads((run / "results.json").read_text())["metrics"]
+    metrics = final_metrics(run)
     assert evaluated(command, run)["val/loss"] == metrics["val/loss"]
     assert evaluated(command, run, "transfer.ema=true")["val/loss"] == metrics["val_ema/loss"]

@@ -1,12 +1,11 @@
 """Evaluations on ImageNet: subsets of the classes, ReaL labels, mirrored images, and the evaluation before training."""
 
-import json
 import re
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, Command, only_run
+from conftest import TINY, Command, final_metrics, only_run, recorded
 from PIL import Image
 from timm.data.imagenet_info import ImageNetInfo
 
@@ -46,7 +45,7 @@ def subset(tmp_path: Path) -> Path:
 def evaluated(command: Command, *arguments: str) -> dict:
     outcome = command("eval", *arguments, "out=here")
     assert outcome.code == 0, outcome.err
-    return json.loads((Path("here") / "results.json").read_text())
+    return recorded(Path("here"))
 
 
 def logits_of(weights: Path, folder: Path, flip: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,9 +63,9 @@ def logits_of(weights: Path, folder: Path, flip: bool = False) -> tuple[torch.Te
 def test_a_subset_of_the_classes_is_evaluated_with_their_logits_only(command: Command, weights: Path, subset: Path) -> None:
     result = evaluated(command, f"checkpoint={weights}", "data=folder", f"data.root={subset}", "data.val_only=true")
     logits, labels = logits_of(weights, subset)
-    assert result["images"] == 12
-    assert result["metrics"]["val/acc1"] == pytest.approx((logits.argmax(1) == labels).float().mean().item(), abs=1e-7)
-    assert result["metrics"]["val/loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert result["run.images"] == 12
+    assert result["metrics.final.acc1"] == pytest.approx((logits.argmax(1) == labels).float().mean().item(), abs=1e-7)
+    assert result["metrics.final.loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
 
 
 def test_a_subset_of_a_run_s_classes_is_found_by_name(command: Command, tmp_path: Path, subset: Path) -> None:
@@ -80,15 +79,15 @@ def test_a_subset_of_a_run_s_classes_is_found_by_name(command: Command, tmp_path
     assert outcome.code == 0, outcome.err
     run = only_run(tmp_path)
     result = evaluated(command, f"checkpoint={run}", "data=folder", f"data.root={subset}", "data.val_only=true")
-    assert result["data"]["classes"] == 4
+    assert result["data.classes"] == 4
 
 
 def test_logits_of_mirrored_images_are_averaged(command: Command, weights: Path, subset: Path) -> None:
     data = ["data=folder", f"data.root={subset}", "data.val_only=true"]
     result = evaluated(command, f"checkpoint={weights}", *data, "task.flip=true")
     logits, labels = logits_of(weights, subset, flip=True)
-    assert result["metrics"]["val/loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
-    assert result["task_settings"] == {"flip": True}
+    assert result["metrics.final.loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert result["config.task.flip"] is True
 
 
 def test_real_labels_of_a_subset_are_refused(command: Command, weights: Path, subset: Path) -> None:
@@ -125,8 +124,8 @@ def test_real_top_1_counts_any_valid_class_and_leaves_unlabelled_images_out(
     assert 800 < counted.sum() < 1000
     for name, hits in zip(("val/real_acc1", "val/real_acc5"), right, strict=True):
         expected = torch.tensor(hits)[counted].float().mean().item()
-        assert result["metrics"][name] == pytest.approx(expected, abs=1e-6)
-    assert result["metrics"]["val/real_acc5"] != result["metrics"]["val/acc5"]
+        assert final_metrics(result)[name] == pytest.approx(expected, abs=1e-6)
+    assert result["metrics.final.real_acc5"] != result["metrics.final.acc5"]
 
 
 def test_weights_of_the_same_classes_are_evaluated_before_training(command: Command, tmp_path: Path) -> None:
@@ -134,11 +133,11 @@ def test_weights_of_the_same_classes_are_evaluated_before_training(command: Comm
     first = only_run(tmp_path)
     outcome = command("train", *TINY, f"weights={first}", "name=second", "trainer.max_epochs=1")
     logged = re.search(r"initial    top-1 ([\d.]+)%", outcome.out)
-    expected = json.loads((first / "results.json").read_text())["metrics"]["val/acc1"]
+    expected = final_metrics(first)["val/acc1"]
     assert logged is not None
     assert float(logged[1]) == pytest.approx(expected * 100, abs=0.005)
     second = next((tmp_path / "runs" / "second").glob("*/results.json"))
-    assert json.loads(second.read_text())["initial_metrics"]["val/acc1"] == expected
+    assert recorded(second.parent)["metrics.initial.acc1"] == expected
 
 
 def test_weights_with_an_accuracy_near_chance_give_a_warning(command: Command, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """A thousand classes in folders, zip files, parquet files and shards give the same batches and the same trained weights."""
 
-import json
 import tarfile
 from collections.abc import Iterator
 from io import BytesIO
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import Command
+from conftest import Command, final_metrics, recorded
 from lightning.pytorch.plugins import Precision
 from PIL import Image
 from timm.data.imagenet_info import ImageNetInfo
@@ -125,10 +124,10 @@ def test_the_recipe_runs_end_to_end_and_every_layout_ends_with_the_same_weights(
         outcome = command("train", *REDUCED, "data=imagenet1k", f"data.root={root}", f"name={layout}")
         assert outcome.code == 0, outcome.err
         (run,) = (tmp_path / "runs" / layout).iterdir()
-        result = json.loads((run / "results.json").read_text())
-        assert (result["updates"], result["images"]) == (3, 1000)
+        result = recorded(run)
+        assert (result["run.updates"], result["run.images"]) == (3, 1000)
         weights[layout] = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        metrics[layout] = result["metrics"]
+        metrics[layout] = final_metrics(result)
     for layout in roots:
         assert metrics[layout] == metrics["folder"]
         for key, tensor in weights["folder"].items():

@@ -1,6 +1,5 @@
 """A process that does not arrive, dies or hangs is named by every other one, all end, and fewer processes resume the run."""
 
-import json
 import os
 import re
 import signal
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, TINY, Command, only_run
+from conftest import ROOT, TINY, Command, only_run, recorded
 
 DDP = ["trainer=ddp", "trainer.devices=2"]
 ENDLESS = [*TINY[:-2], "name=tiny", "trainer.max_epochs=100000", "data.num_workers=0", "rank_timeout=30"]
@@ -148,7 +147,7 @@ def test_a_killed_or_stopped_node_is_named_on_the_other_one_and_a_node_fewer_con
         "train", f"resume={next((tmp_path / 'runs' / 'tiny').iterdir())}", *changes, "resume_with=[callbacks,trainer]"
     )
     assert resumed.code == 0, resumed.err
-    assert json.loads((only_run(tmp_path) / "results.json").read_text())["updates"] == 16
+    assert recorded(only_run(tmp_path))["run.updates"] == 16
     assert (only_run(tmp_path) / "checkpoints" / "last.ckpt").is_file()
 
 

@@ -1,13 +1,12 @@
 """Published preprocessing equals torchvision's, tensor for tensor, and runs log which one they used."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
-from conftest import ROOT, TINY, Command, only_run
+from conftest import ROOT, TINY, Command, only_run, recorded
 from PIL import Image
 from torchvision import transforms
 from torchvision.datasets.folder import pil_loader
@@ -149,10 +148,10 @@ def test_an_unknown_preset_is_refused_with_the_nearest_one() -> None:
 def test_a_run_logs_its_preset_with_its_metrics(command: Command, tmp_path: Path, name: str) -> None:
     outcome = command("train", *TINY, f"preset={name}", "trainer.max_epochs=1")
     assert outcome.code == 0, outcome.err
-    result = json.loads((only_run(tmp_path) / "results.json").read_text())
-    assert result["preprocessing"]["preset"] == name
+    result = recorded(only_run(tmp_path))
+    assert result["preprocessing.preset"] == name
     assert f"preset     {name} (" in outcome.out
-    assert result["preprocessing"]["description"] in outcome.out.split("top-1", 2)[-1].replace("\n", "")
+    assert result["preprocessing.description"] in outcome.out.split("top-1", 2)[-1].replace("\n", "")
 
 
 def test_an_evaluation_uses_and_logs_another_preset(command: Command, tmp_path: Path) -> None:
@@ -160,9 +159,9 @@ def test_an_evaluation_uses_and_logs_another_preset(command: Command, tmp_path: 
     run = only_run(tmp_path)
     printed = command("eval", f"checkpoint={run}", "preset=timm", "out=other").out
     assert "timm (shorter side 35, centre crop 32x32, bicubic)" in printed
-    result = json.loads((tmp_path / "other" / "results.json").read_text())
-    assert result["preprocessing"]["preset"] == "timm"
-    assert result["preprocessing"]["crop_pct"] == 0.9
+    result = recorded(tmp_path / "other")
+    assert result["preprocessing.preset"] == "timm"
+    assert result["preprocessing.crop_pct"] == 0.9
 
 
 def test_a_wrong_preset_is_refused_before_any_image_is_read(command: Command) -> None:
@@ -173,8 +172,8 @@ def test_a_wrong_preset_is_refused_before_any_image_is_read(command: Command) ->
 
 def test_without_a_preset_the_keys_of_data_apply(command: Command, tmp_path: Path) -> None:
     command("train", *TINY, "trainer.max_epochs=1", "data.resize_mode=stretch")
-    result = json.loads((only_run(tmp_path) / "results.json").read_text())
-    assert result["preprocessing"]["description"] == "own (stretched to 32x32, bicubic)"
+    result = recorded(only_run(tmp_path))
+    assert result["preprocessing.description"] == "own (stretched to 32x32, bicubic)"
 
 
 @pytest.mark.parametrize(

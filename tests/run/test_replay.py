@@ -1,14 +1,13 @@
 """`on_nonfinite`: what a run says about an update whose loss or gradient is NaN or infinite, its dump, and its replay."""
 
 import csv
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, Command, Outcome, same
+from conftest import TINY, Command, Outcome, recorded, same
 
 from swin_lab.commands.replay import PrecisionName
 from swin_lab.run.dump import read_dump
@@ -87,7 +86,7 @@ def test_a_stopped_run_goes_on_with_skip_and_is_the_same_as_one_that_has_skipped
     assert again.code == 0, again.err
     assert "the training loss is NaN or infinite at update 6 (epoch 2) and is skipped" in again.out
     assert "nonfinite_6.pt; images: synthetic train[" in again.out
-    assert json.loads((run / "results.json").read_text())["skipped_updates"] == 1
+    assert recorded(run)["run.skipped_updates"] == 1
     assert "1 updates with a loss or gradient" in again.out
     other, whole = spoiled(command, "on_nonfinite=skip")
     assert (other.code, whole != run) == (0, True)

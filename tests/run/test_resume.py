@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, TINY, Command, Outcome, only_run
+from conftest import ROOT, TINY, Command, Outcome, only_run, recorded
 from filelock import FileLock
 from lightning_utilities.core.apply_func import apply_to_collection
 
@@ -223,7 +223,7 @@ def test_ctrl_c_in_the_evaluation_before_the_first_update_stops_the_run(command:
     outcome = command("train", *RUN, f"weights={trained}", "name=stopped", "+callbacks.stop._target_=stopper.StopBefore")
     assert outcome.code == 130, outcome.err
     assert outcome.err.splitlines()[-2] == "stopped by SIGINT before the first update"
-    assert not (the_run("stopped") / "results.json").exists()
+    assert json.loads((the_run("stopped") / "results.json").read_text())["run.state"] == "interrupted"
 
 
 def test_sighup_stays_ignored_under_nohup() -> None:
@@ -343,7 +343,7 @@ def test_a_finished_run_goes_on_with_more_epochs_and_keeps_its_results(command: 
     outcome = command("train", f"resume={run}", "trainer.max_epochs=3")
     assert outcome.code == 0, outcome.err
     results = [json.loads((run / name).read_text()) for name in ("results_1.json", "results.json")]
-    assert [result["epochs"] for result in results] == [2, 3]
+    assert [result["run.epochs"] for result in results] == [2, 3]
     assert outcome.out.count("val loss") == 1
 
 
@@ -401,7 +401,7 @@ def test_a_wandb_run_goes_on_under_its_identifier(command: Command) -> None:
     assert command("train", *words).code == 75
     run = the_run("stopped")
     assert command("train", f"resume={run}").code == 0
-    identifier = (run / "wandb_id.txt").read_text().strip()
+    identifier = recorded(run)["run.id"]
     folders = [folder.name for folder in (run / "wandb").glob("offline-run-*")]
     assert len(folders) == 2
     # W&B appends -1 where the second start is in the same second as the first.
@@ -437,4 +437,4 @@ def test_a_run_on_two_processes_of_which_one_gets_a_signal_is_continued_by_one_p
     assert torch.load(run / "checkpoints" / LAST, weights_only=True)["global_step"] == 5
     again = process("train", f"resume={run}", "trainer=default", "trainer.accelerator=cpu")
     assert again.code == 0, again.err
-    assert json.loads((run / "results.json").read_text())["updates"] == 8
+    assert recorded(run)["run.updates"] == 8

@@ -1,12 +1,11 @@
 """The recipes for custom data and for CIFAR, with small networks and generated images."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import Command, only_run
+from conftest import Command, final_metrics, only_run, recorded
 from PIL import Image
 
 from swin_lab import SwinConfig, SwinTransformer, save_weights
@@ -41,9 +40,9 @@ def test_any_folder_is_fine_tuned_from_22k_weights_with_a_new_head(
     outcome = command("train", *overrides, "trainer.max_epochs=2", "global_batch=24", "optimizer.reference_batch=24")
     assert outcome.code == 0, outcome.err
     assert "new (3 classes): the file has 21841 classes, the model 3" in outcome.out
-    result = json.loads((only_run(tmp_path) / "results.json").read_text())
-    assert (result["updates"], result["images"], result["preprocessing"]["preset"]) == (6, 18, "official")
-    assert result["initial_metrics"] is None  # A new head is not evaluated before training.
+    result = recorded(only_run(tmp_path))
+    assert (result["run.updates"], result["run.images"], result["preprocessing.preset"]) == (6, 18, "official")
+    assert "metrics.initial.acc1" not in result  # A new head is not evaluated before training.
 
 
 def test_the_small_recipe_does_not_start_without_weights(command: Command, images: Path) -> None:
@@ -56,7 +55,7 @@ def test_the_cifar_recipe_trains_on_other_images_of_its_size(command: Command, t
     overrides = [f"experiment={name}", "data=synthetic", "data.train_images=128", "data.val_images=20", *SMALL]
     outcome = command("train", *overrides, "model.window_size=4", "global_batch=32", "trainer.max_epochs=2")
     assert outcome.code == 0, outcome.err
-    metrics = json.loads((only_run(tmp_path) / "results.json").read_text())["metrics"]
+    metrics = final_metrics(only_run(tmp_path))
     assert {"val/acc1", "val_ema/acc1"} <= set(metrics)
 
 
@@ -67,13 +66,13 @@ def test_with_an_ema_the_best_checkpoint_has_the_best_ema_metrics(command: Comma
     lines = [line.split(",") for line in (run / "metrics.csv").read_text().splitlines()]
     column = lines[0].index("val_ema/acc1")
     by_epoch = [float(line[column]) for line in lines[1:] if line[column]]
-    result = json.loads((run / "results.json").read_text())
-    assert result["metrics"]["val_ema/acc1"] == pytest.approx(max(by_epoch), abs=1e-7)
+    result = recorded(run)
+    assert result["metrics.final_ema.acc1"] == pytest.approx(max(by_epoch), abs=1e-7)
     outcome = command("eval", f"checkpoint={run}", "transfer.ema=true", "out=averaged")
     assert outcome.code == 0, outcome.err
-    averaged = json.loads((tmp_path / "averaged" / "results.json").read_text())["metrics"]
-    assert averaged["val/acc1"] == result["metrics"]["val_ema/acc1"]
-    assert averaged["val/loss"] == pytest.approx(result["metrics"]["val_ema/loss"], rel=1e-6)
+    averaged = final_metrics(tmp_path / "averaged")
+    assert averaged["val/acc1"] == result["metrics.final_ema.acc1"]
+    assert averaged["val/loss"] == pytest.approx(result["metrics.final_ema.loss"], rel=1e-6)
 
 
 def test_an_ema_follows_weights_of_low_precision(command: Command) -> None:

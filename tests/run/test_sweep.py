@@ -11,6 +11,7 @@ import pytest
 import rich
 from conftest import ROOT, TINY, Command, Outcome
 
+from swin_lab.record import find_records
 from swin_lab.run.entry import main
 
 SWEPT = [entry for entry in TINY if not entry.startswith(("optimizer.lr", "name"))]
@@ -80,7 +81,7 @@ def test_the_same_command_again_runs_only_what_is_missing(swept: tuple[Path, Out
     folder, _, again = swept
     assert "jobs without a result: 1" in again.out
     assert "job 1" not in again.out
-    assert len(list(only_sweep(folder).rglob("results.json"))) == 1
+    assert len(list(find_records(only_sweep(folder)))) == 1
     assert "finished" in again.out
     words = shlex.split(again.err.splitlines()[-1].partition("runs only these: ")[2])
     assert words[1:4] == [str(ROOT / "train.py"), "-m", SWEPT[0]]
@@ -106,7 +107,7 @@ def test_a_search_that_a_signal_has_stopped_is_continued_by_the_same_command(tmp
     (trial,) = open_study(folder / "optuna.journal", "max").trials
     (file,) = folder.glob("0/*/results.json")
     assert trial.state == optuna.trial.TrialState.COMPLETE
-    assert trial.value == json.loads(file.read_text())["metrics"]["val/acc1"]
+    assert trial.value == json.loads(file.read_text())["metrics.final.acc1"]
     assert list(trial.intermediate_values) == [1, 2]
 
 
@@ -138,7 +139,8 @@ def search_in(folder: Path):
 
 def finish(job, accuracy: float) -> None:
     (job.folder / "time").mkdir()
-    result = {"metrics": {"val/acc1": accuracy}, "monitor": {"metric": "val/acc1", "mode": "max"}}
+    result = {"version": 1, "run.state": "finished", "metrics.final.acc1": accuracy, "derived.monitor": "acc1"}
+    result |= {"derived.monitor_mode": "max", "derived.monitor_weights": "raw"}
     (job.folder / "time" / "results.json").write_text(json.dumps(result))
 
 

@@ -1,13 +1,12 @@
 """train.py from the command line to the files that it writes."""
 
 import csv
-import json
 import re
 from pathlib import Path
 
 import rich
 import torch
-from conftest import TINY, Command, Outcome, only_run
+from conftest import TINY, Command, Outcome, final_metrics, only_run, recorded
 from omegaconf import OmegaConf
 
 
@@ -43,15 +42,16 @@ def test_the_last_table_names_metrics_directory_dashboard_and_evaluation(tiny_tr
 
 
 def test_results_contain_identity_data_speed_and_overrides(tiny_training: tuple[Path, Outcome]) -> None:
-    result = json.loads((only_run(tiny_training[0]) / "results.json").read_text())
+    result = recorded(only_run(tiny_training[0]))
     assert result["overrides"] == TINY
-    assert result["images"] == 30
-    assert result["data"]["train_images"] == 64
-    assert result["updates"] == 8
-    assert result["images_per_second"] > 0
-    assert result["wall_seconds"] > 0
-    assert result["versions"]["torch"] == torch.__version__
-    assert {"git", "machine", "metrics"} <= set(result)
+    assert result["run.images"] == 30
+    assert result["data.train_images"] == 64
+    assert result["run.updates"] == 8
+    assert result["run.images_per_second"] > 0
+    assert result["run.wall_seconds"] > 0
+    assert result["versions.torch"] == torch.__version__
+    assert result["git.commit"] is None or len(result["git.commit"]) == 40
+    assert result["metrics.final.acc1"] == result["metrics.best.acc1"]
 
 
 def test_the_written_configuration_is_resolved_and_plain(tiny_training: tuple[Path, Outcome]) -> None:
@@ -80,10 +80,8 @@ def test_metrics_csv_has_a_column_for_every_metric(command: Command, tmp_path: P
 def test_the_same_seed_gives_bit_identical_results(command: Command, tmp_path: Path) -> None:
     for name in ("first", "second"):
         command("train", *TINY, f"name={name}", "seed=3")
-    first, second = (
-        json.loads((only_run(tmp_path / "runs" / name) / "results.json").read_text()) for name in ("first", "second")
-    )
-    assert first["metrics"] == second["metrics"]
+    first, second = (recorded(only_run(tmp_path / "runs" / name)) for name in ("first", "second"))
+    assert final_metrics(first) == final_metrics(second)
     tensors = [
         torch.load(only_run(tmp_path / "runs" / name) / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
         for name in ("first", "second")
@@ -94,10 +92,7 @@ def test_the_same_seed_gives_bit_identical_results(command: Command, tmp_path: P
 def test_another_seed_gives_other_numbers(command: Command, tmp_path: Path) -> None:
     for seed in (3, 4):
         command("train", *TINY, f"name=seed{seed}", f"seed={seed}")
-    losses = [
-        json.loads((only_run(tmp_path / "runs" / f"seed{seed}") / "results.json").read_text())["metrics"]["val/loss"]
-        for seed in (3, 4)
-    ]
+    losses = [final_metrics(only_run(tmp_path / "runs" / f"seed{seed}"))["val/loss"] for seed in (3, 4)]
     assert losses[0] != losses[1]
 
 
@@ -107,11 +102,9 @@ def test_accumulation_gives_the_same_training_as_one_large_batch(command: Comman
     command("train", *deterministic, "name=whole")
     printed = command("train", *deterministic, "name=parts", "max_device_batch=5").out
     assert "16 = 1 device x 4 images x 4 accumulated" in printed
-    whole, parts = (
-        json.loads((only_run(tmp_path / "runs" / name) / "results.json").read_text()) for name in ("whole", "parts")
-    )
-    assert whole["updates"] == parts["updates"] == 8
-    assert abs(whole["metrics"]["val/loss"] - parts["metrics"]["val/loss"]) < 1e-4
+    whole, parts = (recorded(only_run(tmp_path / "runs" / name)) for name in ("whole", "parts"))
+    assert whole["run.updates"] == parts["run.updates"] == 8
+    assert abs(whole["metrics.final.loss"] - parts["metrics.final.loss"]) < 1e-4
 
 
 def test_two_runs_of_the_same_second_have_different_directories(command: Command, tmp_path: Path, monkeypatch) -> None:
@@ -123,7 +116,7 @@ def test_two_runs_of_the_same_second_have_different_directories(command: Command
 
 def test_with_five_classes_or_fewer_there_is_no_top_5(command: Command, tmp_path: Path) -> None:
     command("train", *TINY, "data.num_classes=5")
-    assert set(json.loads((only_run(tmp_path) / "results.json").read_text())["metrics"]) == {"val/loss", "val/acc1"}
+    assert set(final_metrics(only_run(tmp_path))) == {"val/loss", "val/acc1"}
 
 
 def test_a_run_that_ends_before_its_first_evaluation_is_evaluated_at_its_end(command: Command, tmp_path: Path) -> None:
@@ -172,14 +165,14 @@ def test_wandb_runs_offline_without_a_key(command: Command, tmp_path: Path, monk
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     outcome = command("train", *TINY, "logger=wandb")
     assert outcome.code == 0
-    assert "wandb: offline" in outcome.out
+    assert "wandb      offline; send the run later with: wandb sync" in outcome.out
     assert list((only_run(tmp_path) / "wandb").glob("offline-run-*"))
 
 
 def test_a_run_that_only_max_steps_ends_makes_that_many_updates(command: Command, tmp_path: Path) -> None:
     outcome = command("train", *TINY, "trainer.max_epochs=-1", "trainer.max_steps=6")
     assert outcome.code == 0, outcome.err
-    assert json.loads((only_run(tmp_path) / "results.json").read_text())["updates"] == 6
+    assert recorded(only_run(tmp_path))["run.updates"] == 6
 
 
 def test_the_evaluation_of_the_best_weights_is_logged_as_final_and_is_no_point_of_the_curve(
@@ -192,7 +185,7 @@ def test_the_evaluation_of_the_best_weights_is_logged_as_final_and_is_no_point_o
     for name in ("val/acc1", "val_ema/loss"):
         assert len([row for row in rows if row[name]]) == 3
     (final,) = [row for row in rows if row["final/loss"]]
-    metrics = json.loads((run / "results.json").read_text())["metrics"]
+    metrics = final_metrics(run)
     assert float(final["final/acc1"]) == metrics["val/acc1"]
     assert float(final["final_ema/loss"]) == metrics["val_ema/loss"]
 
@@ -202,19 +195,46 @@ def test_the_last_epoch_is_printed_and_recorded_next_to_the_best(command: Comman
     rates = ["trainer.max_epochs=3", "optimizer.lr=0.03"]
     printed = command("train", *TINY, *rates).out
     run = only_run(tmp_path)
-    result = json.loads((run / "results.json").read_text())
+    result = recorded(run)
     with (run / "metrics.csv").open() as file:
         accuracies = [float(row["val/acc1"]) for row in csv.DictReader(file) if row["val/acc1"]]
-    assert result["last_evaluation"]["epoch"] == 3
-    assert result["last_evaluation"]["metrics"]["val/acc1"] == accuracies[-1]
-    assert accuracies[result["best_epoch"] - 1] == max(accuracies) == result["metrics"]["val/acc1"]
+    assert result["metrics.last.epoch"] == 3
+    assert result["metrics.last.acc1"] == accuracies[-1]
+    assert accuracies[result["metrics.final.epoch"] - 1] == max(accuracies) == result["metrics.final.acc1"]
     assert re.search(rf"last epoch +│ top-1 {accuracies[-1]:.4%} ", printed)
+
+
+FORGET = """
+import torch
+from lightning import Callback
+
+class Forget(Callback):
+    def on_validation_start(self, trainer, module):
+        if trainer.state.fn == "fit" and trainer.current_epoch == 2:
+            with torch.no_grad():
+                for weight in module.network.parameters():
+                    weight.zero_()
+"""
+
+
+def test_a_last_epoch_that_is_not_the_best_is_recorded_although_the_best_checkpoint_was_loaded(
+    command: Command, tmp_path: Path
+) -> None:
+    """The network forgets everything before the evaluation of its last epoch."""
+    Path("forget.py").write_text(FORGET)
+    forget = "+callbacks.forget._target_=forget.Forget"
+    printed = command("train", *TINY, "trainer.max_epochs=3", "callbacks=none", forget).out
+    result = recorded(only_run(tmp_path))
+    assert result["metrics.final.epoch"] < 3
+    assert result["metrics.last.epoch"] == 3
+    assert result["metrics.last.acc1"] < result["metrics.final.acc1"]
+    assert re.search(rf"last epoch +│ top-1 {result['metrics.last.acc1']:.4%} ", printed)
 
 
 def test_if_the_last_epoch_was_not_evaluated_the_last_evaluated_one_is_named(command: Command, tmp_path: Path) -> None:
     printed = command("train", *TINY, "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2").out
     assert "after epoch 2, the last evaluated one" in printed
-    assert json.loads((only_run(tmp_path) / "results.json").read_text())["last_evaluation"]["epoch"] == 2
+    assert recorded(only_run(tmp_path))["metrics.last.epoch"] == 2
 
 
 def test_the_best_checkpoint_is_read_once(command: Command, monkeypatch) -> None:
@@ -245,11 +265,13 @@ def test_a_batch_of_one_image_cannot_be_mixed(command: Command, tmp_path: Path) 
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_diverging_training_ends_with_an_error_and_without_results(command: Command, tmp_path: Path) -> None:
+def test_a_diverging_training_ends_with_an_error_which_its_record_names(command: Command, tmp_path: Path) -> None:
     outcome = command("train", *TINY, "trainer.max_epochs=5", "optimizer.lr=1e6", "optimizer.weight_decay=0")
     assert outcome.code == 2
     assert re.search(r"(loss|gradient norm) is NaN or infinite .*at update \d+ \(epoch 1\)|the evaluation of", outcome.err)
-    assert not list(tmp_path.rglob("results.json"))
+    found = recorded(only_run(tmp_path))
+    assert (found["run.state"], "NaN or infinite" in found["run.reason"]) == ("failed", True)
+    assert "metrics.final.acc1" not in found
 
 
 def test_printed_commands_can_be_copied_from_a_folder_with_a_space(command: Command, tmp_path: Path) -> None:

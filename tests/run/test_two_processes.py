@@ -1,13 +1,13 @@
 """Training and evaluation on two processes of the CPU, which run the same code as two GPUs."""
 
-import json
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT, TINY, Command, only_run
+from conftest import ROOT, TINY, Command, final_metrics, only_run, recorded
 from PIL import Image
 
 from swin_lab.run.dump import read_dump
@@ -44,7 +44,12 @@ def test_there_is_one_run_directory(trained: Path) -> None:
 
 
 def test_each_image_is_counted_once(trained: Path) -> None:
-    assert json.loads((only_run(trained / "runs") / "results.json").read_text())["images"] == 31
+    run = only_run(trained / "runs")
+    record, predictions = recorded(run), pq.read_table(run / "predictions.parquet").to_pydict()
+    assert (record["run.images"], record["hardware.processes"]) == (31, 2)
+    assert predictions["index"] == list(range(31))
+    right = [classes[0] == label for classes, label in zip(predictions["classes"], predictions["label"], strict=True)]
+    assert sum(right) / 31 == pytest.approx(record["metrics.final.acc1"])
 
 
 def test_the_split_of_the_global_batch_is_printed_once(trained: Path) -> None:
@@ -62,18 +67,20 @@ def test_two_processes_train_like_one(trained: Path, command: Command, tmp_path:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    one, two = (json.loads((only_run(tmp_path / "runs" / name) / "results.json").read_text()) for name in ("one", "two"))
-    assert one["updates"] == two["updates"]
-    assert abs(one["metrics"]["val/loss"] - two["metrics"]["val/loss"]) < 1e-4
+    one, two = (recorded(only_run(tmp_path / "runs" / name)) for name in ("one", "two"))
+    assert one["run.updates"] == two["run.updates"]
+    assert abs(one["metrics.final.loss"] - two["metrics.final.loss"]) < 1e-4
 
 
 def test_evaluation_on_two_processes_equals_one(trained: Path, process: Command) -> None:
     run = only_run(trained / "runs")
     outcome = process("eval", f"checkpoint={run}", *DDP, "trainer.accelerator=cpu", f"out={trained}/two")
     assert outcome.code == 0, outcome.printed
-    result = json.loads((trained / "two" / "results.json").read_text())
-    assert result["images"] == 31
-    assert result["metrics"]["val/acc1"] == json.loads((run / "results.json").read_text())["metrics"]["val/acc1"]
+    result = recorded(trained / "two")
+    assert result["run.images"] == 31
+    assert result["metrics.final.acc1"] == final_metrics(run)["val/acc1"]
+    tables = [pq.read_table(folder / "predictions.parquet") for folder in (run, trained / "two")]
+    assert tables[0].equals(tables[1])
 
 
 def test_an_unreadable_image_in_one_process_ends_both_with_one_message(process: Command, tmp_path: Path) -> None:
@@ -100,7 +107,7 @@ def test_torchrun_starts_the_same_run(tmp_path: Path) -> None:
     done = subprocess.run([*torchrun, str(ROOT / "train.py"), *arguments], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list((tmp_path / "runs" / "tiny").iterdir())) == 1
-    assert json.loads((only_run(tmp_path) / "results.json").read_text())["images"] == 30
+    assert recorded(only_run(tmp_path))["run.images"] == 30
 
 
 def test_a_sweep_on_two_processes_makes_one_run_per_value(process: Command, tmp_path: Path) -> None:
@@ -120,14 +127,14 @@ def test_the_ema_and_the_initial_evaluation_are_those_of_one_process(
     outcome = process("train", *overrides, *DDP)
     assert outcome.code == 0, outcome.printed
     run = only_run(tmp_path)
-    result = json.loads((run / "results.json").read_text())
-    before = json.loads((first / "results.json").read_text())["metrics"]
-    assert result["initial_metrics"]["val/acc1"] == before["val/acc1"]
+    result = recorded(run)
+    before = final_metrics(first)
+    assert result["metrics.initial.acc1"] == before["val/acc1"]
     assert outcome.out.count("initial    top-1") == 1
     assert command("eval", f"checkpoint={run}", "transfer.ema=true", "trainer.devices=1", "out=one").code == 0
-    alone = json.loads((tmp_path / "one" / "results.json").read_text())
-    assert (alone["images"], alone["metrics"]["val/acc1"]) == (31, result["metrics"]["val_ema/acc1"])
-    assert alone["metrics"]["val/loss"] == pytest.approx(result["metrics"]["val_ema/loss"], rel=1e-6)
+    alone = recorded(tmp_path / "one")
+    assert (alone["run.images"], alone["metrics.final.acc1"]) == (31, result["metrics.final_ema.acc1"])
+    assert alone["metrics.final.loss"] == pytest.approx(result["metrics.final_ema.loss"], rel=1e-6)
 
 
 def test_a_bad_loss_in_one_process_is_decided_by_both(process: Command, tmp_path: Path) -> None:
@@ -136,8 +143,8 @@ def test_a_bad_loss_in_one_process_is_decided_by_both(process: Command, tmp_path
     words = [*TINY, *DDP, "ema=warm", "data.num_workers=0", "+callbacks.spoil={_target_: spoil.Spoil}"]
     skipped = process("train", *words, "on_nonfinite=skip", "out=skip")
     assert skipped.code == 0, skipped.printed
-    result = json.loads((only_run(tmp_path / "skip") / "results.json").read_text())
-    assert (result["updates"], result["skipped_updates"]) == (8, 1)
+    result = recorded(only_run(tmp_path / "skip"))
+    assert (result["run.updates"], result["run.skipped_updates"]) == (8, 1)
     assert skipped.out.count("is skipped") == 1
     raised = process("train", *words, "out=raise")
     assert raised.code == 2, raised.printed

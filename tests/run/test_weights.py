@@ -1,11 +1,10 @@
 """Weights of any origin in train.py and eval.py."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, Command, only_run
+from conftest import TINY, Command, final_metrics, only_run, recorded
 
 from swin_lab import SwinConfig, SwinTransformer, load_model, save_weights
 
@@ -104,7 +103,7 @@ def test_an_official_file_is_evaluated_on_the_given_data(command: Command, offic
     outcome = command("eval", "checkpoint=official.pth", *SYNTHETIC, "out=here")
     assert outcome.code == 0, outcome.err
     assert "head       kept (6 classes)" in outcome.printed
-    assert json.loads((tmp_path / "here" / "results.json").read_text())["images"] == 30
+    assert recorded(tmp_path / "here")["run.images"] == 30
 
 
 def test_an_official_file_without_data_is_refused(command: Command, official: SwinTransformer) -> None:
@@ -130,7 +129,7 @@ def test_run_export_and_converted_file_have_the_same_metrics(command: Command, t
     for source, data in ((run, []), ("export.safetensors", SYNTHETIC), ("converted.safetensors", SYNTHETIC)):
         outcome = command("eval", f"checkpoint={source}", *data, f"out=of_{Path(source).stem}")
         assert outcome.code == 0, outcome.err
-        found.append(json.loads((tmp_path / f"of_{Path(source).stem}" / "results.json").read_text())["metrics"])
+        found.append(final_metrics(tmp_path / f"of_{Path(source).stem}"))
     assert found[0] == found[1] == found[2]
 
 

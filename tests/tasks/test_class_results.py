@@ -35,11 +35,18 @@ def printed(presentation):
 
 
 def test_classes_have_images_and_accuracy_worst_first():
-    assert accuracy_per_class(NAMES, COUNTS) == [
-        {"class": "bee", "images": 5, "accuracy": 3 / 5},
-        {"class": "ant", "images": 10, "accuracy": 8 / 10},
-        {"class": "cat", "images": 20, "accuracy": 16 / 20},
-    ]
+    rows = [(row["class"], row["images"], row["accuracy"]) for row in accuracy_per_class(NAMES, COUNTS)]
+    assert rows == [("bee", 5, 3 / 5), ("ant", 10, 8 / 10), ("cat", 20, 16 / 20)]
+
+
+def test_an_accuracy_has_the_ends_of_wilsons_interval():
+    """Wilson's formula with z = 1.959964 for 95 %, within 1e-6."""
+    (bee, *_) = accuracy_per_class(NAMES, COUNTS)
+    n, p, z = 5, 3 / 5, 1.959964
+    centre, half = (p + z**2 / (2 * n)) / (1 + z**2 / n), z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
+    assert (bee["low"], bee["high"]) == pytest.approx((centre - half, centre + half), abs=1e-6)
+    (certain,) = accuracy_per_class(["a"], np.array([[9]]))
+    assert 0.6 < certain["low"] < certain["high"] == 1
 
 
 def test_a_class_without_images_has_no_accuracy():

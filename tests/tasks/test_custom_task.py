@@ -1,11 +1,10 @@
 """A custom task with its own loss and no labels needs one Python file and one YAML file, and no change of the package."""
 
-import json
 import math
 
 import pytest
 import torch
-from conftest import TINY, Command, only_run
+from conftest import TINY, Command, final_metrics, only_run, recorded
 
 MEAN_COLOUR = '''
 import torch.nn.functional as F
@@ -69,11 +68,11 @@ def test_it_trains_and_reports_its_own_metric(command: Command, conf, tmp_path):
     outcome = command("train", "--config-dir", str(conf), *TINY, "task=mean_colour", "trainer.max_epochs=3", "ema=warm")
     assert outcome.code == 0, outcome.err
     run = only_run(tmp_path)
-    result = json.loads((run / "results.json").read_text())
-    assert result["task"] == "MeanColour"
-    assert result["monitor"] == {"metric": "val_ema/error", "mode": "min"}
-    assert set(result["metrics"]) == {"val/error", "val_ema/error"}
-    assert all(math.isfinite(value) for value in result["metrics"].values())
+    result = recorded(run)
+    assert result["derived.task"] == "MeanColour"
+    assert [result[f"derived.monitor{part}"] for part in ("", "_mode", "_weights")] == ["error", "min", "ema"]
+    assert set(final_metrics(result)) == {"val/error", "val_ema/error"}
+    assert all(math.isfinite(value) for value in final_metrics(result).values())
     assert "EMA squared error" in outcome.out
     weights = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     assert weights["network.head.weight"].shape[0] == 3
@@ -95,8 +94,8 @@ def test_its_checkpoint_is_evaluated_if_trusted(command: Command, conf, tmp_path
     assert (refused.code, "mean_colour.MeanColour" in refused.err, "trust=true" in refused.err) == (2, True, True)
     outcome = command("eval", "--config-dir", str(conf), f"checkpoint={run}", "trust=true", "out=here")
     assert outcome.code == 0, outcome.err
-    trained, evaluated = (json.loads((folder / "results.json").read_text()) for folder in (run, tmp_path / "here"))
-    assert evaluated["metrics"] == trained["metrics"]
+    trained, evaluated = (recorded(folder) for folder in (run, tmp_path / "here"))
+    assert final_metrics(evaluated) == final_metrics(trained)
 
 
 def test_a_misspelt_key_of_it_is_refused(command: Command, conf):

@@ -11,19 +11,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from swin_lab.data.dali.parameters import IDENTITY, Kind, Parameters, augmentation_of, channels_of
-from swin_lab.data.decoding import UNREADABLE, Decoder, first_line, is_upright
+from swin_lab.data.decoding import UNREADABLE, Decoder, first_line, has_end, is_upright
 from swin_lab.data.device import Rectangle, StagedTransform
 from swin_lab.data.images import ImageSet
 from swin_lab.data.loading import Wrong, sample_seed, table_of
 from swin_lab.data.sampling import SampleIndex
 from swin_lab.data.transforms import random_state
 from swin_lab.errors import UserError
-
-END_OF_IMAGE = b"\xff\xd9"
-"""Marker at the end of a JPEG file; without it, the file may be truncated below the crop, where DALI would not notice it."""
-
-SEARCHED_END = 64
-"""Number of bytes at the end of a file among which the marker is searched."""
 
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
 """Resampling filters, which a batch contains as numbers."""
@@ -176,7 +170,7 @@ def size_for_dali(encoded: bytes) -> tuple[int, int] | None:
     except UnidentifiedImageError as error:
         raise UnidentifiedImageError("the bytes are not an image of a known format") from error
     with opened:
-        if opened.format != "JPEG" or opened.mode not in ("RGB", "L") or END_OF_IMAGE not in encoded[-SEARCHED_END:]:
+        if opened.format != "JPEG" or opened.mode not in ("RGB", "L") or not has_end(encoded):
             return None
         stored_as_rgb = opened.mode == "RGB" and opened.info.get("adobe_transform", 1) == 0
         return None if stored_as_rgb or not is_upright(opened) else (opened.height, opened.width)

@@ -16,6 +16,7 @@ import torch
 from torchvision import transforms as v1
 from torchvision.transforms import v2
 
+from swin_lab.data.crops import draw_crop, is_random_crop
 from swin_lab.data.device import StagedTransform
 from swin_lab.data.transforms import Transform, pixels_of
 from swin_lab.errors import UserError
@@ -113,7 +114,7 @@ class Augmentation:
             height: of the decoded image, in pixels.
             width: of the decoded image, in pixels.
         """
-        box, interpolation = _crop(self.steps[0], height, width)
+        crop = draw_crop(self.steps[0], height, width)
         horizontal = vertical = False
         operations: list[Operation] = []
         for step in self.steps[1:]:
@@ -130,7 +131,8 @@ class Augmentation:
             else:
                 step(drawn := _Drawn(self.size))
                 operations += drawn.operations
-        return Parameters(box, interpolation, (horizontal, vertical), operations)
+        box = (crop.top, crop.left, crop.height, crop.width)
+        return Parameters(box, crop.filter.name.lower(), (horizontal, vertical), operations)
 
 
 class _Drawn:
@@ -205,17 +207,6 @@ def _matrix(name: str, level: float, height: int, width: int) -> Matrix:
     return (cos, sin, x - cos * x - sin * y), (-sin, cos, y + sin * x - cos * y)
 
 
-def _crop(step: Any, height: int, width: int) -> tuple[tuple[int, int, int, int], str]:
-    canvas = torch.empty((3, height, width), device="meta")  # Only its shape is used.
-    if isinstance(step, v2.RandomResizedCrop):
-        drawn = step.make_params([canvas])
-        box = (drawn["top"], drawn["left"], drawn["height"], drawn["width"])
-        return box, v1.InterpolationMode(step.interpolation).value
-    box = step.get_params(canvas, step.scale, step.ratio)
-    filters = step.interpolation
-    return box, (random.choice(filters) if isinstance(filters, tuple) else filters).value
-
-
 def _jitter(step: v1.ColorJitter) -> list[Operation]:
     order, brightness, contrast, saturation, _ = step.get_params(step.brightness, step.contrast, step.saturation, step.hue)
     factors = {0: (Kind.BRIGHTNESS, brightness), 1: (Kind.CONTRAST, contrast), 2: (Kind.COLOR, saturation)}
@@ -229,7 +220,7 @@ def _position(step: Any) -> int:
     Raises:
         UserError: DALI has no version of the transform.
     """
-    if isinstance(step, v2.RandomResizedCrop) or type(step).__name__ == "RandomResizedCropAndInterpolation":
+    if is_random_crop(step):
         return 0
     if isinstance(step, v1.RandomHorizontalFlip | v1.RandomVerticalFlip | v2.RandomHorizontalFlip | v2.RandomVerticalFlip):
         return 1

@@ -145,7 +145,7 @@ def _class_names(folder: Path) -> list[str]:
             raise UserError(f"{printable(entry.path)} is a link to nothing, so its class would be missing; fix or remove it")
     names = sorted(entry.name for entry in found if entry.is_dir())
     if not names:
-        images = [entry.name for entry in found if _has_image_suffix(entry.name)]
+        images = [entry.name for entry in found if has_image_suffix(entry.name)]
         contents = f"{len(images)} images but no class folders" if images else "no class folders"
         text = f"{folder} contains {contents}; put the images of each class into a folder"
         if any(map(IMAGENET_VALIDATION.fullmatch, images)):
@@ -161,7 +161,7 @@ def _scan(folder: Path, class_names: Sequence[str]) -> FileImages:
 
     def paths() -> Iterator[str]:
         for name in class_names:
-            paths_of_class = sorted(_images_under(folder / name, name, left_out))
+            paths_of_class = sorted(images_under(folder / name, f"{name}/", left_out))
             if not paths_of_class:
                 where = printable(str(folder / name))
                 raise UserError(
@@ -175,34 +175,45 @@ def _scan(folder: Path, class_names: Sequence[str]) -> FileImages:
         files = FileNames(paths())
     except (OSError, RecursionError) as error:
         raise UserError(f"{folder} cannot be read: {printable(str(error))[:300]}") from error
+    warn_of_left_out(folder, left_out)
+    return FileImages(folder, files, np.repeat(np.arange(len(counts)), counts))
+
+
+def warn_of_left_out(folder: Path, left_out: Counter[str]) -> None:
+    """Logs how many files of a folder are not read, by the ends of their names."""
     if left_out:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in left_out.most_common(5))
         more = ", ..." if len(left_out) > 5 else ""
         log.warning("%s: not read are %s files: %s%s", folder, f"{left_out.total():,}", kinds, more)
-    return FileImages(folder, files, np.repeat(np.arange(len(counts)), counts))
 
 
-def _images_under(folder: Path, path: str, left_out: Counter[str], parents: tuple[os.stat_result, ...] = ()) -> Iterator[str]:
-    """Returns the paths of image files, each prefixed with `path`; hidden files and folders are left out.
+def images_under(folder: Path, prefix: str, left_out: Counter[str], parents: tuple[os.stat_result, ...] = ()) -> Iterator[str]:
+    """Returns the paths of image files in a folder and those below it; hidden files and folders are left out.
 
-    Other files are counted in `left_out`, by the ends of their names, and so are links to nothing.
+    Args:
+        folder: the folder.
+        prefix: beginning of every path.
+        left_out: other files are counted in it, by the ends of their names, and so are links to nothing.
+        parents: the folders that contain this one.
+
+    Returns:
+        The entries of each folder in the order of their names.
     """
     here = folder.stat()
     if any(os.path.samestat(here, parent) for parent in parents):
         raise UserError(f"{printable(str(folder))} is a link to a folder that contains it; remove the link")
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if _is_folder(entry):
-                yield from _images_under(folder / entry.name, f"{path}/{entry.name}", left_out, (*parents, here))
-            elif entry.is_symlink() and not os.path.exists(entry.path):
-                left_out["links to nothing"] += 1
-            elif _has_image_suffix(entry.name) and entry.is_file():
-                yield f"{path}/{entry.name}"
-            else:
-                suffix = os.path.splitext(entry.name)[1].lower()
-                left_out[f"*{printable(suffix)}" if suffix else "without a suffix"] += 1
+    with os.scandir(folder) as opened:
+        entries = sorted((entry for entry in opened if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    for entry in entries:
+        if _is_folder(entry):
+            yield from images_under(folder / entry.name, f"{prefix}{entry.name}/", left_out, (*parents, here))
+        elif entry.is_symlink() and not os.path.exists(entry.path):
+            left_out["links to nothing"] += 1
+        elif has_image_suffix(entry.name) and entry.is_file():
+            yield f"{prefix}{entry.name}"
+        else:
+            suffix = os.path.splitext(entry.name)[1].lower()
+            left_out[f"*{printable(suffix)}" if suffix else "without a suffix"] += 1
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -212,7 +223,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _has_image_suffix(name: str) -> bool:
+def has_image_suffix(name: str) -> bool:
+    """Returns whether a file has the name of an image."""
     return name.lower().endswith(IMG_EXTENSIONS)
 
 

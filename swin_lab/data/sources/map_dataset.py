@@ -95,7 +95,7 @@ class DatasetImages:
     def encoded(self, index: int) -> Encoded:
         """Returns the image of an item as bytes or as (H, W, 3) of uint8."""
         image, _ = _item(self.dataset, self.split, int(self.indices[index]))
-        return _as_encoded(image, f"data.{self.split}[{self.indices[index]}]")
+        return as_encoded(image, f"data.{self.split}[{self.indices[index]}]")
 
     def name(self, index: int) -> str:
         """Returns the class of the dataset and the index of the item, or its path if the dataset lists `samples`."""
@@ -161,7 +161,7 @@ def _check_items(dataset: Any, split: str, length: int, labels: np.ndarray | Non
         except UNREADABLE as error:  # such an image is reported or skipped when it is loaded for a batch
             log.warning("data.%s[%d] cannot be loaded: %s", split, index, first_line(error))
             continue
-        _as_encoded(image, f"data.{split}[{index}]")
+        as_encoded(image, f"data.{split}[{index}]")
         if labels is not None and label != labels[index]:
             raise UserError(
                 f"data.{split} lists label {labels[index]} for item {index}, and the item has label {label}; make them equal, "
@@ -201,8 +201,16 @@ def _item(dataset: Any, split: str, index: int) -> tuple[Any, int]:
         raise UserError(f"data.{split}[{index}] has the label {repr(label)[:50]}; {ITEM}") from error
 
 
-def _as_encoded(image: Any, where: str) -> Encoded:
-    """Returns bytes unchanged, and any other image as (H, W, 3) of uint8."""
+def as_encoded(image: Any, where: str) -> Encoded:
+    """Returns bytes unchanged, and any other image as (H, W, 3) of uint8.
+
+    Args:
+        image: a PIL image, bytes, an array (H, W, C) or (H, W), or a tensor (C, H, W) or (H, W); of uint8, or floats in [0, 1].
+        where: name of the image, for messages.
+
+    Raises:
+        UserError: it is none of these.
+    """
     if isinstance(image, bytes):
         return image
     if isinstance(image, Image.Image):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from swin_lab.data.classes import count_classes
@@ -111,7 +112,7 @@ class ParquetImages:
 
 def _find_files(root: str) -> tuple[Path, list[Path], list[Path]]:
     """Returns the folder of the files, the training files and the validation files."""
-    top = _downloaded(root) if root.startswith(HUB) else existing_folder(root)
+    top = downloaded(root) if root.startswith(HUB) else existing_folder(root)
     if not any(top.glob("*.parquet")) and any(top.glob("data/*.parquet")):
         top = top / "data"
     val_files = next((found for pattern in VALIDATION_PATTERNS if (found := sorted(top.glob(pattern)))), [])
@@ -123,8 +124,8 @@ def _find_files(root: str) -> tuple[Path, list[Path], list[Path]]:
     return top, train_files, val_files
 
 
-def _downloaded(root: str) -> Path:
-    """Downloads the parquet files of a data set, and returns their folder in the hub's cache."""
+def downloaded(root: str) -> Path:
+    """Downloads the parquet files of a data set, hf://datasets/OWNER/NAME, and returns their folder in the hub's cache."""
     from huggingface_hub import snapshot_download
 
     name = root.removeprefix(HUB)
@@ -168,10 +169,7 @@ def _check_columns(files: list[Path], columns: tuple[str, str]) -> None:
 def _columns(file: Path, image_column: str | None, label_column: str | None) -> tuple[str, str]:
     """Returns the names of the image column and the label column."""
     schema = _schema(file)
-    features = _features(schema)
-    images = [name for name, feature in features.items() if feature.get("_type") == "Image"]
-    labels = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
-    images += [field.name for field in schema if _contains_images(field.type)]
+    images, labels = _columns_of_images(schema), _columns_of_classes(schema)
     labels += [field.name for field in schema if pa.types.is_integer(field.type)]
     chosen = []
     for option, given, candidates in (("image_column", image_column, images), ("label_column", label_column, labels)):
@@ -186,16 +184,59 @@ def _columns(file: Path, image_column: str | None, label_column: str | None) -> 
     return chosen[0], chosen[1]
 
 
+def unlabelled_images(file: Path) -> tuple[RowGroupImages, pa.ChunkedArray | None]:
+    """Opens a file whose images need no labels.
+
+    Returns:
+        Its rows, and their labels: names or class indices, from a column of classes or one that is called `label`. If None, it
+        has no such column.
+
+    Raises:
+        UserError: it cannot be read, or has no column of images.
+    """
+    schema = _schema(file)
+    images = _columns_of_images(schema)
+    if not images or images[0] not in schema.names:
+        raise UserError(f"{file} has no column of images (bytes, or a struct {{bytes, path}}), only {', '.join(schema.names)}")
+    _check_type_of_images(file, schema, images[0])
+    labels = [name for name in (*_columns_of_classes(schema), "label") if name in schema.names]
+    rows = RowGroupImages([file], (images[0], None))
+    if not labels:
+        return rows, None
+    column = pq.read_table(file, columns=labels[:1])[labels[0]]
+    names = _class_names([file], labels[0])
+    if names and pa.types.is_integer(column.type):  # -1 is written for the images of a test set, whose classes are secret.
+        known = pc.and_(pc.greater_equal(column, 0), pc.less(column, len(names)))
+        return rows, pc.take(pa.array(names), pc.if_else(known, column, None))
+    return rows, column.cast(pa.string()) if pa.types.is_integer(column.type) or pa.types.is_string(column.type) else None
+
+
+def _columns_of_images(schema: pa.Schema) -> list[str]:
+    """Returns the columns that may contain images, the likeliest first."""
+    described = [name for name, feature in _features(schema).items() if feature.get("_type") == "Image"]
+    return described + [field.name for field in schema if _contains_images(field.type)]
+
+
+def _columns_of_classes(schema: pa.Schema) -> list[str]:
+    """Returns the columns that the metadata describes as classes."""
+    return [name for name, feature in _features(schema).items() if feature.get("_type") == "ClassLabel"]
+
+
 def _check_types(file: Path, schema: pa.Schema, columns: tuple[str, str]) -> None:
     """Raises UserError unless the columns are one of images and one of integers."""
     for column in columns:
         if schema.names.count(column) > 1:
             raise UserError(f"{file} has several columns named {column!r}; every column needs its own name")
-    image, label = (schema.field(column).type for column in columns)
-    if not _contains_images(image):
-        raise UserError(f"{file}: column {columns[0]!r} is of type {image}; images are bytes, or a struct {{bytes, path}}")
+    _check_type_of_images(file, schema, columns[0])
+    label = schema.field(columns[1]).type
     if not pa.types.is_integer(label):
         raise UserError(f"{file}: column {columns[1]!r} is of type {label}; a class index is an integer")
+
+
+def _check_type_of_images(file: Path, schema: pa.Schema, column: str) -> None:
+    kind = schema.field(column).type
+    if not _contains_images(kind):
+        raise UserError(f"{file}: column {column!r} is of type {kind}; images are bytes, or a struct {{bytes, path}}")
 
 
 def _contains_images(kind: pa.DataType) -> bool:

@@ -19,11 +19,11 @@ class RowGroupImages:
 
     Args:
         files: the files; rows are counted over all of them.
-        columns: names of the image column and the label column.
+        columns: names of the image column and the label column; if the latter is None, all labels are -1.
         rows: (N,) rows that belong to this set; if None, all rows.
     """
 
-    def __init__(self, files: list[Path], columns: tuple[str, str], rows: np.ndarray | None = None) -> None:
+    def __init__(self, files: list[Path], columns: tuple[str, str | None], rows: np.ndarray | None = None) -> None:
         self.files = files
         self.columns = columns
         groups = [
@@ -65,6 +65,8 @@ class RowGroupImages:
         return f"{self.files[number]} row {row - first}"
 
     def _read_labels(self) -> np.ndarray:
+        if self.columns[1] is None:
+            return np.full(self.first_rows[-1], -1)
         tables = []
         for file in self.files:
             try:

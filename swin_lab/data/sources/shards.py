@@ -1,6 +1,8 @@
 """WebDataset shards: tar files of images and class indices, accessed by index and therefore shuffled like any other source."""
 
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -37,7 +39,7 @@ class Shards:
         train = None if val_only else _index(top, "train")
         count = count_classes(str(top), *(images.labels for images in (train, val) if images is not None))
         listed = top / "classes.txt"
-        self.class_names = _lines(listed) if listed.is_file() else [str(i) for i in range(count)]
+        self.class_names = read_class_names(listed) if listed.is_file() else [str(i) for i in range(count)]
         if count > len(self.class_names):
             raise UserError(f"{listed} names {len(self.class_names)} classes, and the shards contain class index {count - 1}")
         self.train: ImageSet = train or NO_IMAGES
@@ -72,7 +74,7 @@ class ShardImages:
         return printable(f"{self.files[int(self.extents[index, 0])]}@/{self.keys[index]}")
 
 
-def _lines(file: Path) -> list[str]:
+def read_class_names(file: Path) -> list[str]:
     """Returns the lines of a text file, which may end in a line break."""
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -107,32 +109,24 @@ def _samples(file: Path) -> dict[str, tuple[int, int, int]]:
     """Returns for every key the first byte and the size of the image, and its class index."""
     images: dict[str, tuple[int, int]] = {}
     classes: dict[str, int] = {}
-    if not file.is_file():
-        raise UserError(f"{file} is not a file; remove it")
-    try:
-        with file.open("rb") as opened, tarfile.open(fileobj=opened, mode="r:") as archive:
-            for member in archive:
-                path = PurePosixPath(member.name)
-                if member.isdir() or path.name.startswith("."):
-                    continue
-                stem, _, kind = path.name.partition(".")
-                key = str(path.with_name(stem))
-                is_image = f".{kind.lower()}" in IMG_EXTENSIONS
-                if not is_image and kind != "cls":
-                    continue
-                if key in (images if is_image else classes):
-                    raise ValueError(f"it contains {'two images' if is_image else 'two classes'} with the key {printable(key)}")
-                if not member.isreg() or member.issparse():
-                    raise ValueError(f"{printable(member.name)} is a link, sparse, or no file; pack the files themselves")
-                if is_image:
-                    images[key] = (member.offset_data, member.size)
-                else:
-                    classes[key] = _class_of(archive, member)
-            opened.seek(archive.offset)  # tarfile stops at a damaged header like at the end, a block of zeros.
-            if opened.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise tarfile.ReadError(f"it is damaged or truncated at byte {archive.offset:,}; copy or pack it again")
-    except (tarfile.TarError, OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read as a shard: {printable(str(error))[:300]}") from error
+    with open_shard(file) as archive:
+        for member in archive:
+            path = PurePosixPath(member.name)
+            if member.isdir() or path.name.startswith("."):
+                continue
+            stem, _, kind = path.name.partition(".")
+            key = str(path.with_name(stem))
+            is_image = f".{kind.lower()}" in IMG_EXTENSIONS
+            if not is_image and kind != "cls":
+                continue
+            if key in (images if is_image else classes):
+                raise ValueError(f"it contains {'two images' if is_image else 'two classes'} with the key {printable(key)}")
+            if not member.isreg() or member.issparse():
+                raise ValueError(f"{printable(member.name)} is a link, sparse, or no file; pack the files themselves")
+            if is_image:
+                images[key] = (member.offset_data, member.size)
+            else:
+                classes[key] = class_of(archive, member)
     unlabelled = next((key for key in images if classes.get(key, -1) < 0), None)
     if unlabelled is not None:
         key = printable(unlabelled)
@@ -140,7 +134,27 @@ def _samples(file: Path) -> dict[str, tuple[int, int, int]]:
     return {key: (*extent, classes[key]) for key, extent in images.items()}
 
 
-def _class_of(archive: tarfile.TarFile, member: tarfile.TarInfo) -> int:
+@contextmanager
+def open_shard(file: Path) -> Iterator[tarfile.TarFile]:
+    """Opens a tar file whose members are read to the last one inside the context.
+
+    Raises:
+        UserError: it is no tar file, damaged or truncated, or ValueError was raised inside the context.
+    """
+    if not file.is_file():
+        raise UserError(f"{file} is not a file; remove it")
+    try:
+        with file.open("rb") as opened, tarfile.open(fileobj=opened, mode="r:") as archive:
+            yield archive
+            opened.seek(archive.offset)  # tarfile stops at a damaged header like at the end, a block of zeros.
+            if opened.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError(f"it is damaged or truncated at byte {archive.offset:,}; copy or pack it again")
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read as a shard: {printable(str(error))[:300]}") from error
+
+
+def class_of(archive: tarfile.TarFile, member: tarfile.TarInfo) -> int:
+    """Returns the class index in a member KEY.cls; raises ValueError if there is none."""
     content = archive.extractfile(member)
     if content is None or member.size > MAX_CLASS_BYTES:
         raise ValueError(f"{printable(member.name)} is not a file with one class index")

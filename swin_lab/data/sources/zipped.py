@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from struct import error as StructError
 from struct import unpack
-from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from swin_lab.validation import Text
 
 ENCRYPTED = 1
 """Flag of an encrypted member (.ZIP file format specification, 4.4.4)."""
+UNREADABLE = -1
+"""Takes the place of the compression method of a member that is encrypted or compressed by an unsupported method."""
 LOCAL_HEADER = 30
 """Bytes of a member's header before its name (.ZIP file format specification, 4.3.7)."""
 
@@ -52,7 +54,8 @@ class ZipImages:
         file: the zip file.
         members: (N,) names of the members.
         labels: (N,) class indices.
-        extents: (N, 3) of int64: first byte of the member's header, its compressed size, and its compression method.
+        extents: (N, 3) of int64: first byte of the member's header, its compressed size, and its compression method; UNREADABLE
+            for a member that cannot be read.
     """
 
     def __init__(self, file: Path, members: FileNames, labels: np.ndarray, extents: np.ndarray) -> None:
@@ -64,6 +67,8 @@ class ZipImages:
     def encoded(self, index: int) -> bytes:
         """Reads a member and decompresses it."""
         start, size, method = self.extents[index].tolist()
+        if method == UNREADABLE:
+            raise OSError("the member is encrypted or has an unsupported compression")
         with self.file.open("rb") as file:  # Processes would share the position of an open file.
             file.seek(start)
             header = file.read(LOCAL_HEADER)
@@ -94,11 +99,7 @@ def _open(top: Path, split: str) -> ZipImages:
     if not file.is_file():
         raise UserError(f"{top} has no {file.name}; it needs train.zip, train_map.txt, val.zip and val_map.txt")
     members, labels = read_list(top / f"{split}_map.txt")
-    try:
-        with ZipFile(file) as archive:
-            infos = archive.infolist()
-    except (BadZipFile, OSError, NotImplementedError, ValueError, StructError) as error:  # The zip directory is damaged.
-        raise UserError(f"{file} cannot be read as a zip file: {error}") from error
+    infos = read_directory(file)
     found = {info.filename: info for info in infos}
     if len(found) < len(infos):
         twice = next(name for name, count in Counter(info.filename for info in infos).items() if count > 1)
@@ -106,8 +107,23 @@ def _open(top: Path, split: str) -> ZipImages:
     extents = np.empty((len(members), 3), dtype=np.int64)
     for i in range(len(members)):
         info = found.get(members[i])
-        if info is None or info.compress_type not in (ZIP_STORED, ZIP_DEFLATED) or info.flag_bits & ENCRYPTED:
+        extents[i] = extent_of(info) if info is not None else (0, 0, UNREADABLE)
+        if extents[i, 2] == UNREADABLE:
             problem = "is not in" if info is None else "is encrypted or has an unsupported compression in"
             raise UserError(f"{printable(members[i])}, line {i + 1} of {split}_map.txt, {problem} {file}")
-        extents[i] = info.header_offset, info.compress_size, info.compress_type
     return ZipImages(file, members, labels, extents)
+
+
+def read_directory(file: Path) -> list[ZipInfo]:
+    """Returns the members of a zip file; raises UserError if its directory is damaged."""
+    try:
+        with ZipFile(file) as archive:
+            return archive.infolist()
+    except (BadZipFile, OSError, NotImplementedError, ValueError, StructError) as error:
+        raise UserError(f"{file} cannot be read as a zip file: {error}") from error
+
+
+def extent_of(info: ZipInfo) -> tuple[int, int, int]:
+    """Returns where a member of a zip file is, see `ZipImages`."""
+    readable = info.compress_type in (ZIP_STORED, ZIP_DEFLATED) and not info.flag_bits & ENCRYPTED
+    return info.header_offset, info.compress_size, info.compress_type if readable else UNREADABLE

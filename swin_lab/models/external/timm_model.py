@@ -67,6 +67,11 @@ class TimmModel(nn.Module):
         """Maps images (B, in_channels, H, W) to logits (B, num_classes)."""
         return self.model(image_BCHW)
 
+    def embedding(self, image_BCHW: Tensor) -> Tensor:
+        """Maps images to what the last linear layer classifies, (B, C): features that the head has pooled and normalised."""
+        vectors: Tensor = self.model.forward_head(self.model.forward_features(image_BCHW), pre_logits=True)  # type: ignore[operator]
+        return vectors
+
     def layer_of(self, name: str) -> int:
         """Returns the number of the layer that a parameter of this name belongs to, as timm groups them; 0 is the stem.
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from swin_lab.interruption import Interruption
-from swin_lab.report import print_sweep, shorter
-from swin_lab.run.arguments import Start
+from swin_lab.report import print_command, print_sweep, shorter
+from swin_lab.run.arguments import Start, program_of
 from swin_lab.run.compose import compose_with_choices
 from swin_lab.run.directory import start_console
 from swin_lab.run.ending import OK, StoppedRunError
@@ -53,6 +53,8 @@ def run_sweep(start: Start) -> int:
         table = source.table()
         if table:
             print_sweep(path, table)
+        if start.job == "train" and any(row.result is not None for row in table):
+            print_command("compare", shlex.join([*program_of(start.launcher), "compare", shorter(path), "-o", "page.html"]))
         if interruption.name is not None:
             raise StoppedRunError(interruption.name, again)
     if (missing := source.missing()) and any(row.state.startswith(("failed", "missing")) for row in table):

@@ -13,7 +13,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from swin_lab.errors import UserError
-from swin_lab.run.directory import LOCK, timestamped, write_whole
+from swin_lab.record import FINISHED, LOCK, RESULTS, read_record
+from swin_lab.run.directory import timestamped, write_whole
 
 COMMAND, OVERRIDES, ERROR = "sweep.json", "overrides.txt", "error.txt"
 OUT, ERR = "output.txt", "stderr.txt"
@@ -30,8 +31,9 @@ class Job:
 
     def result(self) -> dict[str, Any] | None:
         """Returns the contents of its results.json; None if it has not finished."""
-        files = sorted(self.folder.glob("*/results.json"), key=lambda file: file.stat().st_mtime)
-        return json.loads(files[-1].read_text()) | {"overrides": list(self.overrides)} if files else None
+        files = sorted(self.folder.glob(f"*/{RESULTS}"), key=lambda file: file.stat().st_mtime)
+        finished = [record for record in map(read_record, files) if record["run.state"] == FINISHED]
+        return finished[-1] | {"overrides": list(self.overrides)} if finished else None
 
     def error(self) -> str | None:
         """Returns the first line of its error; None if it has not failed."""
@@ -153,3 +155,24 @@ def add_job(path: Path, number: int, overrides: Sequence[str]) -> Job:
     folder.mkdir(exist_ok=True)
     write_whole(folder / OVERRIDES, "".join(f"{override}\n" for override in overrides))
     return Job(number, tuple(overrides), folder)
+
+
+@dataclass(frozen=True)
+class Membership:
+    """Describes which job of which sweep a run is."""
+
+    folder: Path
+    """Directory of the sweep."""
+    job: int
+    differs: tuple[str, ...]
+    """The overrides of the job that are not those of the whole sweep."""
+
+
+def membership(run_dir: Path) -> Membership | None:
+    """Returns the sweep that the run in a directory belongs to; None if it belongs to none."""
+    job, folder = run_dir.parent, run_dir.parent.parent
+    if not (folder / COMMAND).is_file() or not (job / OVERRIDES).is_file():
+        return None
+    common = json.loads((folder / COMMAND).read_text())["overrides"]
+    differs = tuple(override for override in (job / OVERRIDES).read_text().splitlines() if override not in common)
+    return Membership(folder, int(job.name), differs)

@@ -6,12 +6,12 @@ from typing import Protocol
 
 from filelock import FileLock
 
+from swin_lab.record import FINISHED, LOCK
 from swin_lab.report import SweepJob
-from swin_lab.run.directory import LOCK
 from swin_lab.run.sweep.folder import Job, Locks, add_job, jobs_in
 
-FINISHED, FAILED, ELSEWHERE, MISSING = "finished", "failed", "running elsewhere", "missing"
-"""States of jobs."""
+FAILED, ELSEWHERE, MISSING = "failed", "running elsewhere", "missing"
+"""States of jobs, besides FINISHED."""
 
 
 class Source(Protocol):

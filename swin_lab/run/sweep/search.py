@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from swin_lab.record import FINISHED, LOCK, monitored
 from swin_lab.report import SweepJob
-from swin_lab.run.directory import LOCK
 from swin_lab.run.ending import OK, PRUNED
 from swin_lab.run.sweep.folder import Job, Locks, add_job
-from swin_lab.run.sweep.grid import ELSEWHERE, FAILED, FINISHED, MISSING
+from swin_lab.run.sweep.grid import ELSEWHERE, FAILED, MISSING
 from swin_lab.run.sweep.pruning import open_study
 from swin_lab.run.sweep.settings import SearchConfig
 from swin_lab.run.sweep.space import Space, quoted
@@ -91,7 +91,7 @@ class Search:
         result = job.result()
         study = open_study(self.path / STUDY_FILE, self.mode)
         if result is not None:
-            study.tell(job.number, result["metrics"][result["monitor"]["metric"]], skip_if_finished=True)
+            study.tell(job.number, monitored(result), skip_if_finished=True)
         elif not stopped:
             study.tell(job.number, state=TrialState.PRUNED if code == PRUNED else TrialState.FAIL, skip_if_finished=True)
         self._locks.release(job)

@@ -11,8 +11,8 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from swin_lab.data import TimmAugment
+from swin_lab.data.crops import CropDecoder
 from swin_lab.data.decoding import UNREADABLE, decode
-from swin_lab.data.scaled import ScaledCrop
 
 REAL = ROOT.parent / "shared" / "data" / "imagenet-sample" / "val"
 SIDE = 32
@@ -48,7 +48,7 @@ def crop(request):
 def test_small_crops_have_the_pixels_and_the_random_numbers_of_the_transform(crop, size):
     content = encoded(*size)
     for seed in range(20):
-        ours, *after = seeded(ScaledCrop(crop, decode), content, seed)
+        ours, *after = seeded(CropDecoder(crop, decode, reduced=True), content, seed)
         theirs, *expected = seeded(lambda content: crop(decode(content)), content, seed)
         assert np.array_equal(ours, theirs)
         assert after == expected
@@ -57,7 +57,7 @@ def test_small_crops_have_the_pixels_and_the_random_numbers_of_the_transform(cro
 def test_large_crops_are_decoded_at_a_fraction_with_nearly_the_same_pixels_and_the_same_random_numbers(crop):
     content, differences = encoded(640, 480), []
     for seed in range(20):
-        ours, *after = seeded(ScaledCrop(crop, decode), content, seed)
+        ours, *after = seeded(CropDecoder(crop, decode, reduced=True), content, seed)
         theirs, *expected = seeded(lambda content: crop(decode(content)), content, seed)
         differences.append(np.abs(ours.astype(int) - theirs).mean())
         assert after == expected
@@ -70,7 +70,7 @@ def test_real_photographs_differ_by_two_levels_on_average_at_most(crop):
     for seed, file in enumerate(sorted(REAL.rglob("*.JPEG"))[::10]):
         ours, theirs = (
             seeded(call, file.read_bytes(), seed)[0].astype(int)
-            for call in (ScaledCrop(crop, decode), lambda content: crop(decode(content)))
+            for call in (CropDecoder(crop, decode, reduced=True), lambda content: crop(decode(content)))
         )
         differences.append(np.abs(ours - theirs).mean())
     assert np.mean(differences) < 2
@@ -85,7 +85,8 @@ def test_other_files_have_the_pixels_of_the_transform(crop, options):
     content = encoded(640, 480, **options)
     for seed in range(5):
         assert np.array_equal(
-            seeded(ScaledCrop(crop, decode), content, seed)[0], seeded(lambda content: crop(decode(content)), content, seed)[0]
+            seeded(CropDecoder(crop, decode, reduced=True), content, seed)[0],
+            seeded(lambda content: crop(decode(content)), content, seed)[0],
         )
 
 
@@ -93,7 +94,7 @@ def test_a_truncated_file_is_unreadable(crop):
     content = encoded(640, 480)
     for seed in range(5):
         with pytest.raises(UNREADABLE):
-            seeded(ScaledCrop(crop, decode), content[: len(content) // 2], seed)
+            seeded(CropDecoder(crop, decode, reduced=True), content[: len(content) // 2], seed)
 
 
 def test_an_augmentation_without_a_random_crop_is_refused_before_the_run_exists(command: Command, tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""Drawing functions of docs/architecture.py: a palette, a few shapes, an image. Lengths are pixels; y points down."""
+"""Drawing functions of the architecture figure: a palette, a few shapes, an image. Lengths are pixels; y points down."""
 
 from typing import Literal
 
@@ -15,10 +15,9 @@ REGULAR, SHIFTED, CHANGE, NEUTRAL = "#2f6690", "#d1793b", "#4f7f6b", "#8a97a5"
 Point = tuple[float, float]
 
 
-def title(ax: Axes, x: float, y: float, letter: str, name: str, note: str = "") -> None:
-    heading = text(ax, x, y, f"({letter})  {name}", 13, ha="left", weight="bold")
-    end = heading.get_window_extent().transformed(ax.transData.inverted())
-    text(ax, end.x1 + 10, y + 0.5, note, 11, GREY, ha="left")
+def title(ax: Axes, x: float, y: float, letter: str, name: str, note: str = "", *, max_width: float = 640) -> None:
+    heading = text(ax, x, y, f"({letter})  {name}", 13, ha="left", weight="bold", max_width=max_width)
+    text(ax, x + width_of(heading) + 10, y + 0.5, note, 11, GREY, ha="left")
 
 
 def text(
@@ -32,12 +31,30 @@ def text(
     ha: Literal["left", "center", "right"] = "center",
     weight: Literal["normal", "bold"] = "normal",
     upwards: bool = False,
+    max_width: float = float("inf"),
 ) -> Text:
-    """Writes text with a `size` in pixels; `y` is the middle of the text."""
+    """Writes text with a `size` in pixels, smaller if it would be wider than `max_width`; `y` is the middle of the text.
+
+    Dollar signs enclose formulas, as matplotlib reads them; `literal` writes names from elsewhere.
+    """
     one_line = "\n" not in words and not upwards
     written = ax.text(x, y, words, color=color, ha=ha, va="center_baseline" if one_line else "center")
     written.set(size=size * 72 / 90, weight=weight, rotation=90 if upwards else 0, linespacing=1.4)
+    if (width := width_of(written)) > max_width:
+        written.set(size=size * 72 / 90 * max_width / width)
     return written
+
+
+def width_of(written: Text) -> float:
+    """Returns the width of a text."""
+    axes = written.axes
+    assert axes is not None
+    return float(written.get_window_extent().transformed(axes.transData.inverted()).width)
+
+
+def literal(name: str) -> str:
+    """Returns a name in which nothing is read as a formula."""
+    return name.replace("$", r"\$")
 
 
 def box(

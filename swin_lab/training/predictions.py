@@ -1,0 +1,69 @@
+"""The callback that keeps what a task predicts for each image of an evaluation outside the training."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from swin_lab.training.engine import Engine
+
+Columns = dict[str, np.ndarray]
+"""Name -> (N,) or (N, K), one row per image, in the order of the set."""
+
+INDEX = "index"
+"""Column with the positions of the images in their set."""
+
+
+class PredictionCollector(Callback):
+    """Collects the predictions of all processes; an evaluation within a training is left alone.
+
+    They are those of the weights whose metric is monitored, and stay on the device until the evaluation ends.
+    """
+
+    def __init__(self) -> None:
+        self.columns: Columns = {}
+        """The predictions of the last evaluation, in every process; empty for a task without predictions."""
+        self._parts: list[dict[str, Tensor]] = []
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._parts = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        assert isinstance(pl_module, Engine)
+        if trainer.state.fn == TrainerFn.VALIDATING and outputs is not None:
+            self._parts.append(dict(pl_module.task.predictions(outputs[pl_module.monitored], batch)))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != TrainerFn.VALIDATING:
+            return
+        names = self._parts[0] if self._parts else {}
+        own = {name: torch.cat([part[name] for part in self._parts]).cpu().numpy() for name in names}
+        self._parts = []
+        self.columns = _in_order(_of_all_processes(own))
+
+
+def _of_all_processes(own: Columns) -> Columns:
+    if not torch.distributed.is_initialized():
+        return own
+    gathered: list[Columns] = [{}] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(gathered, own)
+    filled = [columns for columns in gathered if columns]  # A process may have had no image.
+    return {name: np.concatenate([columns[name] for columns in filled]) for name in (filled[0] if filled else {})}
+
+
+def _in_order(columns: Columns) -> Columns:
+    if INDEX not in columns:
+        return columns
+    _, first = np.unique(columns[INDEX], return_index=True)
+    return {name: values[first] for name, values in columns.items()}
