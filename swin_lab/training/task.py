@@ -142,6 +142,10 @@ class Task(ABC):
         """
         return ()
 
+    def start_lines(self) -> Sequence[tuple[str, str]]:
+        """Returns what a training logs of its task at the start, as (label, text): nothing, unless it is overridden."""
+        return ()
+
     @abstractmethod
     def training_loss(self, network: nn.Module, batch: Batch, batch_seed: int) -> Tensor:
         """Returns the loss of a training batch, a scalar.
