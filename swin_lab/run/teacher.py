@@ -13,7 +13,6 @@ from swin_lab.metadata import Mapped
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.run.components import build_task
 from swin_lab.run.instantiate import build_dataclass
-from swin_lab.run.model import Model
 from swin_lab.run.restore import Restored, check_same_classes, restore
 from swin_lab.run.settings import Node, RestoreConfig
 from swin_lab.run.stored import restored_node
@@ -43,16 +42,16 @@ def check_teacher(node: Node) -> None:
 
 def with_teacher(
     task: Task,
-    model: Model,
+    student: nn.Module,
     seen: Preprocessing,
     class_names: Sequence[str],
     compile_network: Callable[[nn.Module], None] | None = None,
-) -> tuple[Task, Model]:
+) -> tuple[Task, nn.Module]:
     """Returns a distillation with its teacher, and the student with what the task adds to it; of other tasks, what is given.
 
     Args:
         task: the task of a run.
-        model: the student.
+        student: the network that is trained.
         seen: the preprocessing of the student.
         class_names: classes of the data.
         compile_network: has the teacher compiled in place. If None, it is not.
@@ -61,19 +60,19 @@ def with_teacher(
         UserError: the teacher cannot be read, has other classes, or does not fit the student.
     """
     if not isinstance(task, Distillation) or not isinstance(source := task.teacher, str):
-        return task, model
+        return task, student
     try:
         with torch.random.fork_rng(devices=[]):  # The run has the random numbers that it has without a teacher.
             opened = _opened(task, source, class_names)
         size = sum(parameter.numel() for parameter in opened.network.parameters())
         description = f"{source}, a {type(opened.network).__name__}, {size:,} parameters"
-        network, student = task.with_features(opened.network, model.network)
+        network, student = task.with_features(opened.network, student)
         teacher = Teacher(network, description, opened.preprocessing, seen)
         if compile_network is not None:
             compile_network(teacher.network)
     except UserError as error:
         raise _of_the_teacher(source, error) from error
-    return replace(task, teacher=teacher), replace(model, network=student)
+    return replace(task, teacher=teacher), student
 
 
 def _opened(task: Distillation, source: str, class_names: Sequence[str]) -> Restored:

@@ -1,7 +1,7 @@
 """The components of a training run, built and checked before the run directory exists."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -104,7 +104,8 @@ def build_training(config: TrainConfig, launch: Launch, plain: dict[str, Any]) -
         class_names=data.source.class_names if task.outputs_are_classes else None,
     )
     preprocessing = build_preprocessing(model, data, data.loader, config.preset)
-    task, model = with_teacher(task, model, preprocessing, data.source.class_names, compile_network)
+    task, network = with_teacher(task, model.network, preprocessing, data.source.class_names, compile_network)
+    model = replace(model, network=network)
     if config.max_device_batch == AUTO:
         trial = build_trial(launch, optimization, data, task, model.network, preprocessing, config.global_batch)
         batching = find_batching(trial, launch, mixes=mixes)

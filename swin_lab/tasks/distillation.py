@@ -105,7 +105,7 @@ class Distillation(Classification):
         maps = f", maps with weight {self.features:g}" if self.features else ""
         return [
             ("teacher", self.teacher.description),
-            ("", f"{kind}, share {self.used_share:g}{maps}; its images: {self.teacher.changes}"),
+            ("teaching", f"{kind}, share {self.used_share:g}{maps}; its images: {self.teacher.changes}"),
         ]
 
     def training_loss(self, network: nn.Module, batch: Batch, batch_seed: int) -> Tensor:

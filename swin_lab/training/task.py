@@ -114,7 +114,7 @@ class Presentation:
 class Task(ABC):
     """Defines the network around the model, the loss of a batch, the metrics, and the presentation of results.
 
-    A task is complete when it is constructed, contains no weights, and knows nothing of the training loop.
+    A task is complete when it is constructed, contains no weights that are trained, and knows nothing of the training loop.
     """
 
     monitor: ClassVar[Monitor]
