@@ -3,8 +3,8 @@
     python benchmarks/distillation_digits.py [OVERRIDE...] [--seeds 3] [--embed-dim 32] [--out runs/distillation_digits]
 
 The teacher is the default run of train.py; the student has half its width. Without a teacher, with the published hard
-distillation, and with a soft one of share 0.5, it is trained with the same recipe, once per seed. It prints top-1 and loss of the
-validation images for the best checkpoint of each run, and writes them to OUT/result.json. A run whose results exist is not
+distillation, and with a soft one of share 0.5, it is trained with the same recipe, once per seed. It prints top-1 and loss of
+the validation images for the best checkpoint of each run, and writes them to OUT/result.json. A run whose results exist is not
 repeated. Overrides are those of train.py for all runs. All runs are computed by one thread.
 """
 
