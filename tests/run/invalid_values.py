@@ -189,13 +189,16 @@ class Base:
         known = shared if self.group == "data" else set(values_of("train", tuple(TINY)))
         return [key for key in found if key not in known], [key for key in found if key in known]
 
-    def invalid_overrides(self) -> Iterator[str]:
-        """Yields overrides that must be refused."""
+    def invalid_overrides(self, step: int = 1) -> Iterator[str]:
+        """Yields overrides that must be refused.
+
+        Args:
+            step: every step-th value of a key is tested, beginning at another one for the next key.
+        """
         every, one = self.keys()
-        for key in every:
-            yield from (f"{key}={value}" for value in VALUES if value not in self.valid(key))
-            yield f"{key}x=1"
-            yield f"+{key}x=1"
+        for i, key in enumerate(every):
+            values = [f"{key}={value}" for value in VALUES if value not in self.valid(key)]
+            yield from [*values, f"{key}x=1", f"+{key}x=1"][i % step :: step]
         for i, key in enumerate(one):
             values = [value for value in VALUES if value not in self.valid(key)]
             yield f"{key}={values[(i + self.number) % len(values)]}"
