@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -185,7 +184,8 @@ def build_data_module(
         loading=data.loader,
         decode=decode,
         train_decode=train_decode,
-        draw=partial(task.draw, img_size=preprocessing.img_size),
+        img_size=preprocessing.img_size,
+        draw=task.draw,
     )
 
 
