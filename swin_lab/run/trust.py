@@ -90,21 +90,19 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
 MIXING: Mapping[str, Mapping[str, Any]] = {
     "swin_lab.tasks.Mixing": {"mixup": Number, "cutmix": Number, "prob": Number, "switch_prob": Number, "mode": str}
 }
+CLASSIFICATION: Mapping[str, Any] = {"label_smoothing": Number, "mixing": MIXING, "flip": bool, "real_labels": bool}
+_LOADED: Mapping[str, Any] = {"teacher": str, "teacher_transfer": dict[str, Any], "teacher_trust": bool}  # by a training only
+_TAUGHT: Mapping[str, Any] = {"kind": str, "share": Number, "temperature": Number, "features": Number, "feature_stages": list}
 TASK: Mapping[str, Mapping[str, Any]] = {
-    "swin_lab.tasks.Classification": {"label_smoothing": Number, "mixing": MIXING, "flip": bool, "real_labels": bool},
+    "swin_lab.tasks.Classification": CLASSIFICATION,
+    "swin_lab.tasks.Distillation": {**CLASSIFICATION, **_LOADED, **_TAUGHT},
     "swin_lab.tasks.SimMIM": {"mask_patch_size": Pixels, "mask_ratio": Number, "norm_target_size": Side},
 }
 
 LISTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {"data": DATA, "model": MODELS, "task": TASK}
 
-OWN_CLASSES = frozenset(
-    [
-        SWIN,
-        *(f"swin_lab.tasks.{name}" for name in TASKS),
-        *(f"swin_lab.data.{name}" for name in SOURCES),
-        *(f"swin_lab.models.external.{name}" for name in EXTERNAL_MODELS),
-    ]
-)
+_PACKAGES = {"tasks": TASKS, "data": SOURCES, "models.external": EXTERNAL_MODELS}
+OWN_CLASSES = frozenset([SWIN, *(f"swin_lab.{package}.{name}" for package, names in _PACKAGES.items() for name in names)])
 """Classes of this version that its checkpoints name."""
 
 

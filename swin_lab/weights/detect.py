@@ -29,8 +29,8 @@ MAX_TENSORS = 8000
 MAX_NAME = 500
 """Limits of a file: with more names, detection would take minutes. The largest published network has 1,100."""
 
-OUTSIDE_NETWORK = re.compile(r"(^|\.)(mask_token$|decoder\.|n_averaged$|num_batches_tracked$)")
-"""Names of tensors that are left out: parts of SimMIM's pre-training, and counters."""
+OUTSIDE_NETWORK = re.compile(r"(^|\.)(mask_token$|decoder\.|adapters\.|n_averaged$|num_batches_tracked$)")
+"""Names of tensors that are left out: parts of SimMIM's pre-training, adapters of a distillation, and counters."""
 
 
 @dataclass(frozen=True)

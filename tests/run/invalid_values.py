@@ -113,6 +113,15 @@ VALID: Mapping[str, Mapping[str, str]] = {
     },
     "model=timm": {"model.drop_path_rate": "0 null", "model.img_size": "null", "model.pretrained": "true"},
     "task=simmim": {"task.norm_target_size": "null"},
+    "task=distillation": {
+        "task.feature_stages": "null",
+        "task.features": "0",
+        "task.share": "0 null",
+        "task.teacher_transfer.img_size": "null",
+        "task.teacher_transfer.name": "null",
+        "task.teacher_trust": "true",
+        "task.temperature": "null",
+    },
 }
 """Values that are valid after all: YAML's null where a value is optional, a rate or an index of 0, names of files.
 
@@ -128,6 +137,7 @@ NEEDED: Mapping[str, list[str]] = {
     "model=torchvision": ["model.name=mobilenet_v3_small"],
     "model=transformers": [f"model.name={VIT}"],
     "task=simmim": ["task.mask_patch_size=8"],
+    "task=distillation": [f"task.teacher={RUN}"],
     "data=cifar10": ["data.download=false"],
     "data=cifar100": ["data.download=false"],
     "data=dataset": [f"data.train={DATASET}"],
@@ -145,7 +155,7 @@ FIRST_OF_ITS_CLASS = (
     *("data=shards", "data=zip", "augment=imagenet", "mixing=imagenet", "ema=warm", "logger=wandb", "trainer=ddp"),
     *(["logger=mlflow"] if HAS_MLFLOW else []),
     *("schedule=constant", "schedule=linear", "schedule=multistep", "schedule=step"),
-    *("callbacks=early_stopping", "callbacks=head_only", "search=optuna", "task=simmim"),
+    *("callbacks=early_stopping", "callbacks=head_only", "search=optuna", "task=distillation", "task=simmim"),
 )
 """Choices of a class that no choice before them has, so that keys which the default lacks get every value (of data: all
 keys but those of the loader).

@@ -85,6 +85,15 @@ def test_an_honest_checkpoint_is_evaluated(command: Command, tmp_path):
     assert outcome.code == 0, outcome.err
 
 
+@pytest.mark.parametrize("teacher", ["owner/name", "timm:test_resnet", "/dev/zero", "nowhere", "https://a.example/b.pth"])
+def test_an_evaluation_does_not_open_the_teacher_that_a_file_names(command: Command, tmp_path, monkeypatch, teacher):
+    for name in ("read_source", "locate"):
+        monkeypatch.setattr(f"swin_lab.run.teacher.{name}", lambda source: pytest.fail(f"{source} is opened"))
+    task = TASK | {"_target_": "swin_lab.tasks.Distillation", "teacher": teacher, "feature_stages": [0], "features": 0.5}
+    outcome = command("eval", f"checkpoint={written(tmp_path, task=task)}", "trainer.accelerator=cpu")
+    assert outcome.code == 0, outcome.err
+
+
 # Imports
 
 
@@ -96,6 +105,7 @@ FOREIGN = {
     "a list": {"data": DATA | {"mean": [CANARY, 0.5, 0.5]}},
     "a list in a mapping": {"data": DATA | {"mean": {"a": [CANARY]}}},
     "the mixing of the task": {"task": TASK | {"mixing": CANARY}},
+    "a teacher": {"task": TASK | {"_target_": "swin_lab.tasks.Distillation", "teacher": CANARY}},
     "a data set of MapDataset": {"data": {"_target_": "swin_lab.data.MapDataset", "train": CANARY}},
     "a partial": {"task": TASK | {"mixing": CANARY | {"_partial_": True}}},
     "arguments by position": {"data": DATA | {"_args_": [CANARY]}},
