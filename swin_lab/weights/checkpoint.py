@@ -63,8 +63,9 @@ class Checkpoint:
         config, variants = self.config, self.variants
         windows = "-".join(format_size(window) for window in dict.fromkeys(config.windows))
         depths, heads = ("-".join(map(str, numbers)) for numbers in (config.depths, config.num_heads))
+        kind = "Swin-MLP" if config.token_mixer == "mlp" else f"Swin V{config.version}"
         network = (
-            f"Swin V{config.version}, C={config.embed_dim}, depths {depths}, heads {heads}, windows {windows}, "
+            f"{kind}, C={config.embed_dim}, depths {depths}, heads {heads}, windows {windows}, "
             f"{format_size(config.image_size)} pixels, {config.num_classes} classes"
         )
         return [
