@@ -1,7 +1,7 @@
 """The matrix products of a network with their shapes and floating-point operations (FLOPs), counted from its hyper-parameters.
 
-They are every linear layer, the patch embedding, and both products of attention, or in Swin-MLP those of tokens and weights. The bias MLP of V2 is left out: its FLOPs do
-not depend on the batch, and for one image of SwinV2-T they are 0.3 % of all.
+They are every linear layer, the patch embedding, and both products of attention, or the product of the window MLP of Swin-MLP.
+The bias MLP of V2 is left out: its FLOPs do not depend on the batch, and for one image of SwinV2-T they are 0.3 % of all.
 """
 
 from collections.abc import Sequence

@@ -74,9 +74,8 @@ class SwinConfig:
 
     version: Annotated[Literal[1, 2], Expected("1 (Swin Transformer) or 2 (Swin Transformer V2)")] = 1
     """1 is Swin Transformer, 2 is Swin Transformer V2."""
-    token_mixer: Annotated[Literal["attention", "mlp"], Expected("attention, or mlp (Swin-MLP)")] = "attention"
-    """What combines the tokens of a window: attention, or in Swin-MLP a linear map per head, see
-    `swin_lab.models.window_mlp`."""
+    token_mixer: Literal["attention", "mlp"] = "attention"
+    """What combines the tokens of a window: attention, or in Swin-MLP a linear map, see `swin_lab.models.window_mlp`."""
     img_size: Annotated[PositiveInt | Pair, Expected("a positive integer or [height, width], both positive integers")] = 224
     """Image size in pixels for which windows are limited to the maps: one number, or [height, width]."""
     patch_size: PositiveInt = 4
