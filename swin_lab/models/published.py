@@ -1,4 +1,4 @@
-"""Published top-1 on ImageNet-1k in percent, with one crop of 224 to 384 pixels."""
+"""Published top-1 on ImageNet-1k in percent, with one crop of 224 to 384 pixels, and where published weights are."""
 
 from dataclasses import dataclass
 
@@ -12,6 +12,9 @@ class Published:
     from_22k: float | None = None
     """Pre-trained on ImageNet-22k, fine-tuned on 1k."""
 
+
+SWIN_MLP = "https://github.com/SwinTransformer/storage/releases/download/v1.0.5"
+"""Folder of the published files of Swin-MLP (README.md of the official code), NAME.pth for a variant of this name."""
 
 TOP1 = {
     # github.com/microsoft/Swin-Transformer, MODELHUB.md at f82860b
@@ -41,3 +44,8 @@ TOP1 = {
     "swin_s3_small_224": Published(83.8),
     "swin_s3_base_224": Published(83.9),
 }
+
+
+def published_weights(name: str) -> str:
+    """Returns where published weights of a variant are: a model on the Hugging Face hub, or for Swin-MLP a file to download."""
+    return f"at {SWIN_MLP}/{name}.pth" if name.startswith("swin_mlp") else f"on the hub, for example timm/{name}.ms_in1k"

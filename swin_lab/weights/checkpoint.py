@@ -10,6 +10,7 @@ import torch
 from swin_lab.errors import UserError
 from swin_lab.models import SwinConfig, SwinTransformer, list_models, model_config
 from swin_lab.models.config import Windows
+from swin_lab.models.published import published_weights
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.weights.detect import DetectedLayout, detect_layout, find_tensors
 from swin_lab.weights.files import Contents, find_file, read
@@ -153,7 +154,7 @@ def locate(source: str) -> Path:
     if source in list_models() and not Path(source).exists():
         raise UserError(
             f"{source} is the name of a model, not of a file; swin_lab.create_model creates one with random weights, "
-            f"published ones are on the hub, for example timm/{source}.ms_in1k"
+            f"published ones are {published_weights(source)}"
         )
     return find_file(source)
 

@@ -130,3 +130,10 @@ def test_programs_are_exported_and_verified(suffix, tmp_path):
     model = swin_mlp(img_size=(20, 28), depths=(2,), num_heads=(2,), window_size=4)
     differences = export_model(model, tmp_path / f"tiny{suffix}")
     assert max(differences.values()) <= 1e-4
+
+
+def test_the_name_of_a_variant_in_place_of_a_file_names_the_published_file():
+    with pytest.raises(
+        UserError, match=r"published ones are at https://github.com/.*/v1.0.5/swin_mlp_tiny_c12_patch4_window8_256.pth"
+    ):
+        load(VARIANT)
