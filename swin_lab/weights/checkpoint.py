@@ -10,6 +10,7 @@ import torch
 from swin_lab.errors import UserError
 from swin_lab.models import SwinConfig, SwinTransformer, list_models, model_config
 from swin_lab.models.config import Windows
+from swin_lab.models.published import published_weights
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.weights.detect import DetectedLayout, bare_name, detect_layout, find_tensors
 from swin_lab.weights.files import Contents, find_file, read
@@ -63,8 +64,9 @@ class Checkpoint:
         config, variants = self.config, self.variants
         windows = "-".join(format_size(window) for window in dict.fromkeys(config.windows))
         depths, heads = ("-".join(map(str, numbers)) for numbers in (config.depths, config.num_heads))
+        kind = "Swin-MLP" if config.token_mixer == "mlp" else f"Swin V{config.version}"
         network = (
-            f"Swin V{config.version}, C={config.embed_dim}, depths {depths}, heads {heads}, windows {windows}, "
+            f"{kind}, C={config.embed_dim}, depths {depths}, heads {heads}, windows {windows}, "
             f"{format_size(config.image_size)} pixels, {config.num_classes} classes"
         )
         return [
@@ -152,7 +154,7 @@ def locate(source: str) -> Path:
     if source in list_models() and not Path(source).exists():
         raise UserError(
             f"{source} is the name of a model, not of a file; swin_lab.create_model creates one with random weights, "
-            f"published ones are on the hub, for example timm/{source}.ms_in1k"
+            f"published ones are {published_weights(source)}"
         )
     return find_file(source)
 

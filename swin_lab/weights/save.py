@@ -80,7 +80,9 @@ def to_layout(model: SwinTransformer, layout: Layout) -> Tensors:
 def refuse_inexpressible(model: SwinTransformer, layout: str) -> None:
     """Raises UserError, with the reason, if a library's Swin Transformer cannot express this model."""
     if (why := inexpressible(model.config, layout)) is not None:
-        raise UserError(f"layout {layout} cannot express this model: {why}. Choose layout swin_lab or timm")
+        other = "timm" if model.config.token_mixer == "attention" else "official"
+        choices = "swin_lab" if layout == other else f"swin_lab or {other}"
+        raise UserError(f"layout {layout} cannot express this model: {why}. Choose layout {choices}")
 
 
 def inexpressible(config: SwinConfig, layout: str) -> str | None:
@@ -88,7 +90,9 @@ def inexpressible(config: SwinConfig, layout: str) -> str | None:
     windows, pixels = set(config.windows), config.image_size
     nominal = (max(h for h, _ in windows), max(w for _, w in windows))
     why = None
-    if layout == "torchvision":
+    if config.token_mixer == "mlp" and layout not in ("swin_lab", "official"):
+        why = "it has no Swin-MLP"
+    elif layout == "torchvision":
         if len(windows) > 1:
             why = f"it has one window for all stages, this model {sorted(windows)}"
         elif config.pretrained_windows != config.windows:
@@ -116,6 +120,8 @@ def _derived(model: SwinTransformer, layout: str) -> dict[str, Tensor]:
     """Returns, under native names, the buffers that the layout's own models store, for the model's `img_size`."""
     config = model.config
     found: dict[str, Tensor] = {}
+    if config.token_mixer == "mlp":
+        return found
     cpu = torch.device("cpu")
     flat = layout == "torchvision"
     for i in range(len(model.stages)):
