@@ -140,6 +140,14 @@ def merged(network: nn.Module) -> Iterator[nn.Module]:
             vars(layer).pop("forward", None)
 
 
+def plain_state(network: nn.Module) -> dict[str, Tensor]:
+    """Returns the state dict of a network, with the adapters that `inject` has added to it summed up, if there are any."""
+    given = getattr(network, "peft_config", {}).get(ADAPTER)
+    tensors = network.state_dict()
+    return tensors if given is None else merged_tensors(tensors, LoraConfig(rank=given.r, alpha=float(given.lora_alpha)))
+
+
+@torch.no_grad()
 def merged_tensors(tensors: Mapping[str, Tensor], config: LoraConfig) -> dict[str, Tensor]:
     """Returns the tensors of the network without adapters that has the same outputs.
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from swin_lab.metadata import METADATA_KEY, Metadata
 from swin_lab.models import SwinTransformer
+from swin_lab.models.lora import plain_state
 from swin_lab.weights.adapters import add_adapters
 from swin_lab.weights.files import Contents
 from swin_lab.weights.save import metadata_of
@@ -37,7 +38,7 @@ def contents_of(source: Mapping[str, Any] | nn.Module) -> Contents:
     model = _unwrapped(source)
     label = f"the given {type(model).__name__}"
     if isinstance(model, SwinTransformer):
-        return Contents(Path(label), model.state_dict(), Metadata.from_dict(metadata_of(model), label), source=label)
+        return Contents(Path(label), plain_state(model), Metadata.from_dict(metadata_of(model), label), source=label)
     derived = {name: buffer for name, buffer in model.named_buffers() if name.endswith(WINDOW_BUFFERS)}
     tensors = derived | model.state_dict()
     return Contents(Path(label), tensors, None, _description(model), source=label)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from swin_lab import SwinConfig, SwinTransformer, save_weights
+from swin_lab import SwinConfig, SwinTransformer, load_model, save_weights
 from swin_lab.errors import UserError
 from swin_lab.models import packed_weights
 from swin_lab.models.lora import LoraConfig, inject, merged, merged_tensors
@@ -125,6 +125,13 @@ def test_packed_weights_do_not_pass_over_adapters(version: int) -> None:
 def test_compiled_graphs_contain_the_adapters(version: int) -> None:
     network, _ = adapted(version, {"depths": (1,), "num_heads": (1,)})
     torch.testing.assert_close(torch.compile(network, backend="eager", fullgraph=True)(IMAGES), network(IMAGES))
+
+
+def test_a_network_with_adapters_is_saved_and_copied_as_an_ordinary_one(tmp_path: Path) -> None:
+    network, config = adapted(alpha=3.0)
+    wanted = plain(network, config).state_dict()
+    for copy in (load_model(save_weights(network, tmp_path / "saved.safetensors")), load_model(network)):
+        assert all(torch.equal(tensor, wanted[name]) for name, tensor in copy.state_dict().items())
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -136,3 +136,17 @@ def test_layer_decay_takes_adapters_and_eval_py_repeats_the_loss_of_a_run_in_bfl
     evaluated = command("eval", f"checkpoint={only_run(tmp_path)}", "out=evaluated")
     assert evaluated.code == 0, evaluated.err
     assert recorded(tmp_path / "evaluated")["metrics.final.loss"] == record["metrics.final.loss"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_train_the_adapters_of_one(
+    command: Command, process: Command, start: SwinTransformer, tmp_path: Path, strategy: str
+) -> None:
+    steady = [*LORA, "model.drop_path_rate=0.0", "augment=none", "ema=warm", "data.num_workers=0", "trainer.max_epochs=1"]
+    assert command("train", *steady, "out=one").code == 0
+    outcome = process("train", *steady, f"trainer={strategy}", "trainer.devices=2", "out=two")
+    assert outcome.code == 0, outcome.err
+    one, two = (checkpoint(only_run(tmp_path / name)) for name in ("one", "two"))
+    for key in ("state_dict", "ema", "optimizer_states"):
+        torch.testing.assert_close(two[key], one[key], rtol=0, atol=1e-5)
