@@ -20,7 +20,7 @@ from swin_lab.run.recipe import Recipe, build_recipe, derived_values
 
 IMAGES = 1_281_167
 SHIPPED = {file.stem for file in (CONF / "experiment").glob("*.yaml") if not file.stem.startswith("_")} - {"none"}
-SMALL_DATA = {"cifar10", "cifar100", "finetune_small"}
+SMALL_DATA = {"cifar10", "cifar100", "finetune_lora", "finetune_small"}
 
 SCRATCH = {
     "swin_tiny_patch4_window7_224": ("tiny", 0.2),

@@ -10,6 +10,7 @@ import torch
 from swin_lab.errors import UserError
 from swin_lab.models import SwinConfig, SwinTransformer, list_models, model_config
 from swin_lab.models.config import Windows
+from swin_lab.models.lora import LoraConfig
 from swin_lab.models.published import published_weights
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.weights.detect import DetectedLayout, bare_name, detect_layout, find_tensors
@@ -197,7 +198,7 @@ def _checkpoint(
         unexpected=detected.unknown + [key for key in detected.tensors if key not in expected],
         derived=list(detected.derived),
         left_out=detected.left_out,
-        notes=notes + _type_notes(detected.tensors),
+        notes=notes + _adapter_notes(contents.lora) + _type_notes(detected.tensors),
     )
 
 
@@ -224,6 +225,10 @@ def _refuse_larger_network(described: int, tensors: Tensors) -> None:
     contained = sum(tensor.numel() for tensor in tensors.values())
     if described > MAX_GROWTH * contained + ALWAYS_BUILT:
         raise UserError(f"it describes a network of {described:,} parameters and contains {contained:,}")
+
+
+def _adapter_notes(lora: LoraConfig | None) -> list[str]:
+    return [] if lora is None else [f"adapters added to the weights: {lora}"]
 
 
 def _type_notes(tensors: Tensors) -> list[str]:

@@ -14,6 +14,7 @@ from swin_lab.errors import UserError, did_you_mean
 from swin_lab.imagenet import ROWS_1K, ROWS_22K, words
 from swin_lab.metadata import METADATA_KEY, Metadata
 from swin_lab.models import SwinConfig, SwinTransformer
+from swin_lab.models.lora import plain_state
 from swin_lab.ops.geometry import fit_window, log_spaced_offsets, relative_position_index, shift_mask
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.weights.layouts import LAYOUT_NAMES, Layout, layout_to_write
@@ -72,7 +73,7 @@ def check_target(target: Path, layout: str) -> None:
 def to_layout(model: SwinTransformer, layout: Layout) -> Tensors:
     """Returns a model's tensors with the names and packing of a layout, and the derived ones that its files contain."""
     last = len(model.stages) - 1
-    own = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    own = {name: tensor.detach().cpu().contiguous() for name, tensor in plain_state(model).items()}
     derived = _derived(model, layout.name) if layout.name in WITH_DERIVED else {}
     return {layout.to_library(name, last): tensor for name, tensor in (layout.write(own) | derived).items()}
 
