@@ -6,7 +6,8 @@ const CONFIG = COLUMNS.filter(column => column.kind === "config");
 const MAX_COLOURED = 14, MAX_TABLE_KEYS = 12, MAX_BARS = 40, MAX_AXES = 8, MAX_LISTED = 100;
 // Okabe and Ito's palette for colour-blind readers, without yellow, which is too faint on white, and black.
 const PALETTE = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8f98"];
-const DASHES = ["solid", "dash"];
+// Colour and dashes change from run to run; their numbers have no common divisor, so that both together name a run.
+const DASHES = ["solid", "dash", "dot"], STROKES = {solid: "", dash: "7 4", dot: "3 3"};
 
 // ---- small parts -------------------------------------------------------------------------------------------------------------
 
@@ -63,13 +64,13 @@ const rankShown = run => shown.indexOf(run);
 function lineOf(run) {
   const rank = rankShown(run);
   if (rank < 0 || rank >= MAX_COLOURED) return {color: css("--other"), dash: "solid", width: 1};
-  return {color: PALETTE[rank % PALETTE.length], dash: DASHES[Math.floor(rank / PALETTE.length)], width: 2};
+  return {color: PALETTE[rank % PALETTE.length], dash: DASHES[rank % DASHES.length], width: 2};
 }
 
 function swatch(run) {
   const {color, dash} = lineOf(run);
   const svg = `<svg viewBox="0 0 26 11"><line x1="0" y1="6" x2="26" y2="6" stroke="${color}" stroke-width="3"` +
-    `${dash === "dash" ? ' stroke-dasharray="7 4"' : ""}/></svg>`;
+    ` stroke-dasharray="${STROKES[dash]}"/></svg>`;
   return element("span", {className: "swatch", innerHTML: svg});
 }
 
