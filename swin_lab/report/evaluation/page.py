@@ -13,7 +13,7 @@ from swin_lab.errors import printable
 from swin_lab.report.calibration import BINS, Reliability
 from swin_lab.report.heatmap import grouped
 from swin_lab.report.html import SHARED, image_address, write_html
-from swin_lab.report.summary import final_metrics
+from swin_lab.report.summary import final_metrics, shorter
 
 ASSETS = (*SHARED, *(f"evaluation/{name}" for name in ("page.css", "page.html", "page.js")))
 MAX_NAME = 40
@@ -85,7 +85,7 @@ def write_page(
         UserError: the file cannot be written, or Plotly is not installed.
     """
     data = {
-        "checkpoint": record["checkpoint"],
+        "checkpoint": shorter(record["checkpoint"]),
         "about": about(record),
         "metrics": [_metric(record, *metric) for metric in final_metrics(record)],
         "tables": [
