@@ -71,8 +71,10 @@ VALID: Mapping[str, Mapping[str, str]] = {
     },
     "eval": {
         "batch": "null",
+        "calibrate": "null",
         "compile": "true",
         "out": "abc no null",
+        "page": "true",
         "precision": "null",
         "task.flip": "true null",
         "task.real_labels": "null",
