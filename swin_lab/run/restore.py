@@ -133,7 +133,7 @@ def _restore_exactly(
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(f"{file} does not fit a {kind}: {' '.join(str(error).split()[5:15])}") from error
-    return Restored(network, metadata.preprocessing, metadata.class_names, [("weights", f"{file}, a {kind}")])
+    return Restored(network, metadata.preprocessing, metadata.class_names, [("weights", f"{file}, a {kind}"), *metadata.notes])
 
 
 def _build(file: Path, metadata: Metadata, task: Task | None) -> tuple[nn.Module, str]:

@@ -97,6 +97,9 @@ def announce(training: Training) -> None:
     network, source, trainer = training.model.network, training.data.source, training.launch.trainer
     parameters = sum(parameter.numel() for parameter in network.parameters())
     lines = [("model", f"{type(network).__name__}, {parameters:,} parameters")]
+    if (lora := training.model.lora) is not None:
+        trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+        lines.append(("adapters", f"{lora}; {trained:,} parameters are trained ({trained / parameters:.1%})"))
     lines += training.model.report.lines() if training.model.report is not None else []
     train, val, classes = len(source.train.labels), len(source.val.labels), len(source.class_names)
     lines += [

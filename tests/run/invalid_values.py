@@ -23,7 +23,9 @@ VALID: Mapping[str, Mapping[str, str]] = {
         "checkpoint.every_n_updates": "null",
         "compile": "true",
         "data.cache_mib": "0",
+        "data.class_balance": "0",
         "data.mean": "null",
+        "data.size_by_epoch": "null",
         "data.num_workers": "0 null",
         "data.split_seed": "0",
         "data.std": "null",
@@ -33,6 +35,9 @@ VALID: Mapping[str, Mapping[str, str]] = {
         "max_device_batch": "null",
         "model.activation_checkpointing": "true",
         "model.drop_path_rate": "0",
+        "model.lora.alpha": "null",
+        "model.lora.dropout": "0",
+        "model.lora.rank": "null",
         "model.num_classes": "null",
         "model.pretrained_window_sizes": "0",
         "model.qkv_bias": "true",
@@ -66,8 +71,10 @@ VALID: Mapping[str, Mapping[str, str]] = {
     },
     "eval": {
         "batch": "null",
+        "calibrate": "null",
         "compile": "true",
         "out": "abc no null",
+        "page": "true",
         "precision": "null",
         "task.flip": "true null",
         "task.real_labels": "null",
@@ -199,13 +206,16 @@ class Base:
         known = shared if self.group == "data" else set(values_of("train", tuple(TINY)))
         return [key for key in found if key not in known], [key for key in found if key in known]
 
-    def invalid_overrides(self) -> Iterator[str]:
-        """Yields overrides that must be refused."""
+    def invalid_overrides(self, step: int = 1) -> Iterator[str]:
+        """Yields overrides that must be refused.
+
+        Args:
+            step: every step-th value of a key is tested, beginning at another one for the next key.
+        """
         every, one = self.keys()
-        for key in every:
-            yield from (f"{key}={value}" for value in VALUES if value not in self.valid(key))
-            yield f"{key}x=1"
-            yield f"+{key}x=1"
+        for i, key in enumerate(every):
+            values = [f"{key}={value}" for value in VALUES if value not in self.valid(key)]
+            yield from [*values, f"{key}x=1", f"+{key}x=1"][i % step :: step]
         for i, key in enumerate(one):
             values = [value for value in VALUES if value not in self.valid(key)]
             yield f"{key}={values[(i + self.number) % len(values)]}"
