@@ -6,7 +6,7 @@ from dataclasses import MISSING, dataclass, fields
 from math import isfinite
 from typing import Annotated, Any
 
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le
 
 from swin_lab import __version__
 from swin_lab.errors import UserError, did_you_mean, is_one_line
@@ -33,6 +33,7 @@ MAX_DEVICE_BATCH = 2**20
 """Limits of the metadata in a file, far above those of real runs: a damaged file must not cost time or memory without limit."""
 
 
+Threshold = Annotated[float, Ge(0), Le(1)]
 Mapped = Annotated[dict[str, Any], Expected("a mapping of names to values")]
 """Type of a part of the metadata, as messages describe it."""
 
@@ -86,11 +87,15 @@ class Metadata:
     preprocessing: Preprocessing | None = None
     run: RunMetadata | None = None
     """The run that has written the file. If None, the file was not written by a run."""
+    thresholds: tuple[Threshold, ...] | None = None
+    """A probability per class above which an image has its label. If None, an image has one class, or none was chosen."""
 
     def __post_init__(self) -> None:
         check_fields(self, "metadata.")
         if self.class_names:
             check_class_names(self.class_names)
+        if self.thresholds is not None and len(self.thresholds) != len(self.class_names or ()):
+            raise UserError(f"metadata has {len(self.thresholds)} thresholds for {len(self.class_names or ())} class names")
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the metadata as plain Python, for a file."""
@@ -102,6 +107,7 @@ class Metadata:
             "class_names": None if self.class_names is None else list(self.class_names),
             "preprocessing": None if self.preprocessing is None else self.preprocessing.as_dict(),
             "run": run,
+            **({} if self.thresholds is None else {"thresholds": list(self.thresholds)}),
         }
 
     @classmethod
@@ -121,12 +127,14 @@ class Metadata:
             _check_plain(values)
             if check_value("metadata.format", values["format"], PositiveInt) != FORMAT:
                 raise UserError(_other_format(values["format"], where))
-            given = _keys_of(cls, {key: value for key, value in values.items() if key not in ("format", "version")}, "metadata")
+            own = {key: value for key, value in values.items() if key not in ("format", "version")}
+            given = _keys_of(cls, {"thresholds": None} | own, "metadata")  # Only classifications with several labels have them.
             return cls(
                 model=_model(given["model"]),
                 class_names=_class_names(given["class_names"]),
                 preprocessing=None if given["preprocessing"] is None else _preprocessing(given["preprocessing"]),
                 run=None if given["run"] is None else _run(given["run"]),
+                thresholds=check_value("metadata.thresholds", given["thresholds"], tuple[Threshold, ...] | None),
             )
         except UserError as error:
             raise error if str(error).startswith(where) else UserError(f"{where} is damaged: {error}") from error

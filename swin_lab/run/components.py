@@ -12,6 +12,7 @@ from lightning import Callback
 from torch import nn
 
 from swin_lab.data import ImageSource, LoaderConfig, channel_statistics, check_source
+from swin_lab.data.classes import class_counts, has_several_labels
 from swin_lab.data.decoders import check_installed
 from swin_lab.errors import UserError, did_you_mean
 from swin_lab.models import SwinConfig
@@ -42,9 +43,14 @@ class Data:
     @property
     def description(self) -> DataDescription:
         """Returns the part of the data that a task may use."""
-        val = self.source.val
+        train, val, names = self.source.train, self.source.val, tuple(self.source.class_names)
         return DataDescription(
-            class_names=tuple(self.source.class_names), num_val_images=len(val.labels), val_image_name=val.name
+            class_names=names,
+            several_labels=has_several_labels(val),
+            num_train_images=len(train.labels),
+            train_counts=class_counts(train, len(names)) if len(train.labels) else None,
+            num_val_images=len(val.labels),
+            val_image_name=val.name,
         )
 
 

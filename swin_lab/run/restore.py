@@ -41,6 +41,8 @@ class Restored:
     class_names: tuple[str, ...] | None
     report: Sequence[tuple[str, str]]
     """Description of the weights as (label, text)."""
+    thresholds: tuple[float, ...] | None = None
+    """A probability per class above which an image has its label. If None, an image has one class."""
 
 
 def restore(
@@ -94,7 +96,7 @@ def restore(
     if report.checkpoint.unusable:
         raise UserError(f"{contents.file.name} cannot be evaluated: {listed(report.checkpoint.unusable)}")
     preprocessing = network.preprocessing or default_preprocessing(contents.file, network)
-    return Restored(network, preprocessing, network.class_names, report.lines())
+    return Restored(network, preprocessing, network.class_names, report.lines(), network.thresholds)
 
 
 def default_preprocessing(file: Path, network: SwinTransformer) -> Preprocessing:
@@ -133,7 +135,8 @@ def _restore_exactly(
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(f"{file} does not fit a {kind}: {' '.join(str(error).split()[5:15])}") from error
-    return Restored(network, metadata.preprocessing, metadata.class_names, [("weights", f"{file}, a {kind}")])
+    report = [("weights", f"{file}, a {kind}")]
+    return Restored(network, metadata.preprocessing, metadata.class_names, report, metadata.thresholds)
 
 
 def _build(file: Path, metadata: Metadata, task: Task | None) -> tuple[nn.Module, str]:

@@ -62,6 +62,7 @@ DATA: Mapping[str, Mapping[str, Any]] = {
     "swin_lab.data.Folder": {**LOCAL, **SPLIT},
     "swin_lab.data.ImageNet": {**LOCAL, "variant": str, "layout": str, "train_images": int, "val_images": int},
     "swin_lab.data.Listed": {**LOCAL, "train_list": ListFile, "val_list": ListFile, "num_classes": Classes},
+    "swin_lab.data.MultiLabel": {**LOCAL, **SPLIT, "targets": ListFile, "val_targets": ListFile, "separator": str},
     "swin_lab.data.Parquet": {**LOCAL, **SPLIT, "image_column": str, "label_column": str, "in_memory": Literal[False]},
     "swin_lab.data.Shards": LOCAL,
     SYNTHETIC: {"num_classes": Classes, "train_images": Count, "val_images": Count, "img_size": Pixels, "split_seed": int},
@@ -92,6 +93,14 @@ MIXING: Mapping[str, Mapping[str, Any]] = {
 }
 TASK: Mapping[str, Mapping[str, Any]] = {
     "swin_lab.tasks.Classification": {"label_smoothing": Number, "mixing": MIXING, "flip": bool, "real_labels": bool},
+    "swin_lab.tasks.MultiLabelClassification": {
+        "loss": str,
+        **dict.fromkeys(("gamma_negative", "gamma_positive", "margin", "label_smoothing"), Number),
+        "class_weights": str | tuple[Number, ...],
+        "mixing": MIXING,
+        "flip": bool,
+        "thresholds": tuple[Number, ...],
+    },
     "swin_lab.tasks.SimMIM": {"mask_patch_size": Pixels, "mask_ratio": Number, "norm_target_size": Side},
 }
 
