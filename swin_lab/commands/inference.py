@@ -67,7 +67,7 @@ def predict(
             metavar="K",
             min=1,
             max=10**6,
-            help="Number of classes per image; if not given, 5. Of several labels per image, at most so many; if not given, all.",
+            help="Number of classes per image; if not given, 5. Of several labels, those above thresholds, at most so many.",
         ),
     ] = None,
     flip: Flip = False,

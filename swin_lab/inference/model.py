@@ -173,7 +173,7 @@ class InferenceModel:
         if self.thresholds is None:
             top = TOP if top is None else top
         else:
-            order = order[probabilities[order] > np.float32(self.thresholds)[order]]
+            order = order[probabilities[order] > np.array(self.thresholds, dtype=np.float32)[order]]
         found: list[int] = order[:top].tolist()
         return found
 

@@ -65,7 +65,14 @@ DATA: Mapping[str, Mapping[str, Any]] = {
     "swin_lab.data.MultiLabel": {**LOCAL, **SPLIT, "targets": ListFile, "val_targets": ListFile, "separator": str},
     "swin_lab.data.Parquet": {**LOCAL, **SPLIT, "image_column": str, "label_column": str, "in_memory": Literal[False]},
     "swin_lab.data.Shards": LOCAL,
-    SYNTHETIC: {"num_classes": Classes, "train_images": Count, "val_images": Count, "img_size": Pixels, "split_seed": int},
+    SYNTHETIC: {
+        "num_classes": Classes,
+        "train_images": Count,
+        "val_images": Count,
+        "img_size": Pixels,
+        "split_seed": int,
+        "several_labels": bool,
+    },
     "swin_lab.data.Zipped": LOCAL,
 }
 """Sources of images that a file may name, and their keys. `MapDataset` is missing: it builds whatever it is given."""

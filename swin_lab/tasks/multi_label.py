@@ -92,7 +92,8 @@ class MultiLabelClassification(Task):
         if self.data.several_labels is False:
             raise UserError(
                 "task=multilabel needs data with several labels per image, and this data has one class per image\n"
-                "Choose data=multilabel with a file of targets, or data=parquet with a list column; or task=classification"
+                "Choose data=multilabel and a file of targets, or data=parquet and data.label_column=NAME of a list column, or "
+                "task=classification"
             )
         for name in ("gamma_negative", "gamma_positive"):
             if 0 < (gamma := getattr(self, name)) < 1:

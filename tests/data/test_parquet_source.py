@@ -192,7 +192,7 @@ def test_labels_and_images_stay_together_in_a_split(tmp_path):
 
 @pytest.mark.parametrize("in_memory", [True, False])
 @pytest.mark.parametrize("part", ["train", "val"])
-@pytest.mark.parametrize("labels", [[0.5, 1.9], ["a", "b"], [[0], [1]], [True, False]], ids=str)
+@pytest.mark.parametrize("labels", [[0.5, 1.9], ["a", "b"], [[0.5], [1.0]], [True, False]], ids=str)
 def test_labels_that_are_not_integers_are_refused_and_not_rounded(tmp_path, part, labels, in_memory):
     for name in ("train", "val"):
         columns = {"img": pa.array([png(0), png(1)], IMAGE), "label": labels if name == part else [0, 1]}
