@@ -1,7 +1,7 @@
 """Data: sources of encoded images, decoding, transforms, samplers and the LightningDataModule."""
 
 from swin_lab.data.augment import TimmAugment
-from swin_lab.data.classes import check_source
+from swin_lab.data.classes import check_source, class_shares, has_several_labels
 from swin_lab.data.datamodule import ImageData, LoaderConfig, cores
 from swin_lab.data.images import ImageSet, ImageSource
 from swin_lab.data.sources import (
@@ -38,6 +38,8 @@ __all__ = [
     "Zipped",
     "channel_statistics",
     "check_source",
+    "class_shares",
     "cores",
     "fingerprint",
+    "has_several_labels",
 ]

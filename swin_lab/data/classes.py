@@ -18,6 +18,7 @@ __all__ = [
     "check_source",
     "class_counts",
     "class_index",
+    "class_shares",
     "count_classes",
     "has_several_labels",
     "is_one_line",
@@ -100,6 +101,12 @@ def class_counts(images: ImageSet, num_classes: int) -> tuple[int, ...]:
     labels = np.asarray(images.labels)
     counts = labels.sum(axis=0, dtype=np.int64) if labels.ndim == 2 else np.bincount(labels, minlength=num_classes)
     return tuple(counts.tolist())
+
+
+def class_shares(images: ImageSet, num_classes: int) -> tuple[float, ...] | None:
+    """Returns the fraction of images that have each class; None without images."""
+    count = len(images.labels)
+    return tuple(number / count for number in class_counts(images, num_classes)) if count else None
 
 
 def _check_several(part: str, labels: np.ndarray, class_names: Sequence[str]) -> None:

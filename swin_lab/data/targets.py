@@ -63,13 +63,15 @@ def read_targets(file: Path, separator: str | None = None, class_names: Sequence
     try:
         if kind == ".json":
             names, found, rows = _read_coco(file)
+            _check_names(file, names)
         else:
             table = pq.read_table(file) if kind == ".parquet" else _read_csv(file, DELIMITERS[kind])
             names, found, rows = _read_columns(file, table, separator)
+    except UserError:
+        raise
     except (OSError, pa.ArrowException, ValueError, RecursionError) as error:
         reason = printable((str(error).strip() or type(error).__name__).splitlines()[0])[:200]
         raise UserError(f"{file} cannot be read as {kind[1:]}: {reason}") from error
-    _check_names(file, names)
     known = list(found if class_names is None else class_names)
     if isinstance(rows, np.ndarray):
         return Targets(file, names, known, _in_order(file, rows, found, known))
@@ -148,6 +150,7 @@ def _read_columns(
     names = table[name_column].cast(pa.string()).to_pylist()
     if None in names:
         raise UserError(f"{file}: row {names.index(None) + 1} has no name in column {name_column!r}")
+    _check_names(file, names)
     if not others:
         raise UserError(f"{file} has the column {name_column!r} only; add one column for each class, with 0 and 1")
     lists = [name for name in others if pa.types.is_list(table[name].type) or pa.types.is_large_list(table[name].type)]
@@ -173,7 +176,7 @@ def _zeros_and_ones(file: Path, column: pa.ChunkedArray, class_name: str, names:
     text = pc.utf8_trim_whitespace(column) if is_text else pc.cast(column, pa.int64(), safe=True).cast(pa.string())
     valid = pc.fill_null(pc.is_in(text, value_set=pa.array(["0", "1"])), False)
     if not pc.all(valid).as_py():
-        row = pc.index(valid, False).as_py()
+        row = valid.to_pylist().index(False)
         value = column[row].as_py()
         hint = f'\nIf it contains class names, give what separates them, such as data.separator="{_separator_in(value)}"'
         raise UserError(

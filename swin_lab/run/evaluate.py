@@ -16,7 +16,7 @@ from swin_lab.data import ImageData
 from swin_lab.data.decoders import build_decoder
 from swin_lab.data.transforms import eval_transform
 from swin_lab.errors import UserError
-from swin_lab.metadata import Metadata, RunMetadata
+from swin_lab.metadata import RunMetadata
 from swin_lab.models import packed_weights
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.record import RESULTS, Predictions, flat
@@ -32,10 +32,11 @@ from swin_lab.run.instantiate import build_dataclass
 from swin_lab.run.predictions import write_predictions
 from swin_lab.run.restore import Restored, restore
 from swin_lab.run.results import evaluation_record, present
-from swin_lab.run.settings import EvalConfig, Node, RestoreConfig
+from swin_lab.run.settings import EvalConfig, RestoreConfig
 from swin_lab.run.sharding import sharder
 from swin_lab.run.stored import images_at_once, restored_node
 from swin_lab.run.targets import TARGET
+from swin_lab.run.thresholds import default_task, with_thresholds
 from swin_lab.run.trainer import build_trainer, check_launch, choose_precision
 from swin_lab.run.watch import Watch
 from swin_lab.training import Engine, PredictionCollector, ProgressBar, ProgressLines, Task
@@ -43,10 +44,6 @@ from swin_lab.training.sharding import gathered
 from swin_lab.weights import Contents, open_checkpoint, read_source
 
 log = logging.getLogger("swin_lab")
-
-CLASSIFICATION = {"_target_": "swin_lab.tasks.Classification"}
-MULTI_LABEL = {"_target_": "swin_lab.tasks.MultiLabelClassification"}
-"""The tasks for weights that were not written by a run, with one and with several labels per image."""
 
 
 def run(values: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
@@ -151,9 +148,7 @@ def compose_evaluation(config: EvalConfig, contents: Contents) -> tuple[Data, Ta
     """
     data_node = restored_node(contents, "data", config.data, {}, trust=config.trust)
     changes = {key: value for key, value in config.task.items() if value is not None}
-    thresholds = contents.metadata.thresholds if contents.metadata is not None else None
-    default = CLASSIFICATION if thresholds is None else MULTI_LABEL
-    task_node = restored_node(contents, "task", changes, default, trust=config.trust)
+    task_node = restored_node(contents, "task", changes, default_task(contents), trust=config.trust)
     if TARGET not in data_node:
         given = config.transfer  # A file without any network is refused as such.
         open_checkpoint(contents, name=given["name"], img_size=given["img_size"], window_size=given["window_size"])
@@ -165,16 +160,7 @@ def compose_evaluation(config: EvalConfig, contents: Contents) -> tuple[Data, Ta
             raise
         hint = "\nA checkpoint does not download data by itself; add +data.download=true, or data=... of your own"
         raise UserError(f"{contents.file.name}: {error}" + hint * (data_node.get("download") is False)) from error
-    return data, build_task(_with_thresholds(task_node, contents.metadata, data), data.description)
-
-
-def _with_thresholds(node: Node, metadata: Metadata | None, data: Data) -> Node:
-    """Returns a task node with the checkpoint's thresholds of the data's classes, unless it has its own, or takes none."""
-    if metadata is None or metadata.thresholds is None or node[TARGET] != MULTI_LABEL[TARGET] or node.get("thresholds"):
-        return node
-    known = dict(zip(metadata.class_names or (), metadata.thresholds, strict=True))
-    names = data.source.class_names
-    return node | {"thresholds": [known[name] for name in names]} if known.keys() >= set(names) else node
+    return data, build_task(with_thresholds(task_node, contents, data.source.class_names), data.description)
 
 
 def build_data_module(data: Data, task: Task, preprocessing: Preprocessing, device_batch: int) -> ImageData:

@@ -41,8 +41,7 @@ class Restored:
     class_names: tuple[str, ...] | None
     report: Sequence[tuple[str, str]]
     """Description of the weights as (label, text)."""
-    thresholds: tuple[float, ...] | None = None
-    """A probability per class above which an image has its label. If None, an image has one class."""
+    thresholds: tuple[float, ...] | None = None  # of each class, if images have several labels
 
 
 def restore(
@@ -113,12 +112,7 @@ def default_preprocessing(file: Path, network: SwinTransformer) -> Preprocessing
 
 
 def _restore_exactly(
-    contents: Contents,
-    metadata: Metadata,
-    task: Task | None,
-    class_names: Sequence[str] | None,
-    ema: bool,
-    trust: bool,
+    contents: Contents, metadata: Metadata, task: Task | None, class_names: Sequence[str] | None, ema: bool, trust: bool
 ) -> Restored:
     """Restores the network of a run as it was trained: of any class, and with whatever its task has built around the model."""
     file = contents.file
@@ -135,8 +129,8 @@ def _restore_exactly(
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(f"{file} does not fit a {kind}: {' '.join(str(error).split()[5:15])}") from error
-    report = [("weights", f"{file}, a {kind}")]
-    return Restored(network, metadata.preprocessing, metadata.class_names, report, metadata.thresholds)
+    weights = [("weights", f"{file}, a {kind}")]
+    return Restored(network, metadata.preprocessing, metadata.class_names, weights, metadata.thresholds)
 
 
 def _build(file: Path, metadata: Metadata, task: Task | None) -> tuple[nn.Module, str]:

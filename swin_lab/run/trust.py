@@ -54,6 +54,7 @@ Side = Annotated[int, Gt(0), Le(1024)]
 Workers = Annotated[int, Ge(0), Le(max(MAX_WORKERS, os.cpu_count() or 1))]
 
 SPLIT: Mapping[str, Any] = {"val_fraction": Number, "split_seed": int}
+_GENERATED: Mapping[str, Any] = {"split_seed": int, "several_labels": bool}
 LOCAL: Mapping[str, Any] = {"root": LocalPath, "val_only": bool}
 
 DATA: Mapping[str, Mapping[str, Any]] = {
@@ -65,14 +66,7 @@ DATA: Mapping[str, Mapping[str, Any]] = {
     "swin_lab.data.MultiLabel": {**LOCAL, **SPLIT, "targets": ListFile, "val_targets": ListFile, "separator": str},
     "swin_lab.data.Parquet": {**LOCAL, **SPLIT, "image_column": str, "label_column": str, "in_memory": Literal[False]},
     "swin_lab.data.Shards": LOCAL,
-    SYNTHETIC: {
-        "num_classes": Classes,
-        "train_images": Count,
-        "val_images": Count,
-        "img_size": Pixels,
-        "split_seed": int,
-        "several_labels": bool,
-    },
+    SYNTHETIC: {"num_classes": Classes, "train_images": Count, "val_images": Count, "img_size": Pixels, **_GENERATED},
     "swin_lab.data.Zipped": LOCAL,
 }
 """Sources of images that a file may name, and their keys. `MapDataset` is missing: it builds whatever it is given."""
@@ -98,29 +92,18 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
 MIXING: Mapping[str, Mapping[str, Any]] = {
     "swin_lab.tasks.Mixing": {"mixup": Number, "cutmix": Number, "prob": Number, "switch_prob": Number, "mode": str}
 }
+_OF_LOSS = ("gamma_negative", "gamma_positive", "margin", "label_smoothing")
+_BINARY: Mapping[str, Any] = {"loss": str, "class_weights": str | tuple[Number, ...], **dict.fromkeys(_OF_LOSS, Number)}
 TASK: Mapping[str, Mapping[str, Any]] = {
     "swin_lab.tasks.Classification": {"label_smoothing": Number, "mixing": MIXING, "flip": bool, "real_labels": bool},
-    "swin_lab.tasks.MultiLabelClassification": {
-        "loss": str,
-        **dict.fromkeys(("gamma_negative", "gamma_positive", "margin", "label_smoothing"), Number),
-        "class_weights": str | tuple[Number, ...],
-        "mixing": MIXING,
-        "flip": bool,
-        "thresholds": tuple[Number, ...],
-    },
+    "swin_lab.tasks.MultiLabelClassification": {**_BINARY, "mixing": MIXING, "flip": bool, "thresholds": tuple[Number, ...]},
     "swin_lab.tasks.SimMIM": {"mask_patch_size": Pixels, "mask_ratio": Number, "norm_target_size": Side},
 }
 
 LISTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {"data": DATA, "model": MODELS, "task": TASK}
 
-OWN_CLASSES = frozenset(
-    [
-        SWIN,
-        *(f"swin_lab.tasks.{name}" for name in TASKS),
-        *(f"swin_lab.data.{name}" for name in SOURCES),
-        *(f"swin_lab.models.external.{name}" for name in EXTERNAL_MODELS),
-    ]
-)
+_PACKAGES = {"tasks": TASKS, "data": SOURCES, "models.external": EXTERNAL_MODELS}
+OWN_CLASSES = frozenset([SWIN, *(f"swin_lab.{package}.{name}" for package, names in _PACKAGES.items() for name in names)])
 """Classes of this version that its checkpoints name."""
 
 

@@ -114,17 +114,15 @@ class MultiLabelClassification(Task):
     @cached_property
     def _positive_weights(self) -> Tensor | None:
         """Returns the factors (C,) of the loss of labels that images have; None without such, and where nothing is trained."""
-        counts = self.data.train_counts
-        if self.class_weights is None or counts is None:
+        if self.class_weights is None or isinstance(self.class_weights, tuple):
+            return None if self.class_weights is None else torch.tensor(self.class_weights)
+        if (shares := self.data.train_shares) is None:
             return None
-        if self.class_weights != "balanced":
-            return torch.tensor(self.class_weights)
-        for name, count in zip(self.data.class_names, counts, strict=True):
-            if count in (0, self.data.num_train_images):
-                how_many = "no" if count == 0 else "every"
+        for name, share in zip(self.data.class_names, shares, strict=True):
+            if share in (0, 1):
+                how_many = "every" if share else "no"
                 raise UserError(f"task.class_weights=balanced: {how_many} training image has the label {name!r}; give numbers")
-        positives = torch.tensor(counts, dtype=torch.float64)
-        return ((self.data.num_train_images - positives) / positives).float()
+        return torch.tensor([(1 - share) / share for share in shares])
 
     def model_arguments(self) -> dict[str, Any]:
         return {"num_classes": self.num_classes}
@@ -135,6 +133,8 @@ class MultiLabelClassification(Task):
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         targets = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
         weights = self._positive_weights.to(logits.device) if self._positive_weights is not None else None
+        if weights is None and self.class_weights is not None:
+            raise UserError("task.class_weights=balanced needs training images, and there are none; give numbers")
         if self.loss == "bce":
             return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights)
         gammas = self.gamma_negative, self.gamma_positive

@@ -29,9 +29,8 @@ class DataDescription:
     class_names: tuple[str, ...]
     several_labels: bool | None = None
     """Whether labels are (N, classes) of 0 and 1 instead of class indices (N,). If None, there is no data, only classes."""
-    num_train_images: int = 0
-    train_counts: tuple[int, ...] | None = None
-    """Number of training images of each class. If None, nothing is trained."""
+    train_shares: tuple[float, ...] | None = None
+    """Fraction of the training images that have each class. If None, nothing is trained."""
     num_val_images: int = 0
     val_image_name: Callable[[int], str] = str
     """Returns the name of a validation image, its path if it has one."""

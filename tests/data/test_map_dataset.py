@@ -281,7 +281,7 @@ def sized(length):
         (sized(10**12), "data.train (Sized) claims 1,000,000,000,000 items"),
         (sized(31), "data.train[30] does not exist: Sized has 31 items"),
         (Items(np.zeros((30, 0, 4, 3), dtype=np.uint8), LABELS), "which has no pixels"),
-        (Items(PIXELS, [torch.tensor([0, 1])] * 30), "data.train[0] has the label tensor([0, 1])"),
+        (Items(PIXELS, [torch.tensor([0, 2])] * 30), "data.train[0] has the label tensor([0, 2])"),
         (Items([None] * 30, LABELS), "data.train[0] has a NoneType as image"),
         (Items(PIXELS, [10**9] * 30), "data has class index 1000000000, above the maximum"),
     ],

@@ -97,7 +97,10 @@ def test_a_name_without_folder_or_suffix_is_found_where_one_image_has_it(root):
 
 ERRORS = {
     "an unknown image": (COLUMNS.replace("a/two.png", "a/twoo.png"), r"names a/twoo.png, which is not an image under .*a/two"),
-    "a name of two images": (COLUMNS.replace("b/one.png", "one.png"), r"names one.png, and a/one.png and b/one.png are called so"),
+    "a name of two images": (
+        COLUMNS.replace("b/one.png", "one.png"),
+        r"names one.png, and a/one.png and b/one.png are called so",
+    ),
     "an image that is missing": (COLUMNS.replace("a/two.png,0,0,0\n", ""), r"1 of 4 images under .* not named .*a/two.png"),
     "a duplicate row": (COLUMNS + "a/two.png,1,1,1\n", "names a/two.png twice, in rows 2 and 5"),
     "two names of an image": (COLUMNS + "two,1,1,1\n", "names a/two.png twice, with and without folder or suffix"),
@@ -124,8 +127,16 @@ def test_what_is_wrong_with_a_file_is_told_in_one_to_three_lines(root, kind):
 @pytest.mark.parametrize(
     ("train", "val", "message"),
     [
-        ("image,tags\na/one.png,cat\n", "image,tags\na/two.png,cat dgo\n", "gives a/two.png the class 'dgo', which is not among"),
-        ("image,cat\na/one.png,1\n", "image,cat,dog\na/two.png,1,0\n", "has a column for 'dog', which is not among the classes"),
+        (
+            "image,tags\na/one.png,cat\n",
+            "image,tags\na/two.png,cat dgo\n",
+            "gives a/two.png the class 'dgo', which is not among",
+        ),
+        (
+            "image,cat\na/one.png,1\n",
+            "image,cat,dog\na/two.png,1,0\n",
+            "has a column for 'dog', which is not among the classes",
+        ),
         ("image,cat,dog\na/one.png,1,0\n", "image,cat\na/two.png,1\n", "has no column for the class 'dog'"),
         (COLUMNS, COLUMNS, "a/one.png is named in both train.csv and val.csv"),
     ],
@@ -155,9 +166,9 @@ def test_json_that_is_not_in_the_style_of_coco_is_refused(tmp_path, change, mess
 
 
 def test_other_kinds_of_files_and_separators_without_effect_are_refused(tmp_path):
-    with pytest.raises(UserError, match="targets are read from files that end in .csv, .tsv, .parquet, .json"):
+    with pytest.raises(UserError, match="targets are read from files that end in"):
         read_targets(tmp_path / "labels.xlsx")
-    with pytest.raises(UserError, match="data.separator='|' has no effect on labels.json"):
+    with pytest.raises(UserError, match=r"data.separator=.* has no effect on labels.json"):
         read_targets(tmp_path / "labels.json", "|")
 
 

@@ -91,7 +91,7 @@ VALID: Mapping[str, Mapping[str, str]] = {
         "data.in_memory": "true null",
         "data.label_column": "abc no null",
         "data.num_classes": "null",
-        "data.separator": "abc no",
+        "data.separator": "abc no null",
         "data.targets": "abc no",
         "data.train_images": "null",
         "data.train_list": "abc no",

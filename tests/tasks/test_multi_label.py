@@ -15,7 +15,7 @@ CLASSES = ("ant", "bee", "cat", "dog")
 
 
 def description(**changes):
-    values = {"several_labels": True, "num_train_images": 8, "train_counts": (2, 4, 1, 6)}
+    values = {"several_labels": True, "train_shares": (2 / 8, 4 / 8, 1 / 8, 6 / 8)}
     return DataDescription(**{"class_names": CLASSES} | values | changes)
 
 
@@ -155,7 +155,7 @@ def test_thresholds_have_the_best_f1_that_scikit_learn_finds(random_set):
     probabilities = torch.from_numpy(logits).sigmoid().numpy()
     for c in range(4):
         precision, recall, _ = precision_recall_curve(targets[:, c], probabilities[:, c])
-        best = np.nanmax(2 * precision * recall / (precision + recall))
+        best = (2 * precision * recall / np.maximum(precision + recall, 1e-9)).max()
         above = probabilities[:, c] > float(found["thresholds"][c])
         assert f1_score(targets[:, c], above) == pytest.approx(best, abs=1e-6)
         assert float(found["f1_at_threshold"][c]) == pytest.approx(best, abs=1e-6)
@@ -204,14 +204,25 @@ def test_the_metadata_of_checkpoints_has_thresholds_before_and_after_an_evaluati
         ({"class_weights": [1, 2]}, "task.class_weights has 2 numbers, and the data 4 classes"),
         ({"thresholds": [0.5]}, "task.thresholds has 1 numbers, and the data 4 classes"),
         ({"class_weights": "some"}, "task.class_weights='?some'? must be null, balanced, or a list"),
-        ({"class_weights": "balanced", "data": description(train_counts=(0, 1, 1, 1))}, "no training image has the label 'ant'"),
-        ({"class_weights": "balanced", "data": description(train_counts=(1, 8, 1, 1))}, "every training image has the label 'bee'"),
+        (
+            {"class_weights": "balanced", "data": description(train_shares=(0, 0.5, 0.5, 0.5))},
+            "no training image has the label 'ant'",
+        ),
+        (
+            {"class_weights": "balanced", "data": description(train_shares=(0.5, 1, 0.5, 0.5))},
+            "every training image has the label 'bee'",
+        ),
         ({"data": description(several_labels=False)}, "needs data with several labels per image"),
     ],
 )
 def test_values_without_sense_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         task_of(**changes)
+
+
+def test_a_loss_with_balanced_weights_needs_training_images(random_batch):
+    with pytest.raises(UserError, match="task.class_weights=balanced needs training images"):
+        task_of(class_weights="balanced", data=description(train_shares=None)).training_loss(Flat(), random_batch, 0)
 
 
 def test_a_classification_refuses_data_with_several_labels():
