@@ -221,7 +221,7 @@ def test_values_without_sense_are_refused(changes, message):
 
 
 def test_a_loss_with_balanced_weights_needs_training_images(random_batch):
-    with pytest.raises(UserError, match="task.class_weights=balanced needs training images"):
+    with pytest.raises(UserError, match=r"task\.class_weights=balanced needs training images"):
         task_of(class_weights="balanced", data=description(train_shares=None)).training_loss(Flat(), random_batch, 0)
 
 
