@@ -201,9 +201,13 @@ class ImageData(LightningDataModule):
         return ProgressiveSize(self.loading.size_by_epoch, self.img_size)
 
     def _balance(self) -> ClassBalance | None:
-        """Returns what draws the images of an epoch; None for all of them once."""
-        strength = self.loading.class_balance
-        return ClassBalance(np.asarray(self.source.train.labels), strength) if strength > 0 else None
+        """Returns what draws the images of an epoch, None for all of them once; raises UserError for several labels."""
+        strength, labels = self.loading.class_balance, np.asarray(self.source.train.labels)
+        if strength == 0:
+            return None
+        if labels.ndim > 1:
+            raise UserError(f"data.class_balance={strength} needs images of one class each; these have several labels")
+        return ClassBalance(labels, strength)
 
     @property
     def seconds_waited(self) -> float:

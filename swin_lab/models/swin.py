@@ -41,6 +41,7 @@ class SwinTransformer(nn.Module):
         self.class_names: tuple[str, ...] | None = None
         """Names of the classes in the order of the head's rows, if the weights contain them."""
         self.preprocessing: Preprocessing | None = None
+        self.thresholds: tuple[float, ...] | None = None  # of each class, if images have several labels
         """Preprocessing of images for these weights, if the weights contain it."""
         self._frozen: list[nn.Module] = []
         make_merging, make_block = (

@@ -73,6 +73,8 @@ class Classification(Task):
 
     def __post_init__(self) -> None:
         check_fields(self, "task.")
+        if self.data.several_labels:
+            raise UserError("the data has several labels per image, and task=classification learns one; choose task=multilabel")
         if self.num_classes < 2:
             raise UserError(f"the data has {self.num_classes} class; classification needs images of two or more")
         _ = self._reassessed_labels  # Data without ReaL labels is refused at construction.
@@ -164,24 +166,7 @@ class Classification(Task):
 
     def logits(self, network: nn.Module, images: Tensor) -> Tensor:
         """Returns the logits of images (B, channels, H, W); raises UserError unless the network gives (B, num_classes)."""
-        try:
-            logits: Any = network(images)
-        except ValueError as error:
-            if "Expected more than 1 value per channel" in str(error):
-                raise UserError(
-                    f"batch normalisation needs more than one value per channel, and {len(images)} image of "
-                    f"{images.shape[2]}x{images.shape[3]} pixels leaves one; use larger batches (global_batch, "
-                    "max_device_batch) or larger images"
-                ) from error
-            raise
-        expected = (len(images), self.num_classes)
-        if not isinstance(logits, Tensor) or tuple(logits.shape) != expected:
-            found = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-            raise UserError(
-                f"the model ({type(network).__name__}) returns {found}; classification needs one tensor of logits {expected}, "
-                "(images, classes)"
-            )
-        return logits
+        return checked_logits(network, images, self.num_classes)
 
     def metrics(self) -> ClassificationMetrics:
         return ClassificationMetrics(self.num_classes, self._reassessed_labels)
@@ -217,6 +202,28 @@ class Classification(Task):
         title = f"top-1 {np.trace(counts) / counts.sum():.2%}"
         heatmap = Heatmap("confusion.png", counts, names, "truth", "prediction", title)
         return Presentation(tables, [heatmap], {"per_class": per_class, "worst_confusions": confusions})
+
+
+def checked_logits(network: nn.Module, images: Tensor, num_classes: int) -> Tensor:
+    """Returns the logits of images (B, channels, H, W); raises UserError unless the network gives (B, num_classes)."""
+    try:
+        logits: Any = network(images)
+    except ValueError as error:
+        if "Expected more than 1 value per channel" in str(error):
+            raise UserError(
+                f"batch normalisation needs more than one value per channel, and {len(images)} image of "
+                f"{images.shape[2]}x{images.shape[3]} pixels leaves one; use larger batches (global_batch, "
+                "max_device_batch) or larger images"
+            ) from error
+        raise
+    expected = (len(images), num_classes)
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != expected:
+        found = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise UserError(
+            f"the model ({type(network).__name__}) returns {found}; classification needs one tensor of logits {expected}, "
+            "(images, classes)"
+        )
+    return logits
 
 
 def in_fp32(logits: Tensor) -> Tensor:

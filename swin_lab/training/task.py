@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 Batch = tuple[Tensor, ...]
-"""Images (B, channels, height, width), labels (B,), indices (B,) of the images in their set, and what the task draws."""
+"""Images (B, channels, height, width), labels (B,), indices (B,) of the images in their set, and what the task draws.
+
+If images have several labels, the labels are (B, classes) of uint8, 0 or 1."""
 
 
 class RandomNumbers(Protocol):
@@ -25,6 +27,10 @@ class DataDescription:
     """Describes the data to a task."""
 
     class_names: tuple[str, ...]
+    several_labels: bool | None = None
+    """Whether labels are (N, classes) of 0 and 1 instead of class indices (N,). If None, there is no data, only classes."""
+    train_shares: tuple[float, ...] | None = None
+    """Fraction of the training images that have each class. If None, nothing is trained."""
     num_val_images: int = 0
     val_image_name: Callable[[int], str] = str
     """Returns the name of a validation image, its path if it has one."""
@@ -222,6 +228,14 @@ class Task(ABC):
         Args:
             predictions: the columns of `predictions`, of all images in the order of the set.
             limit: number of images of each name at most.
+        """
+        return {}
+
+    def metadata_of(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Returns what an evaluation adds to the metadata of later checkpoints: fields of `Metadata`, as plain Python.
+
+        Args:
+            arrays: those among the computed metrics, of the weights whose metric is monitored; none before an evaluation.
         """
         return {}
 

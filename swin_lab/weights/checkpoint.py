@@ -54,6 +54,8 @@ class Checkpoint:
     derived: list[str]
     left_out: list[str]
     notes: list[str] = field(default_factory=list)
+    thresholds: tuple[float, ...] | None = None
+    """Of each class, if the file is that of a classification with several labels per image."""
 
     @property
     def variants(self) -> list[str]:
@@ -201,6 +203,7 @@ def _checkpoint(
         derived=list(detected.derived),
         left_out=detected.left_out,
         notes=notes + _adapter_notes(contents.lora) + _type_notes(detected.tensors),
+        thresholds=contents.metadata.thresholds if contents.metadata is not None else None,
     )
 
 

@@ -114,7 +114,9 @@ def inexpressible(config: SwinConfig, layout: str) -> str | None:
 def metadata_of(model: SwinTransformer) -> dict[str, Any]:
     """Returns the metadata that is written with a model, plain Python."""
     node = {"_target_": NETWORK_CLASS, **model.config.as_dict()}
-    return Metadata(model=node, class_names=model.class_names, preprocessing=model.preprocessing).as_dict()
+    thresholds = model.thresholds if model.class_names is not None else None
+    names, preprocessing = model.class_names, model.preprocessing
+    return Metadata(model=node, class_names=names, preprocessing=preprocessing, thresholds=thresholds).as_dict()
 
 
 def _derived(model: SwinTransformer, layout: str) -> dict[str, Tensor]:

@@ -136,6 +136,7 @@ def transfer(
         loaded += 1 + (bias is not None)
     network.class_names = _class_names(plan, class_names, checkpoint.class_names)
     network.preprocessing = preprocessing
+    network.thresholds = _thresholds(plan, checkpoint.thresholds)
     return LoadReport(checkpoint, loaded, resized, plan.description, plan.rows, new)
 
 
@@ -219,6 +220,13 @@ def _class_names(plan: HeadPlan, wanted: Sequence[str] | None, stored: Sequence[
     if stored is not None and plan.rows == list(range(len(stored))):
         return tuple(stored)
     return tuple(wordnet_ids(ROWS_1K) or ()) if len(plan.rows) == ROWS_1K else None
+
+
+def _thresholds(plan: HeadPlan, stored: Sequence[float] | None) -> tuple[float, ...] | None:
+    """Returns the thresholds of the checkpoint's rows; None if there are none, or if a class is new."""
+    if plan.rows is None or stored is None or None in plan.rows:
+        return None
+    return tuple(stored[row] for row in plan.rows if row is not None)
 
 
 def _table(window: Size) -> str:

@@ -98,11 +98,14 @@ VALID: Mapping[str, Mapping[str, str]] = {
         "data.in_memory": "true null",
         "data.label_column": "abc no null",
         "data.num_classes": "null",
+        "data.separator": "abc no null",
+        "data.targets": "abc no",
         "data.train_images": "null",
         "data.train_list": "abc no",
         "data.val": "null",
         "data.val_images": "null",
         "data.val_list": "abc no",
+        "data.val_targets": "abc no null",
         "data.val_only": "true",
     },
     "logger": {
@@ -117,6 +120,13 @@ VALID: Mapping[str, Mapping[str, str]] = {
         "trainer.strategy.gradient_as_bucket_view": "true",
     },
     "model=timm": {"model.drop_path_rate": "0 null", "model.img_size": "null", "model.pretrained": "true"},
+    "task=multilabel": {
+        "task.class_weights": "null",
+        "task.gamma_negative": "0",
+        "task.gamma_positive": "0",
+        "task.margin": "0",
+        "task.thresholds": "null",
+    },
     "task=simmim": {"task.norm_target_size": "null"},
     "task=distillation": {
         "task.feature_stages": "null",
@@ -141,8 +151,10 @@ NEEDED: Mapping[str, list[str]] = {
     "model=timm": ["model.name=resnet10t"],
     "model=torchvision": ["model.name=mobilenet_v3_small"],
     "model=transformers": [f"model.name={VIT}"],
+    "task=multilabel": ["data.several_labels=true"],
     "task=simmim": ["task.mask_patch_size=8"],
     "task=distillation": [f"task.teacher={RUN}"],
+    "data=multilabel": ["data.root=nowhere", "data.targets=labels.csv"],
     "data=cifar10": ["data.download=false"],
     "data=cifar100": ["data.download=false"],
     "data=dataset": [f"data.train={DATASET}"],
@@ -156,11 +168,13 @@ NEEDED: Mapping[str, list[str]] = {
 
 FIRST_OF_ITS_CLASS = (
     *("model=timm", "model=torchvision", "model=transformers"),
-    *("data=cifar10", "data=dataset", "data=digits", "data=folder", "data=imagenet1k", "data=listed", "data=parquet"),
+    *("data=cifar10", "data=dataset", "data=digits", "data=folder", "data=imagenet1k", "data=listed"),
+    *("data=multilabel", "data=parquet"),
     *("data=shards", "data=zip", "augment=imagenet", "mixing=imagenet", "ema=warm", "logger=wandb", "trainer=ddp"),
     *(["logger=mlflow"] if HAS_MLFLOW else []),
     *("schedule=constant", "schedule=linear", "schedule=multistep", "schedule=step"),
-    *("callbacks=early_stopping", "callbacks=head_only", "search=optuna", "task=distillation", "task=simmim"),
+    *("callbacks=early_stopping", "callbacks=head_only", "search=optuna"),
+    *("task=distillation", "task=multilabel", "task=simmim"),
 )
 """Choices of a class that no choice before them has, so that keys which the default lacks get every value (of data: all
 keys but those of the loader).

@@ -27,7 +27,11 @@ ONCE: dict[object, Any] = {}
 
 TOP = "top level"
 PARTS = ("task", "model", "data", "augment", "optimizer", "schedule", "trainer", "transfer", TOP)
-NAMED = {"transfer.required=true": "weights must be given", "model.pretrained=true": "no file named"}
+NAMED = {
+    "data.several_labels=true": "several labels per image",
+    "model.pretrained=true": "no file named",
+    "transfer.required=true": "weights must be given",
+}
 """Override -> what its message says instead of the key: the value is valid, and something else is missing."""
 NO_FILES = ("nowhere", "could not be downloaded")
 """Parts of messages about data that does not exist: the values that are checked before it is read were accepted."""
