@@ -6,7 +6,7 @@ from dataclasses import MISSING, dataclass, fields
 from math import isfinite
 from typing import Annotated, Any
 
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le
 
 from swin_lab import __version__
 from swin_lab.errors import UserError, did_you_mean, is_one_line
@@ -33,6 +33,8 @@ MAX_DEVICE_BATCH = 2**20
 """Limits of the metadata in a file, far above those of real runs: a damaged file must not cost time or memory without limit."""
 
 
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-3, 1e3
+Threshold = Annotated[float, Ge(0), Le(1)]
 Mapped = Annotated[dict[str, Any], Expected("a mapping of names to values")]
 """Type of a part of the metadata, as messages describe it."""
 
@@ -77,6 +79,18 @@ class RunMetadata:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FittedTemperature:
+    """Contains what weights and bias of the last layer were divided by (temperature scaling, arXiv 1706.04599)."""
+
+    temperature: Annotated[float, Ge(MIN_TEMPERATURE), Le(MAX_TEMPERATURE)]
+    images: str
+    """Fingerprint of the images that it was fitted on."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "metadata.calibration.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Metadata:
     """Contains the values needed to build a network again and to preprocess images for it."""
 
@@ -86,15 +100,30 @@ class Metadata:
     preprocessing: Preprocessing | None = None
     run: RunMetadata | None = None
     """The run that has written the file. If None, the file was not written by a run."""
+    calibration: FittedTemperature | None = None
+    """What the last layer was divided by after the training. If None, it was not."""
+    thresholds: tuple[Threshold, ...] | None = None
+    """A probability per class above which an image has its label. If None, an image has one class, or none was chosen."""
 
     def __post_init__(self) -> None:
         check_fields(self, "metadata.")
         if self.class_names:
             check_class_names(self.class_names)
+        if self.thresholds is not None and len(self.thresholds) != len(self.class_names or ()):
+            raise UserError(f"metadata has {len(self.thresholds)} thresholds for {len(self.class_names or ())} class names")
+
+    @property
+    def notes(self) -> list[tuple[str, str]]:
+        """Returns what is to be said of the weights, as (label, text)."""
+        if self.calibration is None:
+            return []
+        return [("note", f"calibrated: the last layer is divided by the temperature {self.calibration.temperature:.4g}")]
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the metadata as plain Python, for a file."""
         run = None if self.run is None else {field.name: getattr(self.run, field.name) for field in fields(RunMetadata)}
+        fitted = self.calibration
+        calibration = {} if fitted is None else {"calibration": {"temperature": fitted.temperature, "images": fitted.images}}
         return {
             "format": FORMAT,
             "version": __version__,
@@ -102,6 +131,8 @@ class Metadata:
             "class_names": None if self.class_names is None else list(self.class_names),
             "preprocessing": None if self.preprocessing is None else self.preprocessing.as_dict(),
             "run": run,
+            **calibration,
+            **({} if self.thresholds is None else {"thresholds": list(self.thresholds)}),
         }
 
     @classmethod
@@ -121,12 +152,16 @@ class Metadata:
             _check_plain(values)
             if check_value("metadata.format", values["format"], PositiveInt) != FORMAT:
                 raise UserError(_other_format(values["format"], where))
-            given = _keys_of(cls, {key: value for key, value in values.items() if key not in ("format", "version")}, "metadata")
+            own = {key: value for key, value in values.items() if key not in ("format", "version")}
+            optional = {"calibration": None, "thresholds": None}  # Only files that were calibrated, or have several labels.
+            given = _keys_of(cls, optional | own, "metadata")
             return cls(
                 model=_model(given["model"]),
                 class_names=_class_names(given["class_names"]),
                 preprocessing=None if given["preprocessing"] is None else _preprocessing(given["preprocessing"]),
                 run=None if given["run"] is None else _run(given["run"]),
+                calibration=None if given["calibration"] is None else _calibration(given["calibration"]),
+                thresholds=check_value("metadata.thresholds", given["thresholds"], tuple[Threshold, ...] | None),
             )
         except UserError as error:
             raise error if str(error).startswith(where) else UserError(f"{where} is damaged: {error}") from error
@@ -169,6 +204,11 @@ def _run(value: object) -> RunMetadata:
     if given["precision"] not in PRECISIONS:
         raise UserError(f"metadata.run.precision={given['precision'][:100]!r} must be one of {', '.join(PRECISIONS)}")
     return RunMetadata(**given)
+
+
+def _calibration(value: object) -> FittedTemperature:
+    refuse_unprintable("metadata.calibration", value)
+    return FittedTemperature(**_fields_of(FittedTemperature, value, "metadata.calibration"))
 
 
 def _fields_of(kind: type, value: object, where: str) -> dict[str, Any]:

@@ -61,7 +61,15 @@ def predict(
         str | None,
         typer.Option("-o", "--out", metavar="FILE", help="A .csv, .json or .parquet file. If not given, a table is printed."),
     ] = None,
-    top: Annotated[int, typer.Option(metavar="K", min=1, max=10**6, help="Number of classes per image.")] = 5,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            min=1,
+            max=10**6,
+            help="Number of classes per image; if not given, 5. Of several labels, those above thresholds, at most so many.",
+        ),
+    ] = None,
     flip: Flip = False,
     batch: Batch = None,
     device: Device = "auto",
@@ -73,6 +81,8 @@ def predict(
     trust: Trust = False,
 ) -> int:
     """Predict the classes of images, with the preprocessing and the class names of the checkpoint.
+
+    If an image can have several labels, the result has those above the thresholds that the checkpoint contains.
 
     The exit code is 1 if some images could not be read. They are named on stderr; the result has the others, in order.
 

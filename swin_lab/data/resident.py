@@ -16,7 +16,7 @@ from swin_lab.data.decoding import UNREADABLE, Decoder, first_line
 from swin_lab.data.device import Deferred, Rectangle, StagedTransform
 from swin_lab.data.draws import Draws
 from swin_lab.data.images import ImageSet, ImageSource
-from swin_lab.data.loading import Batch, table_of
+from swin_lab.data.loading import Batch, batch_labels, table_of
 from swin_lab.data.sampling import SampleIndex
 from swin_lab.errors import UserError
 
@@ -75,7 +75,7 @@ class ResidentImages(Dataset[SampleIndex]):
         lines = [unreadable[sample.image_index] for sample in samples if sample.image_index in unreadable]
         read = [sample for sample in samples if sample.image_index not in unreadable]
         indices = np.array([sample.image_index for sample in read], dtype=np.int64)
-        labels = torch.from_numpy(np.asarray(self.images.labels)[indices].astype(np.int64))
+        labels = batch_labels(np.asarray(self.images.labels)[indices])
         drawn: list[tuple[np.ndarray, ...]] = []
         erased: list[tuple[int, Rectangle]] = []
         if self.augmentation is not None and read:

@@ -109,6 +109,7 @@ def announce(training: Training) -> None:
     ]
     if (attention := attention_backend(training)) is not None:
         lines.append(("attention", attention))
+    lines += training.task.start_lines()
     optimizer = training.config.optimizer["_target_"].rpartition(".")[2]
     lines.append(("optimizer", f"{optimizer}, learning rate {training.initial_lr:.4g}"))
     if training.preprocessing.preset is not None:

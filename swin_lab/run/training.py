@@ -1,8 +1,7 @@
 """The components of a training run, built and checked before the run directory exists."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,8 +36,10 @@ from swin_lab.run.lora import check_model
 from swin_lab.run.model import Model, build_model, open_weights
 from swin_lab.run.settings import TrainConfig, TransferConfig
 from swin_lab.run.sharding import sharder
-from swin_lab.run.trainer import Launch, build_trainer
-from swin_lab.training import CheckpointConfig, Engine, Freezing, NonFiniteConfig, Task
+from swin_lab.run.teacher import check_teacher, with_teacher
+from swin_lab.run.together import check_together
+from swin_lab.run.trainer import Launch
+from swin_lab.training import CheckpointConfig, Engine, NonFiniteConfig, Task
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ def build_training(config: TrainConfig, launch: Launch, plain: dict[str, Any]) -
     compile_network = compiler(config.compile, config.compile_mode, launch.trainer.strategy.root_device.type)
     settings = build_dataclass("transfer", TransferConfig, config.transfer)
     checkpoint = open_weights(config.weights, settings, config.model)
+    check_teacher(config.task)
     data = build_data(config.data)
     check_sizes(data.source, batching, config.trainer)
     task = build_task(config.task, data.description)
@@ -101,6 +103,8 @@ def build_training(config: TrainConfig, launch: Launch, plain: dict[str, Any]) -
         class_names=data.source.class_names if task.outputs_are_classes else None,
     )
     preprocessing = build_preprocessing(model, data, data.loader, config.preset)
+    task, network = with_teacher(task, model.network, preprocessing, data.source.class_names, compile_network)
+    model = replace(model, network=network)
     if config.max_device_batch == AUTO:
         trial = build_trial(launch, optimization, data, task, model.network, preprocessing, config.global_batch)
         batching = find_batching(trial, launch, mixes=mixes)
@@ -184,16 +188,6 @@ def build_data_module(
         loading=data.loader,
         decode=decode,
         train_decode=train_decode,
-        draw=partial(task.draw, img_size=preprocessing.img_size),
+        img_size=preprocessing.img_size,
+        draw=task.draw,
     )
-
-
-def check_together(
-    callbacks: Sequence[Callback], config: TrainConfig, launch: Launch, optimization: Optimization, network: nn.Module
-) -> None:
-    """Raises UserError if optimizer, trainer or callbacks contradict the network or each other."""
-    optimization.optimizer.groups(network, config.global_batch)  # raises what it would raise in a started run
-    build_trainer(config.trainer, launch.precision, callbacks=list(callbacks))  # Lightning refuses what cannot be combined.
-    for callback in callbacks:
-        if isinstance(callback, Freezing):
-            callback.check(network)

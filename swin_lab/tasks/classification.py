@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from swin_lab.errors import UserError
+from swin_lab.intervals import CONFIDENCE, interval_of_mean, wilson_interval
 from swin_lab.tasks.metrics import ClassificationMetrics
 from swin_lab.tasks.mixing import Mixer
 from swin_lab.tasks.reassessed import reassessed_labels
@@ -30,11 +31,9 @@ from swin_lab.validation import Fraction, check_fields
 
 TOP = 5
 """Number of classes that are recorded for each image."""
-MAX_ROWS = 10
-"""Number of rows of a printed table at most."""
+MAX_CONFUSIONS = 100
+"""Number of confusions that are listed at most."""
 
-CONFIDENCE = 0.95
-"""Probability with which an interval contains the accuracy of a class on images like these."""
 NEAR_CHANCE = 0.1
 """Part of the way from chance to certainty that weights which know the classes are expected to have gone."""
 SIGNIFICANCE = 0.01
@@ -74,6 +73,8 @@ class Classification(Task):
 
     def __post_init__(self) -> None:
         check_fields(self, "task.")
+        if self.data.several_labels:
+            raise UserError("the data has several labels per image, and task=classification learns one; choose task=multilabel")
         if self.num_classes < 2:
             raise UserError(f"the data has {self.num_classes} class; classification needs images of two or more")
         _ = self._reassessed_labels  # Data without ReaL labels is refused at construction.
@@ -91,23 +92,29 @@ class Classification(Task):
         return {"num_classes": self.num_classes}
 
     def training_loss(self, network: nn.Module, batch: Batch, batch_seed: int) -> Tensor:
+        images, targets = self.mixed(batch, batch_seed)
+        return self.cross_entropy(self.logits(network, images), targets)
+
+    def mixed(self, batch: Batch, batch_seed: int) -> tuple[Tensor, Tensor]:
+        """Returns the images that the network sees, and labels (B,), or targets (B, num_classes) of mixed images."""
         images, labels = batch[:2]
         if self.mixing is None:
-            return F.cross_entropy(_wide(self._logits(network, images)), labels, label_smoothing=self.label_smoothing)
-        images, targets = self.mixing.mix(images, labels, self.num_classes, self.label_smoothing, batch_seed)
-        return F.cross_entropy(_wide(self._logits(network, images)), targets)
+            return images, labels
+        return self.mixing.mix(images, labels, self.num_classes, self.label_smoothing, batch_seed)
+
+    def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Returns the mean cross-entropy of logits (B, num_classes) with what `mixed` returns; targets are smoothed already."""
+        smoothing = self.label_smoothing if self.mixing is None else 0.0
+        return F.cross_entropy(in_fp32(logits), targets, label_smoothing=smoothing)
 
     def evaluation_output(self, network: nn.Module, batch: Batch) -> Tensor:
         """Returns logits (B, num_classes) in float32."""
         images = batch[0]
-        logits = self._logits(network, images).float()
-        return (logits + self._logits(network, images.flip(-1)).float()) / 2 if self.flip else logits
+        logits = self.logits(network, images).float()
+        return (logits + self.logits(network, images.flip(-1)).float()) / 2 if self.flip else logits
 
     def model_inputs(self, batch: Batch, batch_seed: int) -> Tensor:
-        images, labels = batch[0].clone(), batch[1]
-        if self.mixing is None:
-            return images
-        return self.mixing.mix(images, labels, self.num_classes, self.label_smoothing, batch_seed)[0]
+        return self.mixed((batch[0].clone(), *batch[1:]), batch_seed)[0]
 
     def predictions(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Returns index and label (B,), the classes (B, 5) with the highest probabilities, and the label's probability (B,)."""
@@ -125,6 +132,15 @@ class Classification(Task):
 
     def confidences(self, predictions: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         return predictions["probabilities"][:, 0].astype(np.float64), predictions["classes"][:, 0] == predictions["label"]
+
+    def intervals(self, predictions: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
+        if len(predictions.get("index", ())) < 2:
+            return {}
+        right = predictions["classes"] == predictions["label"][:, None]  # (N, 5)
+        correct = {"acc1": right[:, 0], "acc5": right.any(axis=1)}
+        losses = -np.log(np.maximum(predictions["label_probability"], np.finfo(np.float32).tiny).astype(np.float64))
+        found = {name: wilson_interval(int(values.sum()), len(values)) for name, values in correct.items()}
+        return found | {"loss": interval_of_mean(losses)}
 
     def galleries(self, predictions: Mapping[str, np.ndarray], limit: int) -> dict[str, Gallery]:
         """Returns the most confident mistakes, and images that are spread evenly over the set."""
@@ -148,26 +164,9 @@ class Classification(Task):
         caption = f"{right}{names[found]} {predictions['probabilities'][row, 0]:.0%}"
         return ShownImage(int(predictions["index"][row]), caption)
 
-    def _logits(self, network: nn.Module, images: Tensor) -> Tensor:
+    def logits(self, network: nn.Module, images: Tensor) -> Tensor:
         """Returns the logits of images (B, channels, H, W); raises UserError unless the network gives (B, num_classes)."""
-        try:
-            logits: Any = network(images)
-        except ValueError as error:
-            if "Expected more than 1 value per channel" in str(error):
-                raise UserError(
-                    f"batch normalisation needs more than one value per channel, and {len(images)} image of "
-                    f"{images.shape[2]}x{images.shape[3]} pixels leaves one; use larger batches (global_batch, "
-                    "max_device_batch) or larger images"
-                ) from error
-            raise
-        expected = (len(images), self.num_classes)
-        if not isinstance(logits, Tensor) or tuple(logits.shape) != expected:
-            found = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-            raise UserError(
-                f"the model ({type(network).__name__}) returns {found}; classification needs one tensor of logits {expected}, "
-                "(images, classes)"
-            )
-        return logits
+        return checked_logits(network, images, self.num_classes)
 
     def metrics(self) -> ClassificationMetrics:
         return ClassificationMetrics(self.num_classes, self._reassessed_labels)
@@ -190,13 +189,13 @@ class Classification(Task):
         if counts is None:
             return Presentation()
         names = self.data.class_names
-        per_class, confusions = accuracy_per_class(names, counts), most_frequent_confusions(names, counts, MAX_ROWS)
-        title = "Accuracy per class" if len(per_class) <= MAX_ROWS else f"The {MAX_ROWS} worst of {len(per_class)} classes"
+        per_class, confusions = accuracy_per_class(names, counts), most_frequent_confusions(names, counts, MAX_CONFUSIONS)
         rows = [
             [row["class"], str(row["images"]), f"{row['accuracy']:.2%}", f"{row['low']:.1%} to {row['high']:.1%}"]
-            for row in per_class[:MAX_ROWS]
+            for row in per_class
         ]
-        tables = [ResultTable(title, ["class", "images", "accuracy", f"{CONFIDENCE:.0%} interval"], rows)]
+        columns = ["class", "images", "accuracy", f"{CONFIDENCE:.0%} interval"]
+        tables = [ResultTable("Accuracy per class, worst first", columns, rows)]
         if confusions:
             rows = [[row["truth"], row["prediction"], str(row["count"]), f"{row['fraction']:.2%}"] for row in confusions]
             tables.append(ResultTable("Most frequent confusions", ["truth", "prediction", "images", "of the class"], rows))
@@ -205,7 +204,29 @@ class Classification(Task):
         return Presentation(tables, [heatmap], {"per_class": per_class, "worst_confusions": confusions})
 
 
-def _wide(logits: Tensor) -> Tensor:
+def checked_logits(network: nn.Module, images: Tensor, num_classes: int) -> Tensor:
+    """Returns the logits of images (B, channels, H, W); raises UserError unless the network gives (B, num_classes)."""
+    try:
+        logits: Any = network(images)
+    except ValueError as error:
+        if "Expected more than 1 value per channel" in str(error):
+            raise UserError(
+                f"batch normalisation needs more than one value per channel, and {len(images)} image of "
+                f"{images.shape[2]}x{images.shape[3]} pixels leaves one; use larger batches (global_batch, "
+                "max_device_batch) or larger images"
+            ) from error
+        raise
+    expected = (len(images), num_classes)
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != expected:
+        found = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise UserError(
+            f"the model ({type(network).__name__}) returns {found}; classification needs one tensor of logits {expected}, "
+            "(images, classes)"
+        )
+    return logits
+
+
+def in_fp32(logits: Tensor) -> Tensor:
     """Returns logits in fp32 at least, as mixed precision has them for a cross-entropy; bf16-true and 16-true do not."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
@@ -213,20 +234,17 @@ def _wide(logits: Tensor) -> Tensor:
 def accuracy_per_class(class_names: Sequence[str], counts: np.ndarray) -> list[dict[str, Any]]:
     """Returns class, number of images and accuracy of every class that has images, worst first.
 
-    The ends of the interval are Wilson's, which hold for few images and for accuracies of 0 and 1, too.
+    The ends of the interval are Wilson's.
 
     Args:
         class_names: one name per class.
         counts: (C, C) confusion matrix, [truth, prediction].
     """
-    from scipy.stats import binomtest  # takes a second to import
-
     rows = []
     for name, correct, images in zip(class_names, np.diag(counts).tolist(), counts.sum(axis=1).tolist(), strict=True):
         if images:
-            interval = binomtest(correct, images).proportion_ci(CONFIDENCE, method="wilson")
-            ends = {"low": float(interval.low), "high": float(interval.high)}
-            rows.append({"class": name, "images": images, "accuracy": correct / images} | ends)
+            low, high = wilson_interval(correct, images)
+            rows.append({"class": name, "images": images, "accuracy": correct / images, "low": low, "high": high})
     return sorted(rows, key=lambda row: row["accuracy"])
 
 

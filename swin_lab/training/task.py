@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 Batch = tuple[Tensor, ...]
-"""Images (B, channels, height, width), labels (B,), indices (B,) of the images in their set, and what the task draws."""
+"""Images (B, channels, height, width), labels (B,), indices (B,) of the images in their set, and what the task draws.
+
+If images have several labels, the labels are (B, classes) of uint8, 0 or 1."""
 
 
 class RandomNumbers(Protocol):
@@ -25,6 +27,10 @@ class DataDescription:
     """Describes the data to a task."""
 
     class_names: tuple[str, ...]
+    several_labels: bool | None = None
+    """Whether labels are (N, classes) of 0 and 1 instead of class indices (N,). If None, there is no data, only classes."""
+    train_shares: tuple[float, ...] | None = None
+    """Fraction of the training images that have each class. If None, nothing is trained."""
     num_val_images: int = 0
     val_image_name: Callable[[int], str] = str
     """Returns the name of a validation image, its path if it has one."""
@@ -54,7 +60,7 @@ class MetricFormat:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """Contains a table of an evaluation's results."""
+    """Contains a table of an evaluation's results, of which the first rows are printed."""
 
     title: str
     columns: Sequence[str]
@@ -114,7 +120,7 @@ class Presentation:
 class Task(ABC):
     """Defines the network around the model, the loss of a batch, the metrics, and the presentation of results.
 
-    A task is complete when it is constructed, contains no weights, and knows nothing of the training loop.
+    A task is complete when it is constructed, contains no weights that are trained, and knows nothing of the training loop.
     """
 
     monitor: ClassVar[Monitor]
@@ -140,6 +146,10 @@ class Task(ABC):
             numbers: random numbers of the images.
             img_size: height and width of the images in pixels.
         """
+        return ()
+
+    def start_lines(self) -> Sequence[tuple[str, str]]:
+        """Returns what a training logs of its task at the start, as (label, text): nothing, unless it is overridden."""
         return ()
 
     @abstractmethod
@@ -204,12 +214,28 @@ class Task(ABC):
         """
         return None
 
+    def intervals(self, predictions: Mapping[str, np.ndarray]) -> Mapping[str, tuple[float, float]]:
+        """Returns lower and upper bounds (95 %) of metrics on other images of the same kind; of some metrics, or of none.
+
+        Args:
+            predictions: the columns of `predictions`, of all images of an evaluation.
+        """
+        return {}
+
     def galleries(self, predictions: Mapping[str, np.ndarray], limit: int) -> Mapping[str, Gallery]:
         """Returns images that are worth a look, by a name for dashboards and files.
 
         Args:
             predictions: the columns of `predictions`, of all images in the order of the set.
             limit: number of images of each name at most.
+        """
+        return {}
+
+    def metadata_of(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Returns what an evaluation adds to the metadata of later checkpoints: fields of `Metadata`, as plain Python.
+
+        Args:
+            arrays: those among the computed metrics, of the weights whose metric is monitored; none before an evaluation.
         """
         return {}
 

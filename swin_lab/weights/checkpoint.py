@@ -11,6 +11,7 @@ from swin_lab.errors import UserError
 from swin_lab.models import SwinConfig, SwinTransformer, list_models, model_config
 from swin_lab.models.config import Windows
 from swin_lab.models.lora import LoraConfig
+from swin_lab.models.published import published_weights
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.weights.detect import DetectedLayout, bare_name, detect_layout, find_tensors
 from swin_lab.weights.files import Contents, find_file, read
@@ -53,6 +54,8 @@ class Checkpoint:
     derived: list[str]
     left_out: list[str]
     notes: list[str] = field(default_factory=list)
+    thresholds: tuple[float, ...] | None = None
+    """Of each class, if the file is that of a classification with several labels per image."""
 
     @property
     def variants(self) -> list[str]:
@@ -64,8 +67,9 @@ class Checkpoint:
         config, variants = self.config, self.variants
         windows = "-".join(format_size(window) for window in dict.fromkeys(config.windows))
         depths, heads = ("-".join(map(str, numbers)) for numbers in (config.depths, config.num_heads))
+        kind = "Swin-MLP" if config.token_mixer == "mlp" else f"Swin V{config.version}"
         network = (
-            f"Swin V{config.version}, C={config.embed_dim}, depths {depths}, heads {heads}, windows {windows}, "
+            f"{kind}, C={config.embed_dim}, depths {depths}, heads {heads}, windows {windows}, "
             f"{format_size(config.image_size)} pixels, {config.num_classes} classes"
         )
         return [
@@ -153,7 +157,7 @@ def locate(source: str) -> Path:
     if source in list_models() and not Path(source).exists():
         raise UserError(
             f"{source} is the name of a model, not of a file; swin_lab.create_model creates one with random weights, "
-            f"published ones are on the hub, for example timm/{source}.ms_in1k"
+            f"published ones are {published_weights(source)}"
         )
     return find_file(source)
 
@@ -171,6 +175,8 @@ def _checkpoint(
     tensors, key, has_other = find_tensors(contents.state, ema)
     detected = detect_layout(tensors)
     notes = ["the file also contains " + ("the raw weights" if ema else "EMA weights; the option ema selects them")] * has_other
+    if contents.metadata is not None:
+        notes += [text for _, text in contents.metadata.notes]
     config, class_names, preprocessing = _description(contents, detected, name, img_size, window_size, notes)
     if name is not None and (found := differences(config, name)):
         raise UserError(f"this is not a {name}: {found[0]}")
@@ -197,6 +203,7 @@ def _checkpoint(
         derived=list(detected.derived),
         left_out=detected.left_out,
         notes=notes + _adapter_notes(contents.lora) + _type_notes(detected.tensors),
+        thresholds=contents.metadata.thresholds if contents.metadata is not None else None,
     )
 
 
