@@ -34,6 +34,7 @@ MAX_DEVICE_BATCH = 2**20
 
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-3, 1e3
+Threshold = Annotated[float, Ge(0), Le(1)]
 Mapped = Annotated[dict[str, Any], Expected("a mapping of names to values")]
 """Type of a part of the metadata, as messages describe it."""
 
@@ -101,11 +102,15 @@ class Metadata:
     """The run that has written the file. If None, the file was not written by a run."""
     calibration: FittedTemperature | None = None
     """What the last layer was divided by after the training. If None, it was not."""
+    thresholds: tuple[Threshold, ...] | None = None
+    """A probability per class above which an image has its label. If None, an image has one class, or none was chosen."""
 
     def __post_init__(self) -> None:
         check_fields(self, "metadata.")
         if self.class_names:
             check_class_names(self.class_names)
+        if self.thresholds is not None and len(self.thresholds) != len(self.class_names or ()):
+            raise UserError(f"metadata has {len(self.thresholds)} thresholds for {len(self.class_names or ())} class names")
 
     @property
     def notes(self) -> list[tuple[str, str]]:
@@ -127,6 +132,7 @@ class Metadata:
             "preprocessing": None if self.preprocessing is None else self.preprocessing.as_dict(),
             "run": run,
             **calibration,
+            **({} if self.thresholds is None else {"thresholds": list(self.thresholds)}),
         }
 
     @classmethod
@@ -147,13 +153,15 @@ class Metadata:
             if check_value("metadata.format", values["format"], PositiveInt) != FORMAT:
                 raise UserError(_other_format(values["format"], where))
             own = {key: value for key, value in values.items() if key not in ("format", "version")}
-            given = _keys_of(cls, {"calibration": None} | own, "metadata")  # Only files that were calibrated have one.
+            optional = {"calibration": None, "thresholds": None}  # Only files that were calibrated, or have several labels.
+            given = _keys_of(cls, optional | own, "metadata")
             return cls(
                 model=_model(given["model"]),
                 class_names=_class_names(given["class_names"]),
                 preprocessing=None if given["preprocessing"] is None else _preprocessing(given["preprocessing"]),
                 run=None if given["run"] is None else _run(given["run"]),
                 calibration=None if given["calibration"] is None else _calibration(given["calibration"]),
+                thresholds=check_value("metadata.thresholds", given["thresholds"], tuple[Threshold, ...] | None),
             )
         except UserError as error:
             raise error if str(error).startswith(where) else UserError(f"{where} is damaged: {error}") from error

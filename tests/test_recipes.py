@@ -20,13 +20,17 @@ from swin_lab.run.recipe import Recipe, build_recipe, derived_values
 
 IMAGES = 1_281_167
 SHIPPED = {file.stem for file in (CONF / "experiment").glob("*.yaml") if not file.stem.startswith("_")} - {"none"}
-SMALL_DATA = {"cifar10", "cifar100", "finetune_small"}
+SMALL_DATA = {"cifar10", "cifar100", "finetune_lora", "finetune_small"}
 
 SCRATCH = {
     "swin_tiny_patch4_window7_224": ("tiny", 0.2),
     "swin_small_patch4_window7_224": ("small", 0.3),
     "swin_base_patch4_window7_224": ("base", 0.5),
     "swin_tiny_c24_patch4_window8_256": ("tiny", 0.2),
+    "swin_mlp_tiny_c24_patch4_window8_256": ("mlp_tiny_c24", 0.2),
+    "swin_mlp_tiny_c12_patch4_window8_256": ("mlp_tiny_c12", 0.2),
+    "swin_mlp_tiny_c6_patch4_window8_256": ("mlp_tiny_c6", 0.2),
+    "swin_mlp_base_patch4_window7_224": ("mlp_base", 0.5),
     "swinv2_tiny_patch4_window8_256": ("tiny", 0.2),
     "swinv2_tiny_patch4_window16_256": ("tiny", 0.2),
     "swinv2_small_patch4_window8_256": ("small", 0.3),
@@ -67,11 +71,40 @@ TORCHVISION = {
 }
 """Name -> size, drop path, shorter side in an evaluation."""
 OFFICIAL = SCRATCH | PRETRAINING | FINE_TUNING
+SIMMIM = {
+    "swin_base_patch4_window6_192_simmim": (0.0, None, 89_874_104),
+    "swinv2_small_patch4_window12_192_simmim": (0.1, 47, 48_959_418 + 96 + 768 * 3072 + 3072),
+    "swinv2_base_patch4_window12_192_simmim": (0.1, 47, 90_042_744),
+    "swinv2_large_patch4_window12_192_simmim": (0.1, 47, 195_202_932 + 192 + 1536 * 3072 + 3072),
+    "swinv2_huge_patch4_window12_192_simmim": (0.1, 47, 655_210_922 + 352 + 2816 * 3072 + 3072),
+}
+"""Name -> drop path, side of the square by which targets are normalised, parameters with mask token and decoder."""
+SIMMIM_FINE_TUNING = {
+    "swin_base_patch4_window7_224_simmim_ft": 0.8,
+    **{f"swinv2_{size}_patch4_window12to14_192to224_simmim_ft": 0.75 for size in ("small", "base", "large", "huge")},
+}
+"""Name -> layer decay."""
 
-TENSORS = {(1, "tiny"): (173, 53), (1, "deep"): (329, 101), (2, "tiny"): (221, 53), (2, "deep"): (425, 101)}
+TENSORS = {
+    (1, "tiny"): (173, 53),
+    (1, "deep"): (329, 101),
+    (2, "tiny"): (221, 53),
+    (2, "deep"): (425, 101),
+    ("mlp", "tiny"): (137, 41),
+    ("mlp", "deep"): (257, 77),
+}
 """Parameter tensors and decayed ones, by version and depth."""
-DECAYED_1K = {"tiny": 28_199_424, "small": 49_433_088, "base": 87_537_664, "large": 196_187_136}
-"""Numbers in decayed tensors of a network with 1,000 classes, the same for both versions."""
+DECAYED_1K = {
+    "tiny": 28_199_424,
+    "small": 49_433_088,
+    "base": 87_537_664,
+    "large": 196_187_136,
+    "mlp_tiny_c24": 20_326_912,
+    "mlp_tiny_c12": 21_080_576,
+    "mlp_tiny_c6": 22_587_904,
+    "mlp_base": 60_522_104,
+}
+"""Numbers in decayed tensors of a network with 1,000 classes, the same for both versions; of Swin-MLP by official shapes."""
 WIDTH = {"tiny": 768, "small": 768, "base": 1024, "large": 1536}
 DROP_STEP = {("tiny", 0.2): 0.0181818, ("small", 0.3): 0.0130435, ("base", 0.5): 0.0217391}
 
@@ -88,7 +121,7 @@ def recipe(name: str, *overrides: str, devices: int = 8) -> Recipe:
 
 
 def test_every_experiment_is_pinned_here() -> None:
-    assert set(OFFICIAL) | set(TORCHVISION) | SMALL_DATA == SHIPPED
+    assert {*OFFICIAL, *TORCHVISION, *SIMMIM, *SIMMIM_FINE_TUNING, *SMALL_DATA} == SHIPPED
 
 
 @pytest.mark.parametrize("name", SCRATCH)
@@ -190,11 +223,15 @@ def test_as_many_tensors_decay_as_in_the_official_code(name: str) -> None:
     derived = derived_values(recipe(name))
     version = 2 if "v2_" in name else 1
     classes = 21_841 if name in PRETRAINING else 1000
-    assert (derived["tensors"], derived["tensors with weight decay"]) == TENSORS[version, "tiny" if size == "tiny" else "deep"]
-    assert derived["parameters with weight decay"] == DECAYED_1K[size] + (classes - 1000) * WIDTH[size]
+    kind, depth = "mlp" if "mlp" in size else version, "tiny" if "tiny" in size else "deep"
+    assert (derived["tensors"], derived["tensors with weight decay"]) == TENSORS[kind, depth]
+    assert (
+        derived["parameters with weight decay"]
+        == DECAYED_1K[size] + (classes - 1000) * WIDTH[size.split("_")[size.startswith("mlp_")]]
+    )
 
 
-@pytest.mark.parametrize("name", OFFICIAL)
+@pytest.mark.parametrize("name", [*OFFICIAL, *SIMMIM, *SIMMIM_FINE_TUNING])
 def test_the_network_has_the_windows_and_the_size_of_its_name(name: str) -> None:
     windows = re.search(r"window(?:12to)?(\d+)", name)
     size = re.search(r"_(?:192to)?(192|224|256|384)(?:_|$)", name)
@@ -278,7 +315,7 @@ def test_fine_tuning_takes_the_head_that_its_weights_have(name: str) -> None:
     assert transfer["required"]
 
 
-@pytest.mark.parametrize("name", [name for name in FINE_TUNING if "12to" in name])
+@pytest.mark.parametrize("name", [name for name in (*FINE_TUNING, *SIMMIM_FINE_TUNING) if "12to" in name])
 def test_version_2_fine_tuning_knows_the_windows_of_its_pre_training(name: str) -> None:
     network = recipe(name).model.network
     assert network.config.pretrained_windows == ((12, 12), (12, 12), (12, 12), (6, 6))  # type: ignore[union-attr]
@@ -303,10 +340,56 @@ def test_the_table_of_all_recipes_gives_the_accuracy_of_the_header(name: str) ->
     assert table[1] == header[1]
 
 
-@pytest.mark.parametrize("name", SCRATCH | FINE_TUNING | TORCHVISION)
+@pytest.mark.parametrize("name", [*SCRATCH, *FINE_TUNING, *TORCHVISION, *SIMMIM, *SIMMIM_FINE_TUNING])
 def test_the_header_gives_the_number_of_images_seen(name: str) -> None:
     seen = derived_values(recipe(name))["training images seen"]
     assert f"{seen / 1e6:,.1f} M images seen" in (CONF / "experiment" / f"{name}.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", SIMMIM)
+def test_pre_training_by_simmim_is_the_published_one(name: str) -> None:
+    """TASKS, table of SimMIM: rates are per 512 images, and an epoch has 625 batches of 2,048."""
+    found, (drop, side, parameters) = recipe(name), SIMMIM[name]
+    derived, config = derived_values(found), found.config
+    assert (derived["updates per epoch"], derived["warm-up updates"], derived["updates"]) == (625, 6250, 500_000)
+    rates = [found.learning_rate(step) for step in (0, 6250, 700 * 625 - 1, 700 * 625, 499_999)]
+    assert rates == pytest.approx([2e-6, 4e-4, 4e-4, 4e-5, 4e-5], rel=1e-12)
+    assert derived["parameters"] == parameters
+    assert derived["drop path rate of the last block"] == drop
+    assert (config["optimizer"]["weight_decay"], config["optimizer"]["layer_decay"]) == (0.05, None)
+    assert (config["trainer"]["gradient_clip_val"], config["mixing"], config["ema"]) == (5.0, {}, {})
+    assert config["task"] == {
+        "_target_": "swin_lab.tasks.SimMIM",
+        "mask_patch_size": 32,
+        "mask_ratio": 0.6,
+        "norm_target_size": side,
+    }
+
+
+def test_simmim_augments_by_large_crops_and_flips_alone() -> None:
+    augment = recipe("swin_base_patch4_window6_192_simmim").config["augment"]
+    crop, flip = (instantiate("augment", step, {"size": 192}) for step in augment["image_transforms"])
+    expected = v2.RandomResizedCrop(192, scale=(0.67, 1.0), ratio=(3 / 4, 4 / 3))  # torchvision's interpolation
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    assert transformed(crop, image) == transformed(expected, image)
+    assert (type(flip), flip.p, augment["tensor_transforms"]) == (v2.RandomHorizontalFlip, 0.5, [])
+
+
+@pytest.mark.parametrize("name", SIMMIM_FINE_TUNING)
+def test_fine_tuning_after_simmim_is_the_published_one(name: str) -> None:
+    found = recipe(name)
+    derived, config = derived_values(found), found.config
+    assert (derived["updates per epoch"], derived["warm-up updates"], derived["updates"]) == (625, 12_500, 62_500)
+    rates = [derived[f"{when}learning rate"] for when in ("", "initial ", "final ")]
+    assert rates == pytest.approx([5e-3, 1e-6, 1e-6], rel=1e-12)
+    assert (derived["drop path rate of the last block"], derived["parameter groups"]) == (0.1, 52)
+    assert (config["optimizer"]["layer_decay"], config["optimizer"]["weight_decay"]) == (SIMMIM_FINE_TUNING[name], 0.05)
+    assert config["trainer"]["gradient_clip_val"] == 5.0
+    transfer, version = config["transfer"], config["model"]["version"]
+    assert (transfer["head"], transfer["required"]) == ("reinit", True)
+    assert transfer["bias_interpolation"] == ("geometric" if version == 1 else "bicubic")
+    assert (config["mixing"]["mixup"], config["mixing"]["cutmix"], config["task"]["label_smoothing"]) == (0.8, 1.0, 0.1)
+    assert config["augment"]["auto_augment"] == "rand-m9-mstd0.5-inc1"
 
 
 def test_without_weights_fine_tuning_does_not_start(command: Any) -> None:

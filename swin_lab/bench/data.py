@@ -128,7 +128,7 @@ def measure_loader(training: Training, workers: Sequence[int], batches: int, tra
     for number in workers:
         loader = replace(training.data.loader, num_workers=number)
         module = build_data_module(
-            training.config, training.batching, Data(training.data.source, loader), training.preprocessing
+            training.config, training.batching, Data(training.data.source, loader), training.task, training.preprocessing
         )
         module.trainer = trainer
         found[number] = _loader_speed(module.train_dataloader(), batches)

@@ -153,7 +153,9 @@ def _summary(name: str, images: "ImageSet", num_classes: int, sample: int) -> li
     """Returns the table row of a set; names unreadable images in the log."""
     import numpy as np
 
-    counts = np.bincount(np.asarray(images.labels), minlength=num_classes)
+    from swin_lab.data.classes import class_counts
+
+    counts = np.array(class_counts(images, num_classes))
     unreadable = _unreadable(images, sample)
     for line in unreadable[:MAX_LISTED]:
         log.warning("unreadable image %s", line)

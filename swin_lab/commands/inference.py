@@ -61,7 +61,15 @@ def predict(
         str | None,
         typer.Option("-o", "--out", metavar="FILE", help="A .csv, .json or .parquet file. If not given, a table is printed."),
     ] = None,
-    top: Annotated[int, typer.Option(metavar="K", min=1, max=10**6, help="Number of classes per image.")] = 5,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            min=1,
+            max=10**6,
+            help="Number of classes per image; if not given, 5. Of several labels, those above thresholds, at most so many.",
+        ),
+    ] = None,
     flip: Flip = False,
     batch: Batch = None,
     device: Device = "auto",
@@ -73,6 +81,8 @@ def predict(
     trust: Trust = False,
 ) -> int:
     """Predict the classes of images, with the preprocessing and the class names of the checkpoint.
+
+    If an image can have several labels, the result has those above the thresholds that the checkpoint contains.
 
     The exit code is 1 if some images could not be read. They are named on stderr; the result has the others, in order.
 
@@ -88,7 +98,7 @@ def predict(
         check_out(target, overwrite=overwrite)
     if _process() != (0, 1):
         raise UserError("predict runs in one process, without torchrun; swin-lab embed takes several")
-    count = _workers(workers, 1)
+    count = number_of_workers(workers, 1)
     model = opened_model(checkpoint, flip, batch, device, precision, ema, name, trust)
     done = compute(model, open_inputs(paths), target, top=top, workers=count)
     if target is None:
@@ -139,7 +149,7 @@ def embed(
     target = _absolute(out)
     check_out(target)
     shard = Shard(*_process())
-    count = _workers(workers, shard.world_size)
+    count = number_of_workers(workers, shard.world_size)
     model = opened_model(checkpoint, flip, batch, device, precision, ema, name, trust)
     kind = VectorKind(stage, pool)
     inputs = open_inputs(paths)
@@ -183,7 +193,8 @@ def _in_words_of_options(function: Callable[[], T]) -> T:
         raise UserError(text) from error
 
 
-def _workers(given: int | None, processes: int) -> int:
+def number_of_workers(given: int | None, processes: int = 1) -> int:
+    """Returns the number of processes that decode images, of which each of several processes of a command has some."""
     from swin_lab.data.datamodule import check_processes, default_workers
 
     check_processes("--workers", given)

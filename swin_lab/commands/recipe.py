@@ -110,7 +110,7 @@ def diff(
         print(f"{translated.name} is\npython train.py {' '.join(map(shlex.quote, published_overrides))} data.root=...\n")
         if not given:
             return
-    rows = differences(own, published, unspecified=() if official is None else ("transfer",))
+    rows = differences(own, published, unspecified=() if official is None else ("transfer", "trainer.check_val_every_n_epoch"))
     if _has_no_update(own):
         print_lines([("note", f"{own.train_images} images are less than one batch of {own.batching.global_batch}: no update")])
     if not rows:

@@ -1,10 +1,22 @@
 """Data: sources of encoded images, decoding, transforms, samplers and the LightningDataModule."""
 
 from swin_lab.data.augment import TimmAugment
-from swin_lab.data.classes import check_source
+from swin_lab.data.classes import check_source, class_shares, has_several_labels
 from swin_lab.data.datamodule import ImageData, LoaderConfig, cores
 from swin_lab.data.images import ImageSet, ImageSource
-from swin_lab.data.sources import Cifar, Digits, Folder, ImageNet, Listed, MapDataset, Parquet, Shards, Synthetic, Zipped
+from swin_lab.data.sources import (
+    Cifar,
+    Digits,
+    Folder,
+    ImageNet,
+    Listed,
+    MapDataset,
+    MultiLabel,
+    Parquet,
+    Shards,
+    Synthetic,
+    Zipped,
+)
 from swin_lab.data.statistics import channel_statistics, fingerprint
 
 __all__ = [
@@ -18,6 +30,7 @@ __all__ = [
     "Listed",
     "LoaderConfig",
     "MapDataset",
+    "MultiLabel",
     "Parquet",
     "Shards",
     "Synthetic",
@@ -25,6 +38,8 @@ __all__ = [
     "Zipped",
     "channel_statistics",
     "check_source",
+    "class_shares",
     "cores",
     "fingerprint",
+    "has_several_labels",
 ]

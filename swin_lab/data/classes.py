@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge, Le
 
-from swin_lab.data.images import ImageSource
+from swin_lab.data.images import ImageSet, ImageSource
 from swin_lab.errors import UserError, is_one_line, printable
 from swin_lab.metadata import check_class_names
 
@@ -16,8 +16,11 @@ __all__ = [
     "NumClasses",
     "check_class_names",
     "check_source",
+    "class_counts",
     "class_index",
+    "class_shares",
     "count_classes",
+    "has_several_labels",
     "is_one_line",
     "printable",
 ]
@@ -73,6 +76,9 @@ def check_source(source: Any) -> ImageSource:
     check_class_names(source.class_names)
     for part in ("train", "val"):
         labels = np.asarray(getattr(source, part).labels)
+        if labels.ndim == 2:
+            _check_several(part, labels, source.class_names)
+            continue
         if labels.ndim != 1 or (len(labels) and not np.issubdtype(labels.dtype, np.integer)):
             raise UserError(
                 f"data: the labels of {part} are of shape {labels.shape} and type {labels.dtype}; give (N,) integers"
@@ -83,3 +89,31 @@ def check_source(source: Any) -> ImageSource:
             )
     checked: ImageSource = source
     return checked
+
+
+def has_several_labels(images: ImageSet) -> bool:
+    """Returns whether the labels of a set are 0 or 1 for each class, instead of class indices."""
+    return np.ndim(images.labels) == 2
+
+
+def class_counts(images: ImageSet, num_classes: int) -> tuple[int, ...]:
+    """Returns the number of images of each class."""
+    labels = np.asarray(images.labels)
+    counts = labels.sum(axis=0, dtype=np.int64) if labels.ndim == 2 else np.bincount(labels, minlength=num_classes)
+    return tuple(counts.tolist())
+
+
+def class_shares(images: ImageSet, num_classes: int) -> tuple[float, ...] | None:
+    """Returns the fraction of images that have each class; None without images."""
+    count = len(images.labels)
+    return tuple(number / count for number in class_counts(images, num_classes)) if count else None
+
+
+def _check_several(part: str, labels: np.ndarray, class_names: Sequence[str]) -> None:
+    if labels.dtype != np.uint8 or labels.shape[1] != len(class_names) or (labels.size and labels.max() > 1):
+        raise UserError(
+            f"data: the labels of {part} are of shape {labels.shape} and type {labels.dtype}; for several labels per image, "
+            f"give (N, {len(class_names)}) of uint8, 0 or 1 for each of the {len(class_names)} class names"
+        )
+    if len(labels) and not labels.any():
+        raise UserError(f"data: no image of {part} has a label; at least one needs to have one")

@@ -2,13 +2,15 @@
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import joblib
+import numpy as np
 import torch
-from annotated_types import Ge, Le, Predicate
+from annotated_types import Ge, Le, Len, Predicate
 from lightning import LightningDataModule
 from torch import Tensor
 
@@ -17,10 +19,12 @@ from swin_lab.data.dali import loader as dali
 from swin_lab.data.decoders import DecoderName
 from swin_lab.data.decoding import Decoder, decode
 from swin_lab.data.device import Deferred, Rectangle, staged
+from swin_lab.data.draws import Draws
 from swin_lab.data.images import ImageSource
 from swin_lab.data.loading import TimedLoader, TransformedImages, WaitingTime, collate
+from swin_lab.data.progressive import ProgressiveSize
 from swin_lab.data.resident import ResidentImages, resident_sets
-from swin_lab.data.sampling import BEGINNING, EvalSampler, TrainSampler
+from swin_lab.data.sampling import BEGINNING, ClassBalance, EvalSampler, TrainSampler
 from swin_lab.data.transforms import Transform
 from swin_lab.errors import UserError
 from swin_lab.preprocessing import CropPct, Deviation, Interpolation, ResizeMode
@@ -34,12 +38,24 @@ MAX_WORKERS = 16
 PROCESSES_PER_CORE = 4
 """Number of processes on a core that are accepted at most: reading from a slow disk may need more than one."""
 
+SizeByEpoch = Annotated[
+    tuple[tuple[NonNegativeInt, PositiveInt], ...],
+    Len(min_length=1),
+    Expected("a list of pairs of an epoch, counted from 0, and a size in pixels, such as [[0,128],[100,224]], or null"),
+]
 PerChannel = Predicate(lambda values: len(values) in (1, 3))
 Mean = Annotated[tuple[Probability, ...], PerChannel, Expected("a list of 3 numbers from 0 to 1 (RGB), or of one (greyscale)")]
 Std = Annotated[tuple[Deviation, ...], PerChannel, Expected("a list of 3 numbers from 0.001 to 1 (RGB), or of one (greyscale)")]
 
+SEED_OFFSET = 2_038_074_743
+"""Difference of the seeds of what a task draws and of the augmentation, whose numbers would otherwise be the same."""
 
-LoadedBatch = tuple[Tensor | Deferred, Tensor, Tensor, list[tuple[int, Rectangle]]]
+LoadedBatch = tuple[Tensor | Deferred, Tensor, Tensor, list[tuple[int, Rectangle]], tuple[Tensor, ...]]
+
+
+def draw_nothing(draws: Draws, img_size: tuple[int, int]) -> tuple[Tensor, ...]:
+    """Returns no further part of a batch."""
+    return ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +76,11 @@ class LoaderConfig:
     """Side of the centre crop of an evaluation, relative to the resized image."""
     interpolation: Interpolation = "bicubic"
     """Resampling filter of an evaluation."""
+    class_balance: Probability = 0.0
+    """How often rare classes are drawn: 0 as often as they occur, 0.5 by the square root, 1 all classes equally often."""
+    size_by_epoch: SizeByEpoch | None = None
+    """Progressive resolution: pairs of an epoch, counted from 0, and the shorter side in pixels from it on. If None, all epochs
+    have the full size."""
     repeats: PositiveInt = 1
     """Number of differently augmented copies of an image in a training batch (repeated augmentation, arXiv 1901.09335)."""
     cache_mib: Annotated[int, Ge(0), Le(2**22)] = 512
@@ -114,6 +135,8 @@ class ImageData(LightningDataModule):
         loading: workers, cache, and handling of images that cannot be decoded.
         decode: the decoder of the images; for `loader="dali"`, of the training images that DALI does not decode.
         train_decode: the decoder of training images that are not cached. If None, it is `decode`.
+        draw: draws further parts of a batch, such as masks, one row per image each. In an evaluation, its random numbers depend
+            on the image alone, so that the metrics of different runs can be compared.
 
     Set `start` before the training to resume an earlier one.
 
@@ -132,9 +155,11 @@ class ImageData(LightningDataModule):
         global_batch: int,
         device_batch: int,
         seed: int,
+        img_size: tuple[int, int],
         loading: LoaderConfig,
         decode: Decoder = decode,
         train_decode: Decoder | None = None,
+        draw: Callable[[Draws, tuple[int, int]], tuple[Tensor, ...]] = draw_nothing,
     ) -> None:
         super().__init__()
         check_processes("data.num_workers", loading.num_workers)
@@ -153,6 +178,10 @@ class ImageData(LightningDataModule):
         self.loading = loading
         self.decode = decode
         self.train_decode = train_decode or decode
+        self.img_size = img_size
+        self.draw = draw
+        self.progressive = self._progressive() if train_transform is not None else None
+        self.balance = self._balance() if train_transform is not None else None
         self.start = BEGINNING
         """Where the order of the training images begins."""
         self.skipped: set[str] = set()
@@ -162,6 +191,23 @@ class ImageData(LightningDataModule):
             self._resident = resident_sets(
                 source, self.train_transform, self.eval_transform, max_mib=loading.cache_mib, decode=decode, seed=seed
             )
+
+    def _progressive(self) -> ProgressiveSize | None:
+        """Returns the sizes of epochs; raises UserError if they do not fit images or task."""
+        if self.loading.size_by_epoch is None:
+            return None
+        if self.draw(Draws(0, 0, np.zeros(1), np.zeros(1)), self.img_size):
+            raise UserError("data.size_by_epoch has other sizes than what the task draws for each image; set it to null")
+        return ProgressiveSize(self.loading.size_by_epoch, self.img_size)
+
+    def _balance(self) -> ClassBalance | None:
+        """Returns what draws the images of an epoch, None for all of them once; raises UserError for several labels."""
+        strength, labels = self.loading.class_balance, np.asarray(self.source.train.labels)
+        if strength == 0:
+            return None
+        if labels.ndim > 1:
+            raise UserError(f"data.class_balance={strength} needs images of one class each; these have several labels")
+        return ClassBalance(labels, strength)
 
     @property
     def seconds_waited(self) -> float:
@@ -179,6 +225,7 @@ class ImageData(LightningDataModule):
             self.seed,
             self.loading.repeats,
             self.start,
+            self.balance,
         )
         if self.loading.loader == "dali":
             return self._dali_loader(sampler)
@@ -226,16 +273,20 @@ class ImageData(LightningDataModule):
         It runs in the main process, where the count is exact for any number of workers.
 
         Returns:
-            Images (B, channels, H, W), labels (B,), indices of the images in their set (B,), and rectangles to erase.
+            Images (B, channels, H, W), labels (B,), indices of the images in their set (B,), rectangles to erase, and what the
+            task draws.
 
         Raises:
             UserError: an image could not be decoded and `on_error` is raise, an item of the data is no image, the transforms
                 make no tensors of one shape, or a training batch has no image left.
         """
         self._examine(batch)
-        if len(batch.labels) == 0 and self.trainer is not None and self.trainer.training:
+        training = self.trainer is not None and self.trainer.training
+        if len(batch.labels) == 0 and training:
             raise UserError(f"none of the images of a batch can be decoded, such as {batch.unreadable[0]}")
-        return batch.images, batch.labels, batch.indices, batch.erased
+        epochs, indices, copies = batch.samples.T.numpy()
+        drawn = self.draw(Draws(self.seed + SEED_OFFSET if training else 0, epochs, indices, copies), self.img_size)
+        return batch.images, batch.labels, batch.indices, batch.erased, drawn
 
     def _examine(self, batch: Any) -> None:
         if batch.wrong is not None:
@@ -247,21 +298,25 @@ class ImageData(LightningDataModule):
                 self.skipped.add(line)
                 log.warning("skipped image that cannot be decoded: %s", line)
 
-    def on_after_batch_transfer(self, batch: LoadedBatch, dataloader_idx: int) -> tuple[Tensor, Tensor, Tensor]:
+    def on_after_batch_transfer(self, batch: LoadedBatch, dataloader_idx: int) -> tuple[Tensor, ...]:
         """Applies the second stage of the transform, on the device.
 
         Returns:
-            Images (B, channels, H, W) in the precision of the inputs, labels (B,), and indices of the images in their set (B,).
+            Images (B, channels, H, W) in the precision of the inputs, labels (B,), indices of the images in their set (B,), and
+            what the task draws.
         """
-        images, labels, indices, erased = batch
+        images, labels, indices, erased, drawn = batch
         assert self.trainer is not None
         transform = self.train_transform if self.trainer.training else self.eval_transform
         assert transform is not None
         if isinstance(images, Deferred):
             images = images.pixels(indices)
         if len(labels):
-            images = self.trainer.precision_plugin.convert_input(transform.finish(images, erased))
-        return images, labels, indices
+            images = transform.finish(images, erased)
+            if self.progressive is not None and self.trainer.training:
+                images = self.progressive.resize(images, self.trainer.current_epoch)
+            images = self.trainer.precision_plugin.convert_input(images)
+        return images, labels, indices, *drawn
 
     def skipped_everywhere(self) -> set[str]:
         """Returns the images that were skipped in any process."""

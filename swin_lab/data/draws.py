@@ -13,16 +13,16 @@ class Draws:
     number is a hash of the start of the stream and n, so that a batch is drawn without a loop over its images.
 
     Args:
-        seed: seed of the run.
-        epoch: the epoch.
+        seed: seed of the run, or one that differs for another purpose.
+        epochs: the epoch, or (B,) that of each image.
         images: (B,) indices of the images.
         copies: (B,) number of the copy of each image within the epoch.
     """
 
-    def __init__(self, seed: int, epoch: int, images: np.ndarray, copies: np.ndarray) -> None:
+    def __init__(self, seed: int, epochs: int | np.ndarray, images: np.ndarray, copies: np.ndarray) -> None:
         stream_B = np.zeros(len(images), dtype=np.uint64)
-        for part in (seed % _WORDS, epoch % _WORDS, images.astype(np.uint64), copies.astype(np.uint64)):
-            stream_B = _hashed(_hashed(stream_B ^ np.asarray(part, dtype=np.uint64)) + np.uint64(_INCREMENT))
+        for part in (seed % _WORDS, epochs, images, copies):
+            stream_B = _hashed(_hashed(stream_B ^ np.asarray(part).astype(np.uint64)) + np.uint64(_INCREMENT))
         self._stream_B = stream_B
         self._drawn = 0
 

@@ -19,7 +19,7 @@ class ImageSet(Protocol):
 
     @property
     def labels(self) -> Sequence[int] | np.ndarray:
-        """Returns the class indices (N,)."""
+        """Returns the class indices (N,); of images with several labels, (N, classes) of uint8, 1 for each of their classes."""
 
     def encoded(self, index: int) -> Encoded:
         """Returns the bytes of an image file, or an array (H, W, 3) of uint8 RGB if there are no bytes.
@@ -45,7 +45,7 @@ class ArrayImages:
 
     Args:
         images: (N, H, W, 3) of uint8, RGB.
-        labels: (N,) class indices.
+        labels: (N,) class indices, or (N, classes) of 0 and 1.
         origin: name of the set for messages.
     """
 

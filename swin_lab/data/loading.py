@@ -5,12 +5,13 @@ import errno
 import multiprocessing
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count
 from time import perf_counter
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -32,9 +33,10 @@ class Sample:
 
     image: Tensor
     """(channels, H, W)."""
-    label: int
-    index: int
-    """Index of the image in its set."""
+    label: int | np.ndarray
+    """Class index, or (classes,) of 0 and 1."""
+    sample: SampleIndex
+    """Epoch, image and copy."""
     erased: list[Rectangle]
     """Rectangles that the device erases."""
 
@@ -45,15 +47,20 @@ class Batch(NamedTuple, Generic[Images]):
     images: Images
     """(B, channels, H, W), of uint8 if the device normalises them; or what makes them there."""
     labels: Tensor
-    """(B,) class indices."""
-    indices: Tensor
-    """(B,) indices of the images in their set."""
+    """(B,) class indices, or (B, classes) of 0 and 1."""
+    samples: Tensor
+    """(B, 3) epoch, index of the image in its set, and copy."""
     unreadable: list[str]
     """One line for each image that belongs to the batch and could not be decoded."""
     erased: list[tuple[int, Rectangle]]
     """Position of an image in the batch, and a rectangle that the device erases."""
     wrong: str | None = None
     """Message of an error that is not that of one image, such as a transform that does not return a tensor."""
+
+    @property
+    def indices(self) -> Tensor:
+        """Returns the indices of the images in their set, (B,)."""
+        return self.samples[:, 1]
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ class TransformedImages(Dataset["Sample | str | Wrong"]):
                 return f"{self.images.name(index)}: {first_line(error)}"
             transformed = self.transform.worker(image)
             if self._fits(transformed):
-                return Sample(transformed, int(self.images.labels[index]), index, self.transform.rectangles(transformed))
+                return Sample(transformed, self.images.labels[index], sample, self.transform.rectangles(transformed))
         shape = f" of {transformed.dtype}, {tuple(transformed.shape)}" if isinstance(transformed, Tensor) else ""
         return Wrong(
             f"the transforms make a {type(transformed).__name__}{shape} of {self.images.name(index)}; "
@@ -128,10 +135,21 @@ def collate(samples: list[Sample | str | Wrong]) -> Batch[Tensor]:
     # Pixels are views of (H, W, channels) and are stacked as such: collecting the channels is left to the device.
     rows = [sample.image.permute(1, 2, 0) for sample in read]
     images = torch.stack(rows).permute(0, 3, 1, 2) if read else torch.empty(0)
-    labels = torch.tensor([sample.label for sample in read], dtype=torch.long)
-    indices = torch.tensor([sample.index for sample in read], dtype=torch.long)
+    labels = batch_labels([sample.label for sample in read])
+    samples_B3 = table_of([sample.sample for sample in read])
     erased = [(position, rectangle) for position, sample in enumerate(read) for rectangle in sample.erased]
-    return Batch(images, labels, indices, [sample for sample in samples if isinstance(sample, str)], erased)
+    return Batch(images, labels, samples_B3, [sample for sample in samples if isinstance(sample, str)], erased)
+
+
+def batch_labels(labels: Sequence[int | np.ndarray] | np.ndarray) -> Tensor:
+    """Returns the labels of a batch: class indices (B,) of int64, or (B, classes) of uint8 for several labels per image."""
+    array = np.asarray(labels)
+    return torch.from_numpy(array.astype(np.int64 if array.ndim == 1 else np.uint8))
+
+
+def table_of(samples: Sequence[SampleIndex]) -> Tensor:
+    """Returns epoch, image and copy of every sample, (B, 3)."""
+    return torch.tensor(samples, dtype=torch.long).reshape(-1, 3)
 
 
 OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -158,6 +176,10 @@ def end_workers() -> None:
             process.join()
     if handled:
         signal.signal(signal.SIGCHLD, before)
+
+
+class LostWorkerError(RuntimeError):
+    """A loader worker has ended while it passed a batch to this process."""
 
 
 class WaitingTime:
@@ -216,11 +238,14 @@ class TimedLoader(DataLoader[Any]):
         return super().__iter__()
 
     def _timed(self, batches: Iterator[Any]) -> Iterator[Any]:
-        yield from islice(batches, 1)
-        while True:
+        for number in count():
             start = perf_counter()
-            batch = next(batches, None)
-            self.waiting.seconds += perf_counter() - start
+            try:
+                batch = next(batches, None)
+            except (ConnectionError, EOFError) as error:  # torch names a worker only if the system has noted its end already.
+                raise LostWorkerError("a loader worker has ended") from error
+            if number > 0:
+                self.waiting.seconds += perf_counter() - start
             if batch is None:
                 return
             yield batch

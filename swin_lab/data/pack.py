@@ -72,6 +72,8 @@ def pack(
     check_processes("workers", workers)
     check_class_names(class_names)
     labels = np.asarray(images.labels)
+    if labels.ndim == 2:
+        raise UserError("data pack writes one class per image, and these images have several labels; train on them as they are")
     _check_labels(labels, class_names, split)
     check_folder(out, split, class_names)
     _create_folder(out, class_names)

@@ -16,7 +16,7 @@ from swin_lab.data.decoding import UNREADABLE, Decoder, first_line
 from swin_lab.data.device import Deferred, Rectangle, StagedTransform
 from swin_lab.data.draws import Draws
 from swin_lab.data.images import ImageSet, ImageSource
-from swin_lab.data.loading import Batch
+from swin_lab.data.loading import Batch, batch_labels, table_of
 from swin_lab.data.sampling import SampleIndex
 from swin_lab.errors import UserError
 
@@ -75,13 +75,13 @@ class ResidentImages(Dataset[SampleIndex]):
         lines = [unreadable[sample.image_index] for sample in samples if sample.image_index in unreadable]
         read = [sample for sample in samples if sample.image_index not in unreadable]
         indices = np.array([sample.image_index for sample in read], dtype=np.int64)
-        labels = torch.from_numpy(np.asarray(self.images.labels)[indices].astype(np.int64))
+        labels = batch_labels(np.asarray(self.images.labels)[indices])
         drawn: list[tuple[np.ndarray, ...]] = []
         erased: list[tuple[int, Rectangle]] = []
         if self.augmentation is not None and read:
             copies = np.array([sample.copy for sample in read], dtype=np.int64)
             drawn, erased = self.augmentation.draw(Draws(self.seed, read[0].epoch, indices, copies))
-        return Batch(Deferred(partial(self.pixels, drawn=drawn)), labels, torch.from_numpy(indices), lines, erased)
+        return Batch(Deferred(partial(self.pixels, drawn=drawn)), labels, table_of(read), lines, erased)
 
     def pixels(self, indices: Tensor, drawn: list[tuple[np.ndarray, ...]]) -> Tensor:
         """Returns augmented pixels of images by their indices (B,), on the device of these, (B, channels, H, W) of uint8."""

@@ -16,10 +16,10 @@ SplitSeed = Annotated[int, Ge(0), Lt(2**32)]
 
 
 def split_by_class(labels: Sequence[int] | np.ndarray, val_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Splits the images of every class in the same proportion (a stratified split).
+    """Splits the images of every class in the same proportion (a stratified split); those with several labels at random.
 
     Args:
-        labels: (N,) class indices.
+        labels: (N,) class indices, or (N, classes) of 0 and 1.
         val_fraction: fraction of the images that become the validation set.
         seed: seed of the random choice.
 
@@ -31,9 +31,13 @@ def split_by_class(labels: Sequence[int] | np.ndarray, val_fraction: float, seed
     """
     from sklearn.model_selection import train_test_split
 
+    classes = np.asarray(labels)
     try:
         train, val = train_test_split(
-            np.arange(len(labels)), test_size=float(val_fraction), random_state=seed, stratify=np.asarray(labels)
+            np.arange(len(labels)),
+            test_size=float(val_fraction),
+            random_state=seed,
+            stratify=classes if classes.ndim == 1 else None,
         )
     except ValueError as error:
         reason = str(error).partition(". ")[0].rstrip(".")  # Later sentences list every class.

@@ -24,7 +24,8 @@ def evenly_spaced(images: ImageSet, limit: int) -> list[int]:
 
 def fingerprint(images: ImageSet) -> str:
     """Returns a hash of a set: of all labels, the names of up to 1,000 images and the pixels of up to 32."""
-    digest = hashlib.sha256(np.asarray(images.labels, dtype=np.int64).tobytes())
+    labels = np.asarray(images.labels)
+    digest = hashlib.sha256(np.ascontiguousarray(labels, dtype=np.int64 if labels.ndim == 1 else np.uint8).data)
     for index in evenly_spaced(images, NAMES_IN_FINGERPRINT):
         digest.update(os.fsencode(Path(images.name(index)).name))  # a file name need not be UTF-8
     for image in _readable(images, IMAGES_IN_FINGERPRINT):

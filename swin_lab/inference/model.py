@@ -38,6 +38,8 @@ Pool = Literal["mean", "map"]
 
 MAX_PIXELS_ON_CPU = 2**20
 """Pixels of a forward pass on a CPU, if no number of images is given: 20 images of 224x224. More only need more memory."""
+TOP = 5
+"""Number of predicted classes if none is given, where an image has one class."""
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 WORDNET_ID = re.compile(r"n\d{8}")
 
@@ -95,6 +97,8 @@ class InferenceModel:
     flip: bool
     batch: int
     report: Sequence[tuple[str, str]]
+    thresholds: tuple[float, ...] | None = None
+    """A probability per class above which an image has its label. If None, an image has one class."""
 
     def lines(self) -> list[tuple[str, str]]:
         """Returns what was loaded, as (label, text)."""
@@ -108,7 +112,7 @@ class InferenceModel:
             yield
 
     def probabilities(self, pixels_BCHW: Tensor) -> np.ndarray:
-        """Maps pixels of uint8 to probabilities (B, classes) in float32.
+        """Maps pixels of uint8 to probabilities (B, classes) in float32; of one class per image, their sum is 1.
 
         Raises:
             UserError: the network's outputs are not one row of logits per image.
@@ -118,8 +122,9 @@ class InferenceModel:
             logits = self._logits(images)
             if self.flip:
                 logits = (logits + self._logits(images.flip(-1))) / 2
-            probabilities: np.ndarray = logits.softmax(dim=1).cpu().numpy()
-            return probabilities
+            probabilities = logits.softmax(dim=1) if self.thresholds is None else logits.sigmoid()
+            array: np.ndarray = probabilities.cpu().numpy()
+            return array
 
     def vectors(self, pixels_BCHW: Tensor, kind: VectorKind) -> np.ndarray:
         """Maps pixels of uint8 to vectors (B, C), or to maps (B, C, H, W), in float32.
@@ -155,6 +160,22 @@ class InferenceModel:
         if len(given) != count:
             raise UserError(f"the network has {count} logits and its checkpoint {len(given)} class names")
         return dict(zip(given, readable(given), strict=True))
+
+    def chosen(self, probabilities: np.ndarray, top: int | None) -> list[int]:
+        """Returns the predicted classes of an image, the likeliest first, of equal ones the first.
+
+        Args:
+            probabilities: (classes,) of the image.
+            top: number of classes; of fewer, all. If None, `TOP`. Of several labels per image, those above their thresholds, at
+                most so many; if None, all.
+        """
+        order = np.argsort(-probabilities, kind="stable")
+        if self.thresholds is None:
+            top = TOP if top is None else top
+        else:
+            order = order[probabilities[order] > np.array(self.thresholds, dtype=np.float32)[order]]
+        found: list[int] = order[:top].tolist()
+        return found
 
     def weights_hash(self) -> str:
         """Returns a hash of the network's hyper-parameters and weights."""
@@ -236,7 +257,15 @@ def open_model(checkpoint: Checkpoint, settings: Settings) -> InferenceModel:
         batch = min(batch, max(1, MAX_PIXELS_ON_CPU // (height * width))) if device.type == "cpu" else batch
     network = restored.network.to(device).eval()
     return InferenceModel(
-        network, restored.preprocessing, restored.class_names, device, precision, settings.flip, batch, restored.report
+        network,
+        restored.preprocessing,
+        restored.class_names,
+        device,
+        precision,
+        settings.flip,
+        batch,
+        restored.report,
+        restored.thresholds,
     )
 
 
@@ -290,4 +319,4 @@ def _restored(contents: Contents, settings: Settings) -> Restored:
 
 def _as_it_is(network: nn.Module) -> Restored:
     preprocessing: Any = network.preprocessing
-    return Restored(network, preprocessing, getattr(network, "class_names", None), [])
+    return Restored(network, preprocessing, getattr(network, "class_names", None), [], getattr(network, "thresholds", None))

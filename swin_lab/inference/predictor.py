@@ -18,7 +18,6 @@ from swin_lab.data.sources.map_dataset import as_encoded
 from swin_lab.data.transforms import eval_transform
 from swin_lab.errors import UserError
 from swin_lab.inference.model import Checkpoint, Pool, PrecisionName, Settings, VectorKind, open_model
-from swin_lab.inference.predict import likeliest
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.validation import PositiveInt, check_value
 
@@ -32,20 +31,22 @@ Images = OneImage | Iterable[OneImage]
 
 @dataclass(frozen=True)
 class Prediction:
-    """Contains the likeliest classes of an image, the likeliest first."""
+    """Contains the predicted classes of an image, the likeliest first; of several labels per image, perhaps none."""
 
     names: tuple[str, ...]
     probabilities: tuple[float, ...]
 
     @property
     def name(self) -> str:
-        """Returns the likeliest class."""
+        """Returns the likeliest class; raises UserError if the image has none."""
+        if not self.names:
+            raise UserError("the image has no label above its threshold; names and probabilities are empty")
         return self.names[0]
 
     @property
     def probability(self) -> float:
-        """Returns the probability of the likeliest class."""
-        return self.probabilities[0]
+        """Returns the probability of the likeliest class; raises UserError if the image has none."""
+        return self.probabilities[self.names.index(self.name)]
 
 
 class Predictor:
@@ -95,12 +96,13 @@ class Predictor:
         """
         return list(self._model.readable_names().values())
 
-    def __call__(self, images: Images, top: int = 5) -> Any:
+    def __call__(self, images: Images, top: int | None = None) -> Any:
         """Predicts the classes of images.
 
         Args:
             images: one image, or an iterable of them, see `OneImage`; of an iterable, one batch at a time is in memory.
-            top: number of classes; of fewer, all.
+            top: number of classes; of fewer, all. If None, 5. Where images have several labels, it is the number of those above
+                their thresholds at most; if None, all of them.
 
         Returns:
             A Prediction for one image, or a list of them.
@@ -108,13 +110,13 @@ class Predictor:
         Raises:
             UserError: an image cannot be read, or the network does not classify.
         """
-        check_value("top", top, PositiveInt)
+        check_value("top", top, PositiveInt | None)
         names = self.class_names
         found = [
             Prediction(tuple(names[i] for i in positions), tuple(float(row[i]) for i in positions))
             for rows in self._computed(images, self._model.probabilities)
             for row in rows
-            for positions in [likeliest(row, top)]
+            for positions in [self._model.chosen(row, top)]
         ]
         return found[0] if _is_one(images) else found
 

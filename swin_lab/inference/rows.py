@@ -14,17 +14,21 @@ from swin_lab.errors import UserError
 from swin_lab.report import print_table
 
 Row = dict[str, Any]
-"""path, label (a name or None), and class_1, probability_1, class_2 and so on."""
+"""path, label (a name or None), and class_1, probability_1, class_2 and so on; or the lists classes and probabilities."""
 Write = Callable[[Sequence[Row]], None]
 
+LIST_SEPARATOR = "|"
+"""Separates the entries of a list in CSV."""
 ROWS_AT_ONCE = 4096
 """Rows of a row group of parquet."""
 PRINTED_AT_ONCE = 200
 """Images of a printed table; its columns are fitted to them."""
 
 
-def columns(top: int) -> list[str]:
-    """Returns the names of the columns for a number of classes per image."""
+def columns(top: int | None) -> list[str]:
+    """Returns the names of the columns for a number of classes per image. If None, every image has lists of its own length."""
+    if top is None:
+        return ["path", "label", "classes", "probabilities"]
     ranks = range(1, top + 1)
     return ["path", "label", *(f"{name}_{rank}" for rank in ranks for name in ("class", "probability"))]
 
@@ -36,7 +40,7 @@ def check_format(file: Path) -> None:
 
 
 @contextmanager
-def printed(top: int, with_labels: bool) -> Iterator[Write]:
+def printed(top: int | None, with_labels: bool) -> Iterator[Write]:
     """Prints a table of rows, with a line for each class."""
     left = ["image", "label", "class"] if with_labels else ["image", "class"]
     kept: list[Row] = []
@@ -56,23 +60,28 @@ def printed(top: int, with_labels: bool) -> Iterator[Write]:
         flush()
 
 
-def _lines(row: Row, top: int, with_labels: bool) -> Iterator[list[str]]:
-    for rank in range(1, top + 1):
-        first = [row["path"], row["label"] or ""] if rank == 1 else ["", ""]
-        yield [*first[: 1 + with_labels], row[f"class_{rank}"], f"{row[f'probability_{rank}']:.2%}"]
+def _lines(row: Row, top: int | None, with_labels: bool) -> Iterator[list[str]]:
+    if top is None:
+        found = [[name, f"{value:.2%}"] for name, value in zip(row["classes"], row["probabilities"], strict=True)]
+        found = found or [["none", ""]]
+    else:
+        found = [[row[f"class_{rank}"], f"{row[f'probability_{rank}']:.2%}"] for rank in range(1, top + 1)]
+    for rank, cells in enumerate(found):
+        first = ["", ""] if rank else [row["path"], row["label"] or ""]
+        yield [*first[: 1 + with_labels], *cells]
 
 
 @contextmanager
-def csv_rows(file: Path, top: int) -> Iterator[Write]:
-    """Writes rows as CSV with a header."""
+def csv_rows(file: Path, top: int | None) -> Iterator[Write]:
+    """Writes rows as CSV with a header; what is a list has its entries between `LIST_SEPARATOR`."""
     with file.open("w", newline="", encoding="utf-8") as opened:
         writer = csv.DictWriter(opened, columns(top), lineterminator="\n")
         writer.writeheader()
-        yield lambda rows: writer.writerows(map(_rounded, rows))
+        yield lambda rows: writer.writerows(map(_joined, map(_rounded, rows)))
 
 
 @contextmanager
-def json_rows(file: Path, top: int) -> Iterator[Write]:
+def json_rows(file: Path, top: int | None) -> Iterator[Write]:
     """Writes rows as a list of objects, one per line."""
     with file.open("w", encoding="utf-8") as opened:
         opened.write("[")
@@ -89,9 +98,11 @@ def json_rows(file: Path, top: int) -> Iterator[Write]:
 
 
 @contextmanager
-def parquet_rows(file: Path, top: int) -> Iterator[Write]:
+def parquet_rows(file: Path, top: int | None) -> Iterator[Write]:
     """Writes rows as parquet."""
-    schema = pa.schema([(name, pa.float32() if name.startswith("probability") else pa.string()) for name in columns(top)])
+    types = {"classes": pa.list_(pa.string()), "probabilities": pa.list_(pa.float32())}
+    of_rank = {True: pa.float32(), False: pa.string()}
+    schema = pa.schema([(name, types.get(name, of_rank[name.startswith("probability")])) for name in columns(top)])
     kept: list[Row] = []
     with pq.ParquetWriter(file, schema) as writer:
 
@@ -110,10 +121,21 @@ def parquet_rows(file: Path, top: int) -> Iterator[Write]:
 
 def _rounded(row: Row) -> Row:
     """Returns a row with probabilities of six significant digits."""
-    return {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in row.items()}
+    return {name: _short(value) for name, value in row.items()}
 
 
-FORMATS: dict[str, Callable[[Path, int], AbstractContextManager[Write]]] = {
+def _short(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_short(entry) for entry in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _joined(row: Row) -> Row:
+    """Returns a row with lists as text."""
+    return {name: LIST_SEPARATOR.join(map(str, value)) if isinstance(value, list) else value for name, value in row.items()}
+
+
+FORMATS: dict[str, Callable[[Path, int | None], AbstractContextManager[Write]]] = {
     ".csv": csv_rows,
     ".json": json_rows,
     ".parquet": parquet_rows,

@@ -20,6 +20,7 @@ from swin_lab.errors import UserError
 from swin_lab.models.attention import CosineWindowAttention, WindowAttention
 from swin_lab.models.config import SwinConfig
 from swin_lab.models.drop_path import DropPath, DropPathMode
+from swin_lab.models.window_mlp import WindowMlp
 from swin_lab.ops.geometry import Size, merge_neighbours, pad_to_multiple
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.validation import NonNegativeInt, check_value
@@ -40,6 +41,7 @@ class SwinTransformer(nn.Module):
         self.class_names: tuple[str, ...] | None = None
         """Names of the classes in the order of the head's rows, if the weights contain them."""
         self.preprocessing: Preprocessing | None = None
+        self.thresholds: tuple[float, ...] | None = None  # of each class, if images have several labels
         """Preprocessing of images for these weights, if the weights contain it."""
         self._frozen: list[nn.Module] = []
         make_merging, make_block = (
@@ -52,7 +54,7 @@ class SwinTransformer(nn.Module):
         for i, depth in enumerate(config.depths):
             dim = config.channels[i]
             blocks = [
-                make_block(_window_attention(config, i, j % 2 == 1), dim, config.mlp_ratio, next(rates), config.drop_path_mode)
+                make_block(_token_mixer(config, i, j % 2 == 1), dim, config.mlp_ratio, next(rates), config.drop_path_mode)
                 for j in range(depth)
             ]
             merge = make_merging(config.channels[i - 1]) if i > 0 else None
@@ -81,7 +83,23 @@ class SwinTransformer(nn.Module):
 
     def embedding(self, image_BCHW: Tensor) -> Tensor:
         """Maps images to the normalised last feature map, averaged over positions: (B, C of the last stage)."""
-        return self.norm(self._maps(image_BCHW, len(self.stages))[-1]).mean(dim=(1, 2))
+        return self.encode(self.tokens(image_BCHW)).mean(dim=(1, 2))
+
+    def tokens(self, image_BCHW: Tensor) -> Tensor:
+        """Maps images (B, in_channels, height, width) to the tokens of the first stage, (B, H, W, C).
+
+        Raises:
+            UserError: as in `forward`.
+        """
+        check_images(image_BCHW, self.in_channels, self.embed.proj.weight.dtype)
+        _compile_for_size(image_BCHW, (2, 3))
+        return self.embed(image_BCHW)
+
+    def encode(self, x_BHWC: Tensor) -> Tensor:
+        """Maps tokens of the first stage, which may have been changed, to the normalised last feature map, (B, H', W', C')."""
+        for stage in self.stages:
+            x_BHWC = stage(x_BHWC)
+        return self.norm(x_BHWC)
 
     def features(
         self, image_BCHW: Tensor, stages: Sequence[int] | None = None, norms: Sequence[nn.Module] | None = None
@@ -150,9 +168,7 @@ class SwinTransformer(nn.Module):
 
     def _maps(self, image_BCHW: Tensor, count: int) -> list[Tensor]:
         """Returns the maps of the first `count` stages, (B, H, W, C) each."""
-        check_images(image_BCHW, self.in_channels, self.embed.proj.weight.dtype)
-        _compile_for_size(image_BCHW, (2, 3))
-        x_BHWC, maps = self.embed(image_BCHW), []
+        x_BHWC, maps = self.tokens(image_BCHW), []
         for stage in self.stages[:count]:
             x_BHWC = stage(x_BHWC)
             maps.append(x_BHWC)
@@ -221,9 +237,11 @@ def checked_stages(stages: Sequence[int] | None, count: int) -> list[int]:
     return chosen
 
 
-def _window_attention(config: SwinConfig, stage: int, shifted: bool) -> nn.Module:
-    """Returns the attention of a block."""
+def _token_mixer(config: SwinConfig, stage: int, shifted: bool) -> nn.Module:
+    """Returns the attention of a block, or the layer that Swin-MLP has instead."""
     dim, heads, window = config.channels[stage], config.num_heads[stage], config.windows[stage]
+    if config.token_mixer == "mlp":
+        return WindowMlp(dim, heads, window, shifted)
     if config.version == 1:
         return WindowAttention(dim, heads, window, shifted, config.qkv_bias, config.attention_backend)
     return CosineWindowAttention(
@@ -308,6 +326,8 @@ class BranchNorm(nn.LayerNorm):
 
 class SwinBlock(nn.Module):
     """Computes equation 3 of the paper, one line each; `drop_path(x, branch)` is x + branch(x) but for dropped images.
+
+    In Swin-MLP, a `WindowMlp` takes the place of attention.
 
     x ─┬─ norm1 ─ attention ─ drop path ─(+)─┬─ norm2 ─ MLP ─ drop path ─(+)─
        └─────────────────────────────────────┘└──────────────────────────┘

@@ -1,4 +1,4 @@
-"""Images with captions in rows of four, such as the most confident mistakes of a network."""
+"""Images with captions in rows, such as the most confident mistakes of a network."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +11,10 @@ from swin_lab.report.contact_sheet import Tile, draw_contact_sheet, fits
 COLUMNS = 4
 
 
-def draw_images(images: Sequence[np.ndarray], captions: Sequence[str], file: Path, *, title: str) -> None:
-    """Writes a PNG with images in rows of four, each above its caption.
+def draw_images(
+    images: Sequence[np.ndarray], captions: Sequence[str], file: Path, *, title: str, columns: int = COLUMNS
+) -> None:
+    """Writes a PNG with images in rows, each above its caption.
 
     Args:
         images: (H, W, 3) of uint8, of any sizes; one to 400.
@@ -20,12 +22,13 @@ def draw_images(images: Sequence[np.ndarray], captions: Sequence[str], file: Pat
             three lines: truth, prediction, probability.
         file: the PNG; its folder exists.
         title: printed above the images.
+        columns: number of images in a row at most.
 
     Raises:
         UserError: the file cannot be written.
     """
     tiles = [Tile(Image.fromarray(pixels), _lines(caption)) for pixels, caption in zip(images, captions, strict=True)]
-    draw_contact_sheet([tiles[i : i + COLUMNS] for i in range(0, len(tiles), COLUMNS)], file, title=title)
+    draw_contact_sheet([tiles[i : i + columns] for i in range(0, len(tiles), columns)], file, title=title)
 
 
 def _lines(caption: str) -> list[str]:

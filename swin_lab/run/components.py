@@ -11,10 +11,10 @@ from typing import Any
 from lightning import Callback
 from torch import nn
 
-from swin_lab.data import ImageSource, LoaderConfig, channel_statistics, check_source
+from swin_lab.data import ImageSource, LoaderConfig, channel_statistics, check_source, class_shares, has_several_labels
 from swin_lab.data.decoders import check_installed
 from swin_lab.errors import UserError, did_you_mean
-from swin_lab.models import SwinTransformer
+from swin_lab.models import SwinConfig
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.run.batching import Batching
 from swin_lab.run.instantiate import build_dataclass, check_keys, instantiate, is_chosen
@@ -42,9 +42,13 @@ class Data:
     @property
     def description(self) -> DataDescription:
         """Returns the part of the data that a task may use."""
-        val = self.source.val
+        val, names = self.source.val, tuple(self.source.class_names)
         return DataDescription(
-            class_names=tuple(self.source.class_names), num_val_images=len(val.labels), val_image_name=val.name
+            class_names=names,
+            several_labels=has_several_labels(val),
+            train_shares=class_shares(self.source.train, len(names)),
+            num_val_images=len(val.labels),
+            val_image_name=val.name,
         )
 
 
@@ -80,15 +84,13 @@ def loader_config(node: Node) -> LoaderConfig:
 
 def check_validation_images(source: ImageSource, devices: int) -> None:
     """Raises UserError if there are fewer validation images than devices."""
-    images = len(source.val.labels)
-    if images < devices:
+    if (images := len(source.val.labels)) < devices:
         raise UserError(f"there are {images} validation images for {devices} devices; provide more, or lower trainer.devices")
 
 
 def build_task(node: Node, data: DataDescription) -> Task:
     """Builds the task of a `task` node for the data."""
-    task: Task = instantiate("task", node, {"data": data}, Task)
-    return task
+    return instantiate("task", node, {"data": data}, Task)
 
 
 def build_optimization(optimizer: Node, schedule: Node, ema: Node) -> Optimization:
@@ -102,10 +104,10 @@ def build_optimization(optimizer: Node, schedule: Node, ema: Node) -> Optimizati
         target = optimizer.get("_target_")
         raise UserError(f"{error}\nAn argument that {target} does not have is removed with ~optimizer.KEY") from error
     settings = {key: value for key, value in optimizer.items() if key not in RECIPE_KEYS}
-    create = instantiate("optimizer", settings | {"_partial_": True})
     recipe = {key: value for key, value in optimizer.items() if key in RECIPE_KEYS}
+    recipe["create"] = instantiate("optimizer", settings | {"_partial_": True})
     return Optimization(
-        build_dataclass("optimizer", OptimizerConfig, recipe | {"create": create}),
+        build_dataclass("optimizer", OptimizerConfig, recipe),
         instantiate("schedule", schedule, kind=Schedule),
         instantiate("ema", ema, kind=EmaConfig) if is_chosen("ema", ema) else None,
     )
@@ -125,7 +127,7 @@ def build_preprocessing(model: Model, data: Data | None, loader: LoaderConfig, p
     Raises:
         UserError: a value is invalid, or the preset is unknown.
     """
-    if preset is not None and not isinstance(model.network, SwinTransformer):
+    if preset is not None and config_of(model.network) is None:
         check_preset(preset)
         used = "the data.* settings apply" if model.own_preprocessing is None else "its own preprocessing is used"
         log.info("%-10s preset=%s is for %s; for a %s, %s", "note", preset, SWIN, type(model.network).__name__, used)
@@ -150,9 +152,15 @@ def preset_settings(preset: str, network: nn.Module) -> dict[str, Any]:
     Raises:
         UserError: the preset is unknown, or not for this network.
     """
-    if not isinstance(network, SwinTransformer):
+    if (config := config_of(network)) is None:
         raise UserError(f"preset={preset} is for {SWIN}; the model is a {type(network).__name__}")
-    return preset_preprocessing(preset, network.config)
+    return preset_preprocessing(preset, config)
+
+
+def config_of(network: nn.Module) -> SwinConfig | None:
+    """Returns the hyper-parameters of a Swin Transformer, also where a task has added to it. Of others, returns None."""
+    config = getattr(network, "config", None)
+    return config if isinstance(config, SwinConfig) else None
 
 
 def build_callbacks(nodes: Node | None, task: Task, has_ema: bool) -> tuple[Callback, ...]:

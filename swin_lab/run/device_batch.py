@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from torch import nn
 
+from swin_lab.data.loading import batch_labels
 from swin_lab.errors import UserError
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.run.batching import Batching, possible_batches, split_batch
@@ -54,7 +55,7 @@ def build_trial(
         optimizer=optimization.optimizer,
         precision=launch.trainer.precision_plugin,
         shape=shape,
-        labels=torch.tensor([int(label) for label in data.source.train.labels[: global_batch // launch.world_size]]),
+        labels=batch_labels(data.source.train.labels[: global_batch // launch.world_size]),
         global_batch=global_batch,
         reserved=copies * weights + images * prod(shape),
     )

@@ -70,7 +70,7 @@ def run(values: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
     preprocessing = choose_preprocessing(restored, config.preset)
     layer = last_layer(restored.network, preprocessing) if target is not None else ""
     device_batch = images_at_once(config.batch, contents, preprocessing, trust=config.trust)
-    data_module = build_data_module(data, preprocessing, device_batch)
+    data_module = build_data_module(data, task, preprocessing, device_batch)
     engine = build_engine(config, trainer, restored.network, task, compile_network)
     with (
         Watch(trainer, config.rank_timeout) as watch,
@@ -91,7 +91,7 @@ def run(values: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
         calibration = judged(collector, contents, fingerprint, fit=target is not None)
         if target is not None and calibration is not None:
             write_calibrated(target, contents, restored, layer, preprocessing, calibration, fingerprint)
-        return conclude(find(task, engine.result, collector, data_module, calibration), record, folder, config)
+        return conclude(find(engine, collector, data_module, preprocessing, calibration), record, folder, config)
 
 
 def check_page(wanted: bool) -> None:

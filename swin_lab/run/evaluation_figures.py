@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from swin_lab.data import ImageData
+from swin_lab.preprocessing import Preprocessing
 from swin_lab.report import draw_heatmap, draw_images, print_table
 from swin_lab.report.calibration import Reliability, draw_reliability, reliability
 from swin_lab.report.evaluation import Curve, Matrix, Sheet, Table, write_page
-from swin_lab.run.gallery import MAX_SHOWN, readable
+from swin_lab.run.gallery import MAX_SHOWN, grids_of, readable
 from swin_lab.run.results import columns_of
 from swin_lab.run.temperature import Calibration
-from swin_lab.training import EvaluationResult, PredictionCollector, Presentation, Task
+from swin_lab.training import Engine, PredictionCollector, Presentation
 
 MAX_PRINTED = 10
 """Rows of a table that are printed at most."""
@@ -49,7 +50,7 @@ class Findings:
                 heatmap.counts, heatmap.names, file, row=heatmap.row_label, column=heatmap.column_label, title=heatmap.title
             )
         for name, sheet in self.sheets.items():
-            draw_images(sheet.images, sheet.captions, folder / f"{name}.png", title=sheet.title)
+            draw_images(sheet.images, sheet.captions, folder / f"{name}.png", title=sheet.title, columns=sheet.columns)
         if self.curve is not None:
             draw_reliability(self.curve, folder / "reliability.png", title=f"{self.num_images:,} images")
 
@@ -99,25 +100,27 @@ class Findings:
 
 
 def find(
-    task: Task,
-    result: EvaluationResult,
+    engine: Engine,
     collector: PredictionCollector,
     data_module: ImageData,
+    preprocessing: Preprocessing,
     calibration: Calibration | None,
 ) -> Findings:
     """Collects what an evaluation has found.
 
     Args:
-        task: knows what the results mean.
-        result: the metrics.
+        engine: has evaluated.
         collector: has the predictions; without columns if the task predicts nothing.
         data_module: has the validation images, and decodes them.
+        preprocessing: tells how colours were normalised.
         calibration: what a temperature changes, if there is one.
     """
+    task, result = engine.task, engine.result
     columns, images = collector.columns, data_module.source.val
     galleries = task.galleries(columns, MAX_SHOWN) if columns else {}
     shown = {name: (gallery.title, readable(gallery.images, images, data_module.decode)) for name, gallery in galleries.items()}
-    sheets = {name: Sheet(title, *found) for name, (title, found) in shown.items() if found[0]}
+    sheets = grids_of(task, result.arrays, preprocessing)
+    sheets |= {name: Sheet(title, *found) for name, (title, found) in shown.items() if found[0]}
     judged: tuple[np.ndarray, np.ndarray] | None = task.confidences(columns) if columns else None
     return Findings(
         task.present(result.arrays),

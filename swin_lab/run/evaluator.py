@@ -19,13 +19,11 @@ from swin_lab.run.settings import EvalConfig
 from swin_lab.run.sharding import sharder
 from swin_lab.run.stored import restored_node
 from swin_lab.run.targets import TARGET
+from swin_lab.run.thresholds import default_task, with_thresholds
 from swin_lab.run.trainer import build_trainer, check_launch, choose_precision
 from swin_lab.training import Engine, PredictionCollector, ProgressBar, ProgressLines, Task
 from swin_lab.training.sharding import gathered
 from swin_lab.weights import Contents, open_checkpoint
-
-CLASSIFICATION = {"_target_": "swin_lab.tasks.Classification"}
-"""The task for weights that were not written by a run."""
 
 
 def build_compiler(config: EvalConfig, trainer: Trainer) -> Callable[[nn.Module], None] | None:
@@ -66,7 +64,7 @@ def compose_evaluation(config: EvalConfig, contents: Contents) -> tuple[Data, Ta
     """
     data_node = restored_node(contents, "data", config.data, {}, trust=config.trust)
     changes = {key: value for key, value in config.task.items() if value is not None}
-    task_node = restored_node(contents, "task", changes, CLASSIFICATION, trust=config.trust)
+    task_node = restored_node(contents, "task", changes, default_task(contents), trust=config.trust)
     if TARGET not in data_node:
         given = config.transfer  # A file without any network is refused as such.
         open_checkpoint(contents, name=given["name"], img_size=given["img_size"], window_size=given["window_size"])
@@ -78,10 +76,10 @@ def compose_evaluation(config: EvalConfig, contents: Contents) -> tuple[Data, Ta
             raise
         hint = "\nA checkpoint does not download data by itself; add +data.download=true, or data=... of your own"
         raise UserError(f"{contents.file.name}: {error}" + hint * (data_node.get("download") is False)) from error
-    return data, build_task(task_node, data.description)
+    return data, build_task(with_thresholds(task_node, contents, data.source.class_names), data.description)
 
 
-def build_data_module(data: Data, preprocessing: Preprocessing, device_batch: int) -> ImageData:
+def build_data_module(data: Data, task: Task, preprocessing: Preprocessing, device_batch: int) -> ImageData:
     """Builds the LightningDataModule of an evaluation."""
     return ImageData(
         data.source,
@@ -92,6 +90,8 @@ def build_data_module(data: Data, preprocessing: Preprocessing, device_batch: in
         seed=0,
         loading=data.loader,
         decode=build_decoder(preprocessing, data.loader.decoder),
+        img_size=preprocessing.img_size,
+        draw=task.draw,
     )
 
 

@@ -1,12 +1,14 @@
 """What dashboards show besides metrics: what the network sees, its mistakes, its confusion matrix and results per class."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from swin_lab.data.decoding import UNREADABLE, Decoder
 from swin_lab.data.images import ImageSet
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.report import draw_heatmap, draw_images
+from swin_lab.report.evaluation import Sheet
 from swin_lab.run.dashboards import Shown, show
 from swin_lab.run.results import columns_of
 from swin_lab.training import Columns, Engine, EvaluationResult, ShownImage, Task
@@ -51,6 +54,51 @@ class InputGallery(Callback):
         self.file.parent.mkdir(parents=True, exist_ok=True)
         draw_images(images, [""] * len(images), self.file, title="First batch, as the network sees it")
         show(trainer.loggers, [Shown("inputs", self.file, images, [""] * len(images))], {}, 0)
+
+
+class EvaluationGallery(Callback):
+    """Shows the image grids of the task after every evaluation, in `figures/NAME_UPDATE.png` and `figures/NAME_final.png`.
+
+    Args:
+        task: knows which images an evaluation has made.
+        preprocessing: tells how colours were normalised.
+        run_dir: the run directory.
+    """
+
+    def __init__(self, task: Task, preprocessing: Preprocessing, run_dir: Path) -> None:
+        self.task = task
+        self.preprocessing = preprocessing
+        self.folder = run_dir / FOLDER
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Engine)
+        if not trainer.is_global_zero:
+            return
+        fits = trainer.state.fn == TrainerFn.FITTING
+        stage, suffix = ("val", f"_{trainer.global_step}") if fits else ("final", "_final")
+        figures = []
+        for name, sheet in grids_of(self.task, pl_module.result.arrays, self.preprocessing).items():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = self.folder / f"{name}{suffix}.png"
+            draw_images(sheet.images, sheet.captions, file, title=sheet.title, columns=sheet.columns)
+            figures.append(Shown(f"{stage}/{name}", file, sheet.images, sheet.captions))
+        show(trainer.loggers, figures, {}, trainer.global_step)
+
+
+def grids_of(task: Task, arrays: Mapping[str, np.ndarray], preprocessing: Preprocessing) -> dict[str, Sheet]:
+    """Returns the image grids of an evaluation, by the name of a file.
+
+    Args:
+        task: knows which images an evaluation has made.
+        arrays: the arrays among the metrics of the evaluation.
+        preprocessing: tells how colours were normalised.
+    """
+    sheets = {}
+    for grid in task.image_grids(arrays):
+        rows, columns = grid.images.shape[:2]
+        pixels = pixels_of(torch.from_numpy(grid.images).flatten(0, 1), preprocessing)
+        sheets[grid.name] = Sheet(grid.name.capitalize(), pixels, [*grid.column_labels] * rows, columns)
+    return sheets
 
 
 def pixels_of(inputs: Tensor, preprocessing: Preprocessing) -> list[np.ndarray]:

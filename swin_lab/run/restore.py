@@ -41,6 +41,7 @@ class Restored:
     class_names: tuple[str, ...] | None
     report: Sequence[tuple[str, str]]
     """Description of the weights as (label, text)."""
+    thresholds: tuple[float, ...] | None = None  # of each class, if images have several labels
 
 
 def restore(
@@ -58,7 +59,7 @@ def restore(
         task: the task that builds the network around the model. If None, the network is the model.
         class_names: classes of the data that the network is used on. If None, those of the checkpoint.
         settings: how the weights are loaded into the model.
-        trust: whether the checkpoint may ask for more than `swin_lab.run.trust` lists, such as classes from outside swin_lab.
+        trust: whether the checkpoint may ask for more than `swin_lab.run.allowed` lists, such as classes from outside swin_lab.
 
     Raises:
         UserError: the checkpoint names a class that is not trusted, or does not fit the classes.
@@ -94,7 +95,7 @@ def restore(
     if report.checkpoint.unusable:
         raise UserError(f"{contents.file.name} cannot be evaluated: {listed(report.checkpoint.unusable)}")
     preprocessing = network.preprocessing or default_preprocessing(contents.file, network)
-    return Restored(network, preprocessing, network.class_names, report.lines())
+    return Restored(network, preprocessing, network.class_names, report.lines(), network.thresholds)
 
 
 def default_preprocessing(file: Path, network: SwinTransformer) -> Preprocessing:
@@ -111,12 +112,7 @@ def default_preprocessing(file: Path, network: SwinTransformer) -> Preprocessing
 
 
 def _restore_exactly(
-    contents: Contents,
-    metadata: Metadata,
-    task: Task | None,
-    class_names: Sequence[str] | None,
-    ema: bool,
-    trust: bool,
+    contents: Contents, metadata: Metadata, task: Task | None, class_names: Sequence[str] | None, ema: bool, trust: bool
 ) -> Restored:
     """Restores the network of a run as it was trained: of any class, and with whatever its task has built around the model."""
     file = contents.file
@@ -133,7 +129,8 @@ def _restore_exactly(
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(f"{file} does not fit a {kind}: {' '.join(str(error).split()[5:15])}") from error
-    return Restored(network, metadata.preprocessing, metadata.class_names, [("weights", f"{file}, a {kind}"), *metadata.notes])
+    weights = [("weights", f"{file}, a {kind}"), *metadata.notes]
+    return Restored(network, metadata.preprocessing, metadata.class_names, weights, metadata.thresholds)
 
 
 def _build(file: Path, metadata: Metadata, task: Task | None) -> tuple[nn.Module, str]:

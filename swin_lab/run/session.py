@@ -14,7 +14,7 @@ from swin_lab.data import cores
 from swin_lab.interruption import Interruption
 from swin_lab.report import shorter
 from swin_lab.run.derived import attention_backend
-from swin_lab.run.gallery import InputGallery
+from swin_lab.run.gallery import EvaluationGallery, InputGallery
 from swin_lab.run.loggers import build_loggers, log_configuration
 from swin_lab.run.preflight import EvaluationCheck
 from swin_lab.run.recording import Recorder
@@ -75,13 +75,13 @@ def start_session(
     progress = ProgressBar() if rich.get_console().is_terminal else ProgressLines()
     recorder.loggers = loggers = build_loggers(config.logger, recorder.identity, resumed)
     predictions = PredictionCollector()
-    inputs = InputGallery(training.task, training.preprocessing, run_dir)
+    galleries = [gallery(training.task, training.preprocessing, run_dir) for gallery in (InputGallery, EvaluationGallery)]
     checked = [EvaluationCheck(), best, last, nonfinite]
     measured = [EpochSummary(batching.device_batch * batching.devices), data_time, recorder]
     trainer = build_trainer(
         config.trainer,
         training.launch.precision,
-        callbacks=[*checked, *measured, inputs, predictions, progress, *training.callbacks],
+        callbacks=[*checked, *measured, *galleries, predictions, progress, *training.callbacks],
         loggers=loggers,
         accumulate=batching.accumulate,
         evaluate_first=training.evaluate_first and resumed is None,
@@ -97,6 +97,9 @@ def announce(training: Training) -> None:
     network, source, trainer = training.model.network, training.data.source, training.launch.trainer
     parameters = sum(parameter.numel() for parameter in network.parameters())
     lines = [("model", f"{type(network).__name__}, {parameters:,} parameters")]
+    if (lora := training.model.lora) is not None:
+        trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+        lines.append(("adapters", f"{lora}; {trained:,} parameters are trained ({trained / parameters:.1%})"))
     lines += training.model.report.lines() if training.model.report is not None else []
     train, val, classes = len(source.train.labels), len(source.val.labels), len(source.class_names)
     lines += [
@@ -106,6 +109,7 @@ def announce(training: Training) -> None:
     ]
     if (attention := attention_backend(training)) is not None:
         lines.append(("attention", attention))
+    lines += training.task.start_lines()
     optimizer = training.config.optimizer["_target_"].rpartition(".")[2]
     lines.append(("optimizer", f"{optimizer}, learning rate {training.initial_lr:.4g}"))
     if training.preprocessing.preset is not None:

@@ -7,10 +7,12 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from lightning.pytorch.plugins.precision import Precision
 from torch import Tensor, nn
 
+from swin_lab.data.draws import Draws
 from swin_lab.training import OptimizerConfig, Task
 
 OF_A_GPU = 0.95
@@ -40,7 +42,9 @@ class Trial:
     def loss(self, network: nn.Module, images: int, device: torch.device) -> Tensor:
         """Computes the loss of a batch of black images."""
         pixels = self.precision.convert_input(torch.zeros(images, *self.shape, device=device))
-        batch = (pixels, self.labels[:images].to(device), torch.arange(images, device=device))
+        numbers = Draws(0, 0, np.arange(images), np.zeros(images))
+        drawn = [part.to(device) for part in self.task.draw(numbers, self.shape[1:])]
+        batch = (pixels, self.labels[:images].to(device), torch.arange(images, device=device), *drawn)
         with self.precision.forward_context():
             return self.task.training_loss(network, batch, batch_seed=0)
 

@@ -94,6 +94,7 @@ class Engine(LightningModule):
         self.train_loss = MeanMetric(nan_strategy="disable")  # A NaN in the loss must not be ignored.
         self.result = EvaluationResult()
         """Result of the last evaluation."""
+        self._evaluated_metadata = task.metadata_of({})
         self.initial_metrics: dict[str, float] | None = None
         """Metrics of loaded weights before the first update. If None, they were not evaluated."""
         self._last_ema_step = 0
@@ -231,6 +232,7 @@ class Engine(LightningModule):
             if prefix == self.monitored:
                 arrays = {name: value.cpu().numpy() for name, value in computed.items() if value.ndim > 0}
         self._check_metrics(values, num_images)
+        self._evaluated_metadata = self.task.metadata_of(arrays)
         if self.is_training:
             place = self.position
             self._evaluated = place.epoch, place.batches
@@ -329,7 +331,7 @@ class Engine(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.guard.settle(self.trainer)
-        checkpoint[METADATA_KEY] = self.metadata
+        checkpoint[METADATA_KEY] = self.metadata | self._evaluated_metadata
         if self.ema is not None:
             checkpoint[EMA_KEY] = {NETWORK_PREFIX + name: tensor for name, tensor in self.ema.state_dict().items()}
             checkpoint[EMA_UPDATES_KEY] = self.ema.num_updates
@@ -342,6 +344,7 @@ class Engine(LightningModule):
             "skipped_updates": self.guard.skipped,
             "optimizer_settings": self.settings.configured,
             "initial_metrics": self.initial_metrics,
+            "evaluated_metadata": self._evaluated_metadata,
             "result": {"metrics": dict(result.metrics), "num_images": result.num_images, "epoch": result.epoch},
         }
 
@@ -364,6 +367,7 @@ class Engine(LightningModule):
         self.settings.resumed = state["optimizer_settings"]
         self.initial_metrics = state["initial_metrics"]
         self.result = EvaluationResult(**state["result"])
+        self._evaluated_metadata = state.get("evaluated_metadata", {})  # Older runs have none.
 
     def _restore_loss(self, sums: Tensor) -> None:
         """Restores the sum of the losses of an unfinished epoch; with another number of processes, the first one takes all."""

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from swin_lab.errors import UserError
 from swin_lab.validation import NonNegativeFloat, PositiveInt, check_fields
 
-WITHOUT_WEIGHT_DECAY = ("relative_position_bias_table", "cpb_mlp", "logit_scale")
+WITHOUT_WEIGHT_DECAY = ("relative_position_bias_table", "cpb_mlp", "logit_scale", "mask_token")
 """Parts of the names of parameters that have two or more axes and still no weight decay."""
 
 
@@ -121,7 +121,7 @@ def _chooses_fused(create: Callable[..., Optimizer]) -> bool:
 def parameter_groups(
     network: nn.Module, weight_decay: float, layer_of: Callable[[str], int] | None = None
 ) -> list[dict[str, Any]]:
-    """Returns groups with weight decay, and without (one axis, biases, bias tables, V2's bias MLP and logit scale).
+    """Returns groups with weight decay, and without (one axis, biases, bias tables, V2's bias MLP and logit scale, mask token).
 
     Frozen parameters are included: without a gradient they do not change, and they may be unfrozen later.
 

@@ -3,14 +3,23 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 Batch = tuple[Tensor, ...]
-"""Images (B, channels, height, width), labels (B,), and indices (B,) of the images in their set."""
+"""Images (B, channels, height, width), labels (B,), indices (B,) of the images in their set, and what the task draws.
+
+If images have several labels, the labels are (B, classes) of uint8, 0 or 1."""
+
+
+class RandomNumbers(Protocol):
+    """Draws numbers for each image of a batch; those of an image depend on (seed, epoch, image, copy) alone."""
+
+    def uniform(self) -> np.ndarray:
+        """Returns the next number of each image from 0 to 1, without 1, (B,) of float64."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +27,10 @@ class DataDescription:
     """Describes the data to a task."""
 
     class_names: tuple[str, ...]
+    several_labels: bool | None = None
+    """Whether labels are (N, classes) of 0 and 1 instead of class indices (N,). If None, there is no data, only classes."""
+    train_shares: tuple[float, ...] | None = None
+    """Fraction of the training images that have each class. If None, nothing is trained."""
     num_val_images: int = 0
     val_image_name: Callable[[int], str] = str
     """Returns the name of a validation image, its path if it has one."""
@@ -85,6 +98,16 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class ImageGrid:
+    """Contains images in rows and columns, such as original and reconstructed ones."""
+
+    name: str
+    images: np.ndarray
+    """(rows, columns, channels, H, W) of float32, normalised as the network sees them."""
+    column_labels: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Presentation:
     """Describes how the results of an evaluation are presented, besides its metrics."""
 
@@ -97,7 +120,7 @@ class Presentation:
 class Task(ABC):
     """Defines the network around the model, the loss of a batch, the metrics, and the presentation of results.
 
-    A task is complete when it is constructed, contains no weights, and knows nothing of the training loop.
+    A task is complete when it is constructed, contains no weights that are trained, and knows nothing of the training loop.
     """
 
     monitor: ClassVar[Monitor]
@@ -114,13 +137,28 @@ class Task(ABC):
         """Returns the network that is trained: the model itself, unless the task adds to it."""
         return model
 
+    def draw(self, numbers: RandomNumbers, img_size: tuple[int, int]) -> tuple[Tensor, ...]:
+        """Returns what follows the indices in a batch, one row per image each, such as masks: nothing, unless it is overridden.
+
+        It runs where batches are loaded, on the CPU.
+
+        Args:
+            numbers: random numbers of the images.
+            img_size: height and width of the images in pixels.
+        """
+        return ()
+
+    def start_lines(self) -> Sequence[tuple[str, str]]:
+        """Returns what a training logs of its task at the start, as (label, text): nothing, unless it is overridden."""
+        return ()
+
     @abstractmethod
     def training_loss(self, network: nn.Module, batch: Batch, batch_seed: int) -> Tensor:
         """Returns the loss of a training batch, a scalar.
 
         Args:
             network: what `build_network` has returned, in training mode.
-            batch: images, labels and indices on the device; the images may be written to.
+            batch: images, labels, indices and what `draw` returns, on the device; the images may be written to.
             batch_seed: seed of all random numbers, so that the same batch of the same epoch has the same loss in every run.
         """
 
@@ -148,6 +186,10 @@ class Task(ABC):
             num_images: number of images on which they were measured.
         """
         return None
+
+    def image_grids(self, arrays: Mapping[str, np.ndarray]) -> Sequence[ImageGrid]:
+        """Returns images of an evaluation, from the arrays among its metrics; a training shows them after every evaluation."""
+        return ()
 
     def predictions(self, output: Any, batch: Batch) -> Mapping[str, Tensor]:
         """Returns what is recorded for each image of an evaluation batch; nothing, unless the task overrides it.
@@ -186,6 +228,14 @@ class Task(ABC):
         Args:
             predictions: the columns of `predictions`, of all images in the order of the set.
             limit: number of images of each name at most.
+        """
+        return {}
+
+    def metadata_of(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Returns what an evaluation adds to the metadata of later checkpoints: fields of `Metadata`, as plain Python.
+
+        Args:
+            arrays: those among the computed metrics, of the weights whose metric is monitored; none before an evaluation.
         """
         return {}
 

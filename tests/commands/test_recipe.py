@@ -1,5 +1,6 @@
 """`swin-lab lr` and `swin-lab recipe diff`: output and refused input."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -110,12 +111,132 @@ MODEL:
     WINDOW_SIZE: 7
 """
 
+SIMMIM = """
+MODEL:
+  TYPE: swinv2
+  NAME: simmim_pretrain
+  DROP_PATH_RATE: 0.1
+  SIMMIM:
+    NORM_TARGET:
+      ENABLE: True
+      PATCH_SIZE: 47
+  SWINV2:
+    EMBED_DIM: 128
+    DEPTHS: [ 2, 2, 18, 2 ]
+    NUM_HEADS: [ 4, 8, 16, 32 ]
+    WINDOW_SIZE: 12
+DATA:
+  IMG_SIZE: 192
+  MASK_PATCH_SIZE: 32
+  MASK_RATIO: 0.6
+TRAIN:
+  EPOCHS: 800
+  WARMUP_EPOCHS: 10
+  BASE_LR: 1e-4
+  WARMUP_LR: 5e-7
+  WEIGHT_DECAY: 0.05
+  LR_SCHEDULER:
+    NAME: 'multistep'
+    GAMMA: 0.1
+    MULTISTEPS: [700,]
+"""
+
+SIMMIM_V1 = """
+MODEL:
+  TYPE: swin
+  NAME: simmim_pretrain
+  DROP_PATH_RATE: 0.0
+  SWIN:
+    EMBED_DIM: 128
+    DEPTHS: [ 2, 2, 18, 2 ]
+    NUM_HEADS: [ 4, 8, 16, 32 ]
+    WINDOW_SIZE: 6
+DATA:
+  IMG_SIZE: 192
+  MASK_PATCH_SIZE: 32
+  MASK_RATIO: 0.6
+TRAIN:
+  EPOCHS: 800
+  WARMUP_EPOCHS: 10
+  BASE_LR: 1e-4
+  WARMUP_LR: 5e-7
+  WEIGHT_DECAY: 0.05
+  LR_SCHEDULER:
+    NAME: 'multistep'
+    GAMMA: 0.1
+    MULTISTEPS: [700,]
+"""
+
+SIMMIM_FINE_TUNING = """
+MODEL:
+  TYPE: swinv2
+  NAME: simmim_finetune
+  DROP_PATH_RATE: 0.1
+  SWINV2:
+    EMBED_DIM: 128
+    DEPTHS: [ 2, 2, 18, 2 ]
+    NUM_HEADS: [ 4, 8, 16, 32 ]
+    WINDOW_SIZE: 14
+    PRETRAINED_WINDOW_SIZES: [ 12, 12, 12, 6 ]
+DATA:
+  IMG_SIZE: 224
+TRAIN:
+  EPOCHS: 100
+  WARMUP_EPOCHS: 20
+  BASE_LR: 1.25e-3
+  WARMUP_LR: 2.5e-7
+  MIN_LR: 2.5e-7
+  WEIGHT_DECAY: 0.05
+  LAYER_DECAY: 0.75
+"""
+
+SIMMIM_FINE_TUNING_V1 = """
+MODEL:
+  TYPE: swin
+  NAME: simmim_finetune
+  DROP_PATH_RATE: 0.1
+  SWIN:
+    EMBED_DIM: 128
+    DEPTHS: [ 2, 2, 18, 2 ]
+    NUM_HEADS: [ 4, 8, 16, 32 ]
+    WINDOW_SIZE: 7
+DATA:
+  IMG_SIZE: 224
+TRAIN:
+  EPOCHS: 100
+  WARMUP_EPOCHS: 20
+  BASE_LR: 1.25e-3
+  WARMUP_LR: 2.5e-7
+  MIN_LR: 2.5e-7
+  WEIGHT_DECAY: 0.05
+  LAYER_DECAY: 0.8
+"""
+
+SWIN_MLP = """
+DATA:
+  IMG_SIZE: 256
+MODEL:
+  TYPE: swin_mlp
+  NAME: swin_mlp_tiny_c6_patch4_window8_256
+  DROP_PATH_RATE: 0.2
+  SWIN_MLP:
+    EMBED_DIM: 96
+    DEPTHS: [ 2, 2, 6, 2 ]
+    NUM_HEADS: [ 16, 32, 64, 128 ]
+    WINDOW_SIZE: 8
+"""
+
 PAIRS = {
+    "swin_mlp_tiny_c6_patch4_window8_256": SWIN_MLP,
     "swin_large_patch4_window7_224_22kto1k": LARGE,
     "swinv2_base_patch4_window12to24_192to384_22kto1k_ft": V2_384,
     "swin_base_patch4_window7_224_22k": PRETRAINING,
     "swinv2_large_patch4_window12_192_22k": V2_PRETRAINING,
     "swin_base_patch4_window7_224": FROM_SCRATCH,
+    "swin_base_patch4_window6_192_simmim": SIMMIM_V1,
+    "swinv2_base_patch4_window12_192_simmim": SIMMIM,
+    "swin_base_patch4_window7_224_simmim_ft": SIMMIM_FINE_TUNING_V1,
+    "swinv2_base_patch4_window12to14_192to224_simmim_ft": SIMMIM_FINE_TUNING,
 }
 
 
@@ -133,8 +254,10 @@ def test_an_official_file_as_published_equals_the_experiment_of_its_name(
     assert main(["recipe", "diff", "--official", str(file), f"experiment={experiment}", "--exit-code"]) == 0
     printed = capsys.readouterr().out
     assert f"every value, given or derived, equals that of {file}" in printed
-    batch = 4096 if experiment.endswith("_22k") else 1024
-    assert f"the file does not tell the number of GPUs; {experiment}" in printed
+    batch = 4096 if experiment.endswith("_22k") else 2048 if "_simmim" in experiment else 1024
+    name = re.search(r"NAME: (\w+)", PAIRS[experiment])
+    assert name is not None
+    assert f"the file does not tell the number of GPUs; {name[1]}" in printed
     assert f"was trained with {batch} images per update" in printed
 
 
@@ -176,6 +299,15 @@ def test_a_network_that_is_not_a_variant_becomes_its_hyper_parameters(tmp_path: 
     assert (config["embed_dim"], config["depths"], config["num_heads"]) == (48, [2, 2, 18, 2], [3, 6, 12, 24])
 
 
+def test_a_swin_mlp_that_is_not_a_variant_becomes_its_hyper_parameters(tmp_path: Path) -> None:
+    """QKV_BIAS is no key of MODEL.SWIN_MLP in the official config.py."""
+    text = SWIN_MLP.replace("EMBED_DIM: 96", "EMBED_DIM: 48\n    QKV_BIAS: False")
+    found = read_official(official(tmp_path, text))
+    config = composed(found.overrides)["model"]
+    assert (config["embed_dim"], config["token_mixer"], config["window_size"]) == (48, "mlp", 8)
+    assert "MODEL.SWIN_MLP.QKV_BIAS has no counterpart and is left out" in found.notes
+
+
 @pytest.mark.parametrize(
     ("changed", "key", "value"),
     [
@@ -201,7 +333,7 @@ def test_each_official_key_becomes_its_counterpart(tmp_path: Path, changed: str,
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("MODEL: {TYPE: swin_mlp}", "MODEL.TYPE=swin_mlp is not supported; did you mean swin?"),
+        ("MODEL: {TYPE: swin_moe}", "MODEL.TYPE=swin_moe is not supported; did you mean swin_mlp?"),
         ("TRAIN: {OPTIMIZER: {NAME: sgd}}", "TRAIN.OPTIMIZER.NAME=sgd is not supported"),
         ("TRAIN: {LR_SCHEDULER: {NAME: plateau}}", "TRAIN.LR_SCHEDULER.NAME=plateau is unknown; choose one of"),
         ("TRAIN: {}\nDATA: {DATASET: coco}", "DATA.DATASET=coco is unknown; choose one of"),

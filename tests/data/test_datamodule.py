@@ -39,11 +39,12 @@ class RandomAndNumpy(nn.Module):
 
 
 def image_data(
-    source, train=TO_TENSOR, evaluation=TO_TENSOR, *, seed=0, rank=0, world_size=1, device_batch=2, decode=decode, **loading
+    source, train=TO_TENSOR, evaluation=TO_TENSOR, *, seed=0, rank=0, world_size=1, device_batch=2, decode=decode, **others
 ):
-    config = LoaderConfig(**{"num_workers": 0} | loading)
+    draw = {"draw": others.pop("draw")} if "draw" in others else {}
+    config = LoaderConfig(**{"num_workers": 0} | others)
     batches = {"global_batch": 4, "device_batch": device_batch}
-    data = ImageData(source, train, evaluation, **batches, seed=seed, loading=config, decode=decode)
+    data = ImageData(source, train, evaluation, **batches, seed=seed, img_size=(4, 4), loading=config, decode=decode, **draw)
     data.trainer = trainer_of(rank, world_size)
     return data
 
@@ -97,6 +98,34 @@ def test_two_processes_together_see_what_one_sees(source):
     one = epoch(image_data(source, Jitter()))
     two = torch.cat([epoch(image_data(source, Jitter(), rank=rank, world_size=2)) for rank in (0, 1)])
     assert sorted(row.numpy().tobytes() for row in one) == sorted(row.numpy().tobytes() for row in two)
+
+
+def drawn_in_training(number=0, **settings):
+    """Returns the index of each image of an epoch, and the number that was drawn for it."""
+    data = image_data(draw=numbers, **settings)
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(number)
+    batches = [transferred(data, batch, training=True) for batch in loader]
+    return dict(zip(torch.cat([b[2] for b in batches]).tolist(), torch.cat([b[3] for b in batches]).tolist(), strict=True))
+
+
+def numbers(draws, img_size):
+    """Draws one number per image, as a task may."""
+    return (torch.from_numpy(draws.uniform()),)
+
+
+def test_what_a_task_draws_depends_on_seed_epoch_and_image(source):
+    one = drawn_in_training(source=source)
+    first, second = (drawn_in_training(source=source, rank=rank, world_size=2, num_workers=rank) for rank in (0, 1))
+    assert one == first | second
+    assert len(set(one.values())) == len(one) == 8
+    for other in (drawn_in_training(1, source=source), drawn_in_training(source=source, seed=1)):
+        assert not set(one.values()) & set(other.values())
+
+
+def test_what_a_task_draws_in_an_evaluation_depends_on_the_image_alone(source):
+    one, other = (delivered(image_data(source, draw=numbers, seed=seed, device_batch=seed)) for seed in (1, 3))
+    assert torch.equal(torch.cat([batch[3] for batch in one]), torch.cat([batch[3] for batch in other]))
 
 
 def test_augmentation_is_the_same_with_and_without_workers(source):

@@ -281,7 +281,7 @@ def sized(length):
         (sized(10**12), "data.train (Sized) claims 1,000,000,000,000 items"),
         (sized(31), "data.train[30] does not exist: Sized has 31 items"),
         (Items(np.zeros((30, 0, 4, 3), dtype=np.uint8), LABELS), "which has no pixels"),
-        (Items(PIXELS, [torch.tensor([0, 1])] * 30), "data.train[0] has the label tensor([0, 1])"),
+        (Items(PIXELS, [torch.tensor([0, 2])] * 30), "data.train[0] has the label tensor([0, 2])"),
         (Items([None] * 30, LABELS), "data.train[0] has a NoneType as image"),
         (Items(PIXELS, [10**9] * 30), "data has class index 1000000000, above the maximum"),
     ],
@@ -317,3 +317,37 @@ def test_an_item_that_is_no_image_stops_the_run_with_its_message_also_if_unreada
     with pytest.raises(UserError, match=r"^data\.train\[15\] has a str as image") as raised:
         epoch(data)
     assert len(str(raised.value).splitlines()) <= 3
+
+
+HOT = np.eye(3, dtype=np.uint8)[LABELS] | np.eye(3, dtype=np.uint8)[LABELS[::-1]]
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        Items(PIXELS, HOT),
+        Items(PIXELS, torch.from_numpy(HOT).float()),
+        ItemsWithTargets(PIXELS, torch.from_numpy(HOT)),
+        ItemsWithTargets(PIXELS, HOT.astype(bool), "labels"),
+    ],
+    ids=["arrays", "float tensors", "a list of tensors", "a list of booleans"],
+)
+def test_arrays_of_0_and_1_as_labels_are_several_labels_per_image(dataset):
+    source = MapDataset(dataset, class_names=["ant", "bee", "cat"])
+    found = np.concatenate([source.train.labels, source.val.labels])
+    assert found.dtype == np.uint8
+    assert sorted(map(tuple, found.tolist())) == sorted(map(tuple, HOT.tolist()))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([HOT[0]] * 29 + [HOT[0, :2]], r"data.train has labels of shape \(3,\) and \(2,\)"),
+        ([HOT[0]] * 29 + [2 * HOT[0]], r"data.train\[29\] has the label array"),
+        ([HOT[0]] * 29 + [1], r"data.train has labels of shape \(3,\) and \(\)"),
+    ],
+    ids=["of another length", "another value", "a class index"],
+)
+def test_labels_that_are_not_arrays_of_0_and_1_of_one_length_are_refused(labels, message):
+    with pytest.raises(UserError, match=message):
+        MapDataset(Items(PIXELS, labels))

@@ -192,7 +192,7 @@ def test_labels_and_images_stay_together_in_a_split(tmp_path):
 
 @pytest.mark.parametrize("in_memory", [True, False])
 @pytest.mark.parametrize("part", ["train", "val"])
-@pytest.mark.parametrize("labels", [[0.5, 1.9], ["a", "b"], [[0], [1]], [True, False]], ids=str)
+@pytest.mark.parametrize("labels", [[0.5, 1.9], ["a", "b"], [[0.5], [1.0]], [True, False]], ids=str)
 def test_labels_that_are_not_integers_are_refused_and_not_rounded(tmp_path, part, labels, in_memory):
     for name in ("train", "val"):
         columns = {"img": pa.array([png(0), png(1)], IMAGE), "label": labels if name == part else [0, 1]}
@@ -234,3 +234,57 @@ def test_metadata_of_another_kind_is_ignored(tmp_path, written):
         table = pq.read_table(tmp_path / f"{name}.parquet").replace_schema_metadata({"huggingface": written})
         pq.write_table(table, tmp_path / f"{name}.parquet")
     assert Parquet(str(tmp_path)).class_names == ["0", "1"]
+
+
+def save_lists(file, lists, feature=None, kind=None):
+    """Writes images with a list column `labels`, described as Hugging Face does if there is a feature."""
+    table = pa.table({"img": pa.array([png(i) for i in range(len(lists))], IMAGE), "labels": pa.array(lists, kind)})
+    described = {"huggingface": json.dumps({"info": {"features": {"img": {"_type": "Image"}, "labels": feature}}})}
+    pq.write_table(table.replace_schema_metadata(described) if feature else table, file)
+
+
+NAMED = {"_type": "ClassLabel", "names": ["ant", "bee", "cat"]}
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize(
+    "feature", [{"_type": "Sequence", "feature": NAMED}, {"_type": "List", "feature": NAMED}, [NAMED]], ids=str
+)
+def test_a_list_column_of_class_indices_gives_several_labels(tmp_path, feature, in_memory):
+    save_lists(tmp_path / "train.parquet", [[0, 2], [], [1]], feature, pa.list_(pa.int64()))
+    save_lists(tmp_path / "val.parquet", [[2]], feature, pa.list_(pa.int64()))
+    source = Parquet(str(tmp_path), in_memory=in_memory)
+    assert source.class_names == ["ant", "bee", "cat"]
+    assert source.train.labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+    assert source.val.labels.tolist() == [[0, 0, 1]]
+    assert source.train.labels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_list_column_of_names_has_the_classes_of_both_sets(tmp_path, in_memory):
+    save_lists(tmp_path / "train.parquet", [["dog", "ant"], [], ["ant"]])
+    save_lists(tmp_path / "val.parquet", [["cat"], ["dog"]])
+    source = Parquet(str(tmp_path), in_memory=in_memory)
+    assert source.class_names == ["ant", "cat", "dog"]
+    assert source.train.labels.tolist() == [[1, 0, 1], [0, 0, 0], [1, 0, 0]]
+    assert source.val.labels.tolist() == [[0, 1, 0], [0, 0, 1]]
+
+
+def test_a_list_column_is_split_with_its_images(tmp_path):
+    save_lists(tmp_path / "all.parquet", [[i % 3] for i in range(10)])
+    for in_memory in (True, False):
+        source = Parquet(str(tmp_path), val_fraction=0.3, in_memory=in_memory)
+        for images in (source.train, source.val):
+            assert [row.index(1) for row in images.labels.tolist()] == [shade % 3 for shade in shades(images)]
+
+
+def test_lists_with_unknown_classes_or_none_at_all_are_refused(tmp_path):
+    save_lists(tmp_path / "train.parquet", [[0], [3]], {"_type": "Sequence", "feature": NAMED})
+    with pytest.raises(UserError, match=r"column 'labels' has \[3\] in row 1, and a list may have the 3 classes only"):
+        Parquet(str(tmp_path))
+    save_lists(tmp_path / "train.parquet", [[0], None], {"_type": "Sequence", "feature": NAMED})
+    with pytest.raises(UserError, match="1 rows have no label in column 'labels'"):
+        Parquet(str(tmp_path))
+    save_lists(tmp_path / "train.parquet", [[], []], kind=pa.list_(pa.string()))
+    with pytest.raises(UserError, match="column 'labels' has empty lists only"):
+        Parquet(str(tmp_path))

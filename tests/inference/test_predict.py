@@ -200,7 +200,7 @@ def test_an_existing_file_is_refused_unless_it_may_be_replaced(predict, folder):
 
 
 def test_a_failure_leaves_no_file(predict, folder, monkeypatch):
-    monkeypatch.setattr("swin_lab.inference.predict.likeliest", lambda *given: 1 / 0)
+    monkeypatch.setattr("swin_lab.inference.model.InferenceModel.chosen", lambda *given: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         predict(folder / "photos", "-o", "out.csv")
     assert list(Path().iterdir()) == []

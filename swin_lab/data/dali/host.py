@@ -14,7 +14,7 @@ from swin_lab.data.dali.parameters import IDENTITY, Kind, Parameters, augmentati
 from swin_lab.data.decoding import UNREADABLE, Decoder, first_line, has_end, is_upright
 from swin_lab.data.device import Rectangle, StagedTransform
 from swin_lab.data.images import ImageSet
-from swin_lab.data.loading import Wrong, sample_seed
+from swin_lab.data.loading import Wrong, batch_labels, sample_seed, table_of
 from swin_lab.data.sampling import SampleIndex
 from swin_lab.data.transforms import random_state
 from swin_lab.errors import UserError
@@ -33,7 +33,7 @@ class Prepared:
     erased: list[Rectangle]
     """Rectangles that the device erases."""
     sample: SampleIndex
-    label: int
+    label: int | np.ndarray
 
 
 class PreparedBatch(NamedTuple):
@@ -116,8 +116,7 @@ class PreparedImages(Dataset["Prepared | str | Wrong"]):
             erased = self.transform.rectangles(torch.empty((self.channels, *self.augmentation.size), device="meta"))
         if image is not None:
             encoded, parameters = cropped_ppm(image, parameters)
-        label = int(self.images.labels[index])
-        return Prepared(np.frombuffer(encoded, dtype=np.uint8), parameters, erased, sample, label)
+        return Prepared(np.frombuffer(encoded, dtype=np.uint8), parameters, erased, sample, self.images.labels[index])
 
     def collate(self, prepared: list[Prepared | str | Wrong]) -> PreparedBatch:
         """Joins the files of a batch and their parameters."""
@@ -139,8 +138,8 @@ class PreparedImages(Dataset["Prepared | str | Wrong"]):
             torch.from_numpy(kinds),
             torch.from_numpy(amounts),
             torch.from_numpy(matrices),
-            torch.tensor([image.label for image in read], dtype=torch.long),
-            torch.tensor([image.sample for image in read], dtype=torch.long).reshape(-1, 3),
+            batch_labels([image.label for image in read]),
+            table_of([image.sample for image in read]),
             [sample for sample in prepared if isinstance(sample, str)],
             [(position, rectangle) for position, image in enumerate(read) for rectangle in image.erased],
             wrong,

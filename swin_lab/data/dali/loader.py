@@ -169,7 +169,7 @@ class DaliLoader(TimedLoader):
         return Batch(
             images=images,
             labels=batch.labels,
-            indices=batch.samples[:, 1],
+            samples=batch.samples,
             unreadable=batch.unreadable,
             erased=batch.erased,
             wrong=batch.wrong,

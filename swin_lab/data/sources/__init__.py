@@ -6,9 +6,22 @@ from swin_lab.data.sources.folder import Folder
 from swin_lab.data.sources.imagenet import ImageNet
 from swin_lab.data.sources.listed import Listed
 from swin_lab.data.sources.map_dataset import MapDataset
+from swin_lab.data.sources.multi_label import MultiLabel
 from swin_lab.data.sources.parquet import Parquet
 from swin_lab.data.sources.shards import Shards
 from swin_lab.data.sources.synthetic import Synthetic
 from swin_lab.data.sources.zipped import Zipped
 
-__all__ = ["Cifar", "Digits", "Folder", "ImageNet", "Listed", "MapDataset", "Parquet", "Shards", "Synthetic", "Zipped"]
+__all__ = [
+    "Cifar",
+    "Digits",
+    "Folder",
+    "ImageNet",
+    "Listed",
+    "MapDataset",
+    "MultiLabel",
+    "Parquet",
+    "Shards",
+    "Synthetic",
+    "Zipped",
+]

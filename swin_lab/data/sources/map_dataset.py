@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from swin_lab.data.classes import check_class_names, count_classes, printable
+from swin_lab.data.classes import check_class_names, count_classes, has_several_labels, printable
 from swin_lab.data.decoding import UNREADABLE, Encoded, first_line, to_rgb
 from swin_lab.data.images import NO_IMAGES, ImageSet
 from swin_lab.data.splitting import SplitSeed, ValFraction, split_by_class
@@ -23,7 +23,10 @@ CHECKED_ITEMS = 8
 """Number of items whose labels are compared with those that the dataset lists."""
 MAX_ITEMS = 10**9
 
-ITEM = "an item must be (image, label) with the class index as label"
+ITEM = (
+    "an item must be (image, label) with the class index as label; or, for several labels, with an array or tensor of 0 and 1 "
+    "for each class"
+)
 IMAGES = (
     "an image must be a PIL image, the bytes of an image file, a (C, H, W) or (H, W) tensor, or an (H, W, C) or (H, W) array, "
     "of uint8 or of floats from 0 to 1, with 1 or 3 channels"
@@ -33,7 +36,8 @@ IMAGES = (
 class MapDataset:
     """Provides the training and validation images of two map-style datasets, or of one that is split.
 
-    Items are (image, label). Resizing, augmentation and normalisation are those of the run, so the datasets should return
+    Items are (image, label); the label is a class index, or an array or tensor (classes,) of 0 and 1, if an image has several
+    labels. Resizing, augmentation and normalisation are those of the run, so the datasets should return
     images without normalisation; ToTensor() is fine. With random transforms in a dataset, set `data.cache_mib=0`.
 
     Args:
@@ -65,7 +69,8 @@ class MapDataset:
         elif images is not None:
             train_indices, val_indices = split_by_class(images.labels, val_fraction, split_seed)
             self.train, self.val = images.select(train_indices), images.select(val_indices)
-        count = count_classes("data", self.train.labels, self.val.labels)
+        several = [np.shape(part.labels)[1] for part in (self.train, self.val) if has_several_labels(part)]
+        count = max(several) if several else count_classes("data", self.train.labels, self.val.labels)
         self.class_names = class_names or _classes(train, val) or [str(label) for label in range(count)]
         check_class_names(self.class_names)
         if count > len(self.class_names):
@@ -78,7 +83,7 @@ class DatasetImages:
     Args:
         dataset: items are (image, label).
         split: `train` or `val`, for messages.
-        labels: (N,) class indices; if None, those that the dataset lists, or else those of its items.
+        labels: (N,) class indices, or (N, classes) of 0 and 1; if None, those that the dataset lists, or those of its items.
         indices: (N,) items that belong to this set; if None, all items.
     """
 
@@ -107,7 +112,7 @@ class DatasetImages:
 
 
 def _labels(dataset: Any, split: str) -> np.ndarray:
-    """Returns the class index of every item.
+    """Returns the class index of every item, (N,), or its classes, (N, classes) of 0 and 1.
 
     Raises:
         UserError: the dataset is not map-style or empty, an item is not (image, label), or a label is negative.
@@ -124,8 +129,8 @@ def _labels(dataset: Any, split: str) -> np.ndarray:
     _check_items(dataset, split, length, labels)
     if labels is None:
         log.info("note       data.%s lists no labels; its %s items are loaded once to read them", split, f"{length:,}")
-        labels = np.array([_item(dataset, split, index)[1] for index in range(length)], dtype=np.int64)
-    if labels.min() < 0:
+        labels = _joined([_item(dataset, split, index)[1] for index in range(length)], split)
+    if labels.ndim == 1 and labels.min() < 0:
         index = int(labels.argmin())
         raise UserError(f"data.{split}[{index}] has label {labels[index]}; labels must be non-negative class indices")
     return labels
@@ -150,8 +155,8 @@ def _check_items(dataset: Any, split: str, length: int, labels: np.ndarray | Non
         dataset: the dataset.
         split: `train` or `val`, for messages.
         length: number of items.
-        labels: (length,) the labels that the dataset lists. If None, it lists none, and only the first item is checked, because
-            all items are loaded afterwards.
+        labels: (length,) or (length, classes), the labels that the dataset lists. If None, it lists none, and only the first
+            item is checked, because all items are loaded afterwards.
     """
     for index in [0] if labels is None else np.unique(np.linspace(0, length - 1, num=CHECKED_ITEMS, dtype=int)).tolist():
         try:
@@ -162,7 +167,7 @@ def _check_items(dataset: Any, split: str, length: int, labels: np.ndarray | Non
             log.warning("data.%s[%d] cannot be loaded: %s", split, index, first_line(error))
             continue
         as_encoded(image, f"data.{split}[{index}]")
-        if labels is not None and label != labels[index]:
+        if labels is not None and not np.array_equal(label, labels[index]):
             raise UserError(
                 f"data.{split} lists label {labels[index]} for item {index}, and the item has label {label}; make them equal, "
                 "or remove the list (targets, labels or samples)"
@@ -183,11 +188,21 @@ def _listed_labels(dataset: Any, length: int) -> np.ndarray | None:
             continue
         if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer):
             return labels.astype(np.int64)
+        if labels.ndim == 2 and not isinstance(listed, Sequence) and np.isin(labels, (0, 1)).all():
+            return labels.astype(np.uint8)
     return None
 
 
-def _item(dataset: Any, split: str, index: int) -> tuple[Any, int]:
-    """Returns the image and the class index of an item."""
+def _joined(labels: list[int | np.ndarray], split: str) -> np.ndarray:
+    """Returns the labels of all items as an array; raises UserError if some have other numbers of classes."""
+    shapes = list(dict.fromkeys(map(np.shape, labels)))
+    if len(shapes) > 1:
+        raise UserError(f"data.{split} has labels of shape {shapes[0]} and {shapes[1]}; {ITEM}")
+    return np.stack(labels) if shapes[0] else np.array(labels, dtype=np.int64)
+
+
+def _item(dataset: Any, split: str, index: int) -> tuple[Any, int | np.ndarray]:
+    """Returns the image and the class index of an item, or (classes,) of uint8 for several labels."""
     try:
         item = dataset[index]
     except (IndexError, KeyError) as error:
@@ -195,6 +210,11 @@ def _item(dataset: Any, split: str, index: int) -> tuple[Any, int]:
     if not isinstance(item, tuple | list) or len(item) != 2:
         raise UserError(f"data.{split}[{index}] is {_described(item)}; {ITEM}")
     image, label = item
+    if isinstance(label, np.ndarray | Tensor) and label.ndim == 1:
+        values = np.asarray(label)
+        if not np.isin(values, (0, 1)).all():
+            raise UserError(f"data.{split}[{index}] has the label {repr(label)[:50]}; {ITEM}")
+        return image, values.astype(np.uint8)
     try:
         return image, operator.index(label)
     except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a tensor of several values

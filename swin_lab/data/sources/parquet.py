@@ -1,7 +1,8 @@
-"""Parquet files of images as Hugging Face exports them: a struct column {bytes, path} and a column of class indices."""
+"""Parquet files of images as Hugging Face exports them: a struct column {bytes, path}, and class indices or lists of them."""
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 from swin_lab.data.classes import count_classes
 from swin_lab.data.images import NO_IMAGES, ImageSet
 from swin_lab.data.sources.folder import existing_folder
-from swin_lab.data.sources.row_groups import RowGroupImages, image_bytes
+from swin_lab.data.sources.row_groups import RowGroupImages, image_bytes, is_list, labels_of, read_column
 from swin_lab.data.splitting import SplitSeed, ValFraction, split_by_class
 from swin_lab.errors import UserError
 from swin_lab.validation import Text
@@ -35,7 +36,8 @@ class Parquet:
         root: the folder of the files, or the folder that contains their folder `data`; hf://datasets/OWNER/NAME for a data set
             of the Hugging Face hub, which is downloaded once into its cache.
         image_column: column of images; if None, found by the files' metadata or by its type.
-        label_column: column of class indices; if None, found by the files' metadata or by its type.
+        label_column: column of class indices, or of lists of class indices or names, of which an image has any number; if
+            None, found by the files' metadata or by its type.
         val_fraction: fraction of every class in the validation set, if there are no validation files.
         split_seed: seed of the split.
         in_memory: whether the files are read into memory; if None, their size decides.
@@ -63,17 +65,23 @@ class Parquet:
         columns = _columns(files[0], image_column, label_column)
         total = sum(file.stat().st_size for file in {*files, *val_files})
         read = _read if in_memory or (in_memory is None and total <= MAX_IN_MEMORY) else _read_lazily
-        first = read(files, columns)
-        self.class_names = _class_names([*files, *val_files], columns[1]) or [
+        several = is_list(_schema(files[0]).field(columns[1]).type)
+        named = _class_names([*files, *val_files], columns[1])
+        if several and not named:
+            named = _listed_names([*files, *(file for file in val_files if file not in files)], columns)
+        first = read(files, columns, named or ())
+        self.class_names = named or [
             str(label) for label in range(count_classes(f"{top}: column {columns[1]!r}", first.labels))
         ]
         self.train: ImageSet = NO_IMAGES if val_only else first
         self.val: ImageSet = first
         if val_files and not val_only:
-            self.val = read(val_files, columns)
+            self.val = read(val_files, columns, self.class_names)
         elif not val_only:
             train, val = split_by_class(first.labels, val_fraction, split_seed)
             self.train, self.val = first.select(train), first.select(val)
+        if several:
+            return
         labels = np.concatenate([np.asarray(self.train.labels), np.asarray(self.val.labels)])
         if labels.max() >= len(self.class_names) or labels.min() < 0:
             raise UserError(f"{top}: column {columns[1]!r} has labels outside the {len(self.class_names)} classes")
@@ -84,7 +92,7 @@ class ParquetImages:
 
     Args:
         images: the image column of all files, concatenated.
-        labels: (N,) class indices.
+        labels: (N,) class indices, or (N, classes) of 0 and 1.
         rows: (N,) rows of `images` that belong to this set.
         files: the first row of each file and the file, for messages.
     """
@@ -139,10 +147,10 @@ def downloaded(root: str) -> Path:
         ) from error
 
 
-def _read_lazily(files: list[Path], columns: tuple[str, str]) -> RowGroupImages:
+def _read_lazily(files: list[Path], columns: tuple[str, str], class_names: Sequence[str]) -> RowGroupImages:
     """Opens files that remain on the disk."""
     _check_columns(files, columns)
-    images = RowGroupImages(files, columns)
+    images = RowGroupImages(files, columns, class_names=class_names)
     if images.images_per_group > 1:
         log.info(
             "note       %s stores %.0f images per row group, which are read together; for speed: swin-lab data pack",
@@ -171,6 +179,7 @@ def _columns(file: Path, image_column: str | None, label_column: str | None) -> 
     schema = _schema(file)
     images, labels = _columns_of_images(schema), _columns_of_classes(schema)
     labels += [field.name for field in schema if pa.types.is_integer(field.type)]
+    labels += [field.name for field in schema if is_list(field.type)]
     chosen = []
     for option, given, candidates in (("image_column", image_column, images), ("label_column", label_column, labels)):
         name = given if given is not None else next(iter(candidates), None)
@@ -178,7 +187,7 @@ def _columns(file: Path, image_column: str | None, label_column: str | None) -> 
             shown = "null" if given is None else given
             raise UserError(
                 f"data.{option}={shown}: {file} has the columns {', '.join(schema.names)}; name one of them.\n"
-                "Images are bytes or a struct {bytes, path}, and class indices are integers"
+                "Images are bytes or a struct {bytes, path}, and class indices are integers, or lists if an image has several"
             )
         chosen.append(name)
     return chosen[0], chosen[1]
@@ -204,6 +213,9 @@ def unlabelled_images(file: Path) -> tuple[RowGroupImages, pa.ChunkedArray | Non
     if not labels:
         return rows, None
     column = pq.read_table(file, columns=labels[:1])[labels[0]]
+    if is_list(column.type):
+        log.warning("%s: column %r has several labels per image; its images are read without labels", file, labels[0])
+        return rows, None
     names = _class_names([file], labels[0])
     if names and pa.types.is_integer(column.type):  # -1 is written for the images of a test set, whose classes are secret.
         known = pc.and_(pc.greater_equal(column, 0), pc.less(column, len(names)))
@@ -219,7 +231,7 @@ def _columns_of_images(schema: pa.Schema) -> list[str]:
 
 def _columns_of_classes(schema: pa.Schema) -> list[str]:
     """Returns the columns that the metadata describes as classes."""
-    return [name for name, feature in _features(schema).items() if feature.get("_type") == "ClassLabel"]
+    return [name for name, feature in _features(schema).items() if _entries(feature).get("_type") == "ClassLabel"]
 
 
 def _check_types(file: Path, schema: pa.Schema, columns: tuple[str, str]) -> None:
@@ -229,8 +241,11 @@ def _check_types(file: Path, schema: pa.Schema, columns: tuple[str, str]) -> Non
             raise UserError(f"{file} has several columns named {column!r}; every column needs its own name")
     _check_type_of_images(file, schema, columns[0])
     label = schema.field(columns[1]).type
-    if not pa.types.is_integer(label):
-        raise UserError(f"{file}: column {columns[1]!r} is of type {label}; a class index is an integer")
+    if not pa.types.is_integer(label) and not is_list(label):
+        raise UserError(
+            f"{file}: column {columns[1]!r} is of type {label}; a class index is an integer, and several are a list of "
+            "integers or names"
+        )
 
 
 def _check_type_of_images(file: Path, schema: pa.Schema, column: str) -> None:
@@ -245,7 +260,7 @@ def _contains_images(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _read(files: list[Path], columns: tuple[str, str]) -> ParquetImages:
+def _read(files: list[Path], columns: tuple[str, str], class_names: Sequence[str]) -> ParquetImages:
     """Reads files into memory."""
     _check_columns(files, columns)
     tables, starts, rows = [], [], 0
@@ -259,14 +274,13 @@ def _read(files: list[Path], columns: tuple[str, str]) -> ParquetImages:
     table = pa.concat_tables([table.replace_schema_metadata() for table in tables])
     if rows == 0:
         raise UserError(f"{files[0]} has no rows")
-    if table[columns[1]].null_count:
-        raise UserError(f"{files[0].parent}: {table[columns[1]].null_count} rows have no label in column {columns[1]!r}")
-    return ParquetImages(table[columns[0]], table[columns[1]].to_numpy().astype(np.int64), np.arange(rows), starts)
+    labels = labels_of(table[columns[1]], files[0].parent, columns[1], class_names)
+    return ParquetImages(table[columns[0]], labels, np.arange(rows), starts)
 
 
 def _class_names(files: list[Path], label_column: str) -> list[str] | None:
     """Returns the class names that the files' metadata contains; raises UserError if two files have different ones."""
-    described = [(file, _features(_schema(file)).get(label_column, {}).get("names")) for file in files]
+    described = [(file, _entries(_features(_schema(file)).get(label_column, {})).get("names")) for file in files]
     listed = [(file, names) for file, names in described if names]
     for file, names in listed:
         if not isinstance(names, list):
@@ -274,6 +288,24 @@ def _class_names(files: list[Path], label_column: str) -> list[str] | None:
         if names != listed[0][1]:
             raise UserError(f"{file} has other class names than {listed[0][0].name}; all files need the same classes and order")
     return listed[0][1] if listed else None
+
+
+def _listed_names(files: list[Path], columns: tuple[str, str]) -> list[str]:
+    """Returns the sorted names in a list column, or numbers up to the highest class index in it as names."""
+    _check_columns(files, columns)
+    entries = pc.unique(pc.list_flatten(read_column(files, columns[1]))).drop_null()
+    where = f"{files[0].parent}: column {columns[1]!r}"
+    if not len(entries):
+        raise UserError(f"{where} has empty lists only; at least one image needs a label")
+    if pa.types.is_string(entries.type):
+        return sorted(entries.to_pylist())
+    return [str(c) for c in range(count_classes(where, entries.to_numpy()))]
+
+
+def _entries(feature: dict) -> dict:
+    """Returns the description of the entries of a list column, or of the values of another one."""
+    inner = feature.get("feature")
+    return inner if isinstance(inner, dict) else feature
 
 
 def _schema(file: Path) -> pa.Schema:
@@ -292,4 +324,6 @@ def _features(schema: pa.Schema) -> dict[str, dict]:
     except (KeyError, ValueError, TypeError):  # There is none, or it was written by something else.
         return {}
     known = features.items() if isinstance(features, dict) else ()
-    return {name: feature for name, feature in known if isinstance(feature, dict)}
+    # Older versions describe a list column as a list of one description.
+    found = {name: {"feature": feature[0]} if isinstance(feature, list) and feature else feature for name, feature in known}
+    return {name: feature for name, feature in found.items() if isinstance(feature, dict)}

@@ -1,11 +1,13 @@
 """Parquet files that are too large for memory: an image is read together with its row group."""
 
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from swin_lab.errors import UserError
@@ -21,11 +23,19 @@ class RowGroupImages:
         files: the files; rows are counted over all of them.
         columns: names of the image column and the label column; if the latter is None, all labels are -1.
         rows: (N,) rows that belong to this set; if None, all rows.
+        class_names: names of the classes, of which a list column has any number per row.
     """
 
-    def __init__(self, files: list[Path], columns: tuple[str, str | None], rows: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        files: list[Path],
+        columns: tuple[str, str | None],
+        rows: np.ndarray | None = None,
+        class_names: Sequence[str] = (),
+    ) -> None:
         self.files = files
         self.columns = columns
+        self.class_names = class_names
         groups = [
             (number, group, metadata.row_group(group).num_rows)
             for number, metadata in enumerate(map(pq.read_metadata, files))
@@ -41,7 +51,7 @@ class RowGroupImages:
 
     def select(self, indices: np.ndarray) -> "RowGroupImages":
         """Returns the images at the given indices."""
-        return RowGroupImages(self.files, self.columns, self.rows[indices])
+        return RowGroupImages(self.files, self.columns, self.rows[indices], self.class_names)
 
     @property
     def images_per_group(self) -> float:
@@ -67,16 +77,59 @@ class RowGroupImages:
     def _read_labels(self) -> np.ndarray:
         if self.columns[1] is None:
             return np.full(self.first_rows[-1], -1)
-        tables = []
-        for file in self.files:
-            try:
-                tables.append(pq.read_table(file, columns=[self.columns[1]]))
-            except (pa.ArrowException, OSError) as error:
-                raise UserError(f"{file} cannot be read as parquet: {error}") from error
-        labels = pa.concat_tables(tables)[self.columns[1]]
-        if labels.null_count:
-            raise UserError(f"{self.files[0].parent}: {labels.null_count} rows have no label in column {self.columns[1]!r}")
-        return labels.to_numpy().astype(np.int64)
+        return labels_of(read_column(self.files, self.columns[1]), self.files[0].parent, self.columns[1], self.class_names)
+
+
+def read_column(files: Sequence[Path], column: str) -> pa.ChunkedArray:
+    """Reads a column of all files; raises UserError if a file cannot be read."""
+    tables = []
+    for file in files:
+        try:
+            tables.append(pq.read_table(file, columns=[column]).replace_schema_metadata())
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(f"{file} cannot be read as parquet: {error}") from error
+    return pa.concat_tables(tables)[column]
+
+
+def labels_of(column: pa.ChunkedArray, folder: Path, name: str, class_names: Sequence[str]) -> np.ndarray:
+    """Returns class indices (N,); of a list column, 1 for each class in the list of a row, (N, classes) of uint8.
+
+    Args:
+        column: class indices, or lists of class indices or names.
+        folder: folder of the files, for messages.
+        name: name of the column, for messages.
+        class_names: names of the classes, for a list column.
+
+    Raises:
+        UserError: a row has no label, not even an empty list, or a list has something else than these classes.
+    """
+    if column.null_count:
+        raise UserError(f"{folder}: {column.null_count} rows have no label in column {name!r}")
+    if not is_list(column.type):
+        indices: np.ndarray = column.to_numpy().astype(np.int64)
+        return indices
+    rows = np.repeat(np.arange(len(column)), pc.list_value_length(column).to_numpy())
+    entries = pc.list_flatten(column)
+    if not pa.types.is_integer(entries.type):
+        entries = pc.index_in(entries, value_set=pa.array(class_names, entries.type))
+    classes = pc.fill_null(entries, -1).to_numpy()
+    wrong = np.flatnonzero((classes < 0) | (classes >= len(class_names)))
+    if len(wrong):
+        row = int(rows[wrong[0]])
+        raise UserError(
+            f"{folder}: column {name!r} has {str(column[row].as_py())[:100]} in row {row}, and a list may have the "
+            f"{len(class_names)} classes only"
+        )
+    labels = np.zeros((len(column), len(class_names)), dtype=np.uint8)
+    labels[rows, classes] = 1
+    return labels
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Returns whether a column has lists of class indices or of class names."""
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return False
+    return bool(pa.types.is_integer(kind.value_type) or pa.types.is_string(kind.value_type))
 
 
 def image_bytes(value: object) -> bytes:

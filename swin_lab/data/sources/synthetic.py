@@ -29,6 +29,7 @@ class Synthetic:
         val_images: number of validation images.
         img_size: side in pixels, at least that of the pattern.
         split_seed: seed of patterns and noise.
+        several_labels: whether the right half of an image has the pattern of another class, so that it has two labels.
 
     Raises:
         UserError: the images would take more than 4 GiB of memory.
@@ -41,6 +42,7 @@ class Synthetic:
         val_images: PositiveInt = 200,
         img_size: Annotated[int, Ge(4)] = 32,
         split_seed: SplitSeed = 0,
+        several_labels: bool = False,
     ) -> None:
         if bytes_in_memory(train_images, val_images, img_size) > MAX_BYTES:
             raise UserError(
@@ -50,15 +52,21 @@ class Synthetic:
         generator = np.random.default_rng(split_seed)
         patterns = generator.integers(0, 256, (num_classes, 4, 4, 3))
         self.class_names = [f"pattern {i}" for i in range(num_classes)]
-        self.train = _noisy(patterns, train_images, img_size, generator, "synthetic train")
-        self.val = _noisy(patterns, val_images, img_size, generator, "synthetic val")
+        self.train = _noisy(patterns, train_images, img_size, generator, "synthetic train", several_labels)
+        self.val = _noisy(patterns, val_images, img_size, generator, "synthetic val", several_labels)
 
 
-def _noisy(patterns: np.ndarray, count: int, img_size: int, generator: np.random.Generator, origin: str) -> ArrayImages:
+def _noisy(
+    patterns: np.ndarray, count: int, img_size: int, generator: np.random.Generator, origin: str, several: bool
+) -> ArrayImages:
     labels = np.arange(count) % len(patterns)
+    others = (labels * 3 + 1) % len(patterns) if several else labels
     square = np.arange(img_size) * 4 // img_size  # which of the 4 squares a row or column of pixels belongs to
     images = np.empty((count, img_size, img_size, 3), dtype=np.uint8)
-    for i, label in enumerate(labels):
-        clean = patterns[label][square][:, square]
+    for i, (label, other) in enumerate(zip(labels, others, strict=True)):
+        clean = np.concatenate([patterns[label][:, :2], patterns[other][:, 2:]], axis=1)[square][:, square]
         images[i] = (clean + generator.normal(0, 64, clean.shape)).clip(0, 255)
+    if several:
+        classes = np.arange(len(patterns))
+        labels = ((labels[:, None] == classes) | (others[:, None] == classes)).astype(np.uint8)
     return ArrayImages(images, labels, origin)

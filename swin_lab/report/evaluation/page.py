@@ -13,6 +13,7 @@ from swin_lab.errors import printable
 from swin_lab.report.calibration import BINS, Reliability
 from swin_lab.report.heatmap import grouped
 from swin_lab.report.html import SHARED, image_address, write_html
+from swin_lab.report.images import COLUMNS
 from swin_lab.report.summary import final_metrics, shorter
 
 ASSETS = (*SHARED, *(f"evaluation/{name}" for name in ("page.css", "page.html", "page.js")))
@@ -60,6 +61,8 @@ class Sheet:
     images: Sequence[np.ndarray]
     """(H, W, 3) of uint8, of any sizes."""
     captions: Sequence[str]
+    columns: int = COLUMNS
+    """Images in a row: as many as belong together, if there are fewer than usual."""
 
 
 def write_page(
@@ -138,7 +141,12 @@ def _sheet(sheet: Sheet) -> dict[str, Any]:
     images = [Image.fromarray(pixels) for pixels in sheet.images]
     for image in images:
         image.thumbnail((SIDE, SIDE))
-    return {"title": sheet.title, "images": [image_address(image) for image in images], "captions": list(sheet.captions)}
+    return {
+        "title": sheet.title,
+        "images": [image_address(image) for image in images],
+        "captions": list(sheet.captions),
+        "columns": sheet.columns if sheet.columns < COLUMNS else None,
+    }
 
 
 def _text(value: Any) -> str:

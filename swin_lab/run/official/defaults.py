@@ -9,10 +9,14 @@ DEFAULTS: dict[str, Any] = {
     "DATA.DATASET": "imagenet",
     "DATA.IMG_SIZE": 224,
     "DATA.INTERPOLATION": "bicubic",
+    "DATA.MASK_PATCH_SIZE": 32,
+    "DATA.MASK_RATIO": 0.6,
     "MODEL.TYPE": "swin",
     "MODEL.NAME": "swin_tiny_patch4_window7_224",
     "MODEL.LABEL_SMOOTHING": 0.1,
     "MODEL.DROP_PATH_RATE": 0.1,
+    "MODEL.SIMMIM.NORM_TARGET.ENABLE": False,
+    "MODEL.SIMMIM.NORM_TARGET.PATCH_SIZE": 47,
     "TRAIN.EPOCHS": 300,
     "TRAIN.WARMUP_EPOCHS": 20,
     "TRAIN.WEIGHT_DECAY": 0.05,
@@ -58,7 +62,10 @@ NETWORK_DEFAULTS: dict[str, Any] = {
     "QKV_BIAS": True,
     "PRETRAINED_WINDOW_SIZES": [0, 0, 0, 0],
 }
-"""Default values of the keys of MODEL.SWIN and MODEL.SWINV2."""
+"""Default values of the keys of MODEL.SWIN, MODEL.SWINV2 and MODEL.SWIN_MLP."""
+
+OF_ATTENTION = ("QKV_BIAS", "PRETRAINED_WINDOW_SIZES")
+"""Those of these keys that MODEL.SWIN_MLP does not have."""
 
 TYPES: dict[str, Any] = {
     "TRAIN.LR_SCHEDULER.MULTISTEPS": tuple[PositiveInt, ...],
@@ -70,11 +77,18 @@ TYPES: dict[str, Any] = {
 }
 """Types of values whose type is not that of their default."""
 
+SIMMIM_PRETRAINING = "simmim_pretrain"
+"""MODEL.NAME of files that the official code's main_simmim_pt.py reads; no other key tells that they are for another task."""
+
 PUBLISHED_BATCH: dict[str, int] = {
+    SIMMIM_PRETRAINING: 2048,
+    "simmim_finetune": 2048,
     **{f"swin_{size}_patch4_window7_224_22k": 4096 for size in ("tiny", "small", "base", "large")},
     **{f"swinv2_{size}_patch4_window12_192_22k": 4096 for size in ("base", "large")},
     **{f"swin_{size}_patch4_window7_224": 1024 for size in ("tiny", "small", "base")},
     "swin_tiny_c24_patch4_window8_256": 1024,
+    **{f"swin_mlp_tiny_c{channels}_patch4_window8_256": 1024 for channels in (24, 12, 6)},
+    "swin_mlp_base_patch4_window7_224": 1024,
     **{f"swin_{size}_patch4_window7_224_22kto1k_finetune": 1024 for size in ("tiny", "small", "base", "large")},
     **{f"swin_{size}_patch4_window12_384_22kto1k_finetune": 1024 for size in ("base", "large")},
     "swin_base_patch4_window12_384_finetune": 1024,
@@ -84,8 +98,8 @@ PUBLISHED_BATCH: dict[str, int] = {
 }
 """MODEL.NAME of a published file -> images per update over all GPUs, which no key of the file tells.
 
-4096 is in the comments of the files for ImageNet-22k; 1024 follows from the commands in get_started.md: 8 GPUs with 128 images,
-or with 64 images and two accumulation steps.
+4096 is in the comments of the files for ImageNet-22k, 2048 in get_started_simmim.md (16 GPUs with 128 images); 1024 follows
+from the commands in get_started.md: 8 GPUs with 128 images, or with 64 images and two accumulation steps.
 """
 
 IGNORED_KEYS = (

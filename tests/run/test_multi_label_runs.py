@@ -1,0 +1,189 @@
+"""Runs with several labels per image: training, thresholds in checkpoints, evaluation, prediction, and what is refused."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import TINY, Command, only_run
+from PIL import Image
+
+from swin_lab import Predictor, load_model
+from swin_lab.data import Synthetic
+from swin_lab.metadata import METADATA_KEY
+
+SOURCE = Synthetic(num_classes=6, train_images=64, val_images=30, several_labels=True)
+MULTI = [*TINY, "task=multilabel", "data.num_workers=0"]
+ON_FILES = [entry for entry in MULTI if not entry.startswith("data")]
+
+
+def write_images(folder: Path) -> None:
+    """Writes the synthetic images as files, with their labels in train.csv and val.csv."""
+    for split, images in (("train", SOURCE.train), ("val", SOURCE.val)):
+        (folder / split).mkdir(parents=True)
+        with (folder / f"{split}.csv").open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["file_name", *SOURCE.class_names])
+            for i, labels in enumerate(images.labels.tolist()):
+                Image.fromarray(images.encoded(i)).save(folder / split / f"{i:03d}.png")
+                rows.writerow([f"{split}/{i:03d}.png", *labels])
+
+
+@pytest.fixture(scope="module")
+def run(run_script: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of a training, for tests that only read it; its images are in the folder `images` beside `runs`."""
+    folder = tmp_path_factory.mktemp("multilabel")
+    write_images(folder / "images")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        data = ["data=multilabel", f"data.root={folder / 'images'}", "data.targets=train.csv", "data.val_targets=val.csv"]
+        outcome = run_script("train", *ON_FILES, *data, "data.num_workers=0", "mixing=imagenet", "mixing.prob=0.5")
+    assert outcome.code == 0, outcome.err
+    assert "mAP" in outcome.out
+    return only_run(folder).resolve()
+
+
+def metadata(file: Path) -> dict:
+    found: dict = torch.load(file, weights_only=True)[METADATA_KEY]
+    return found
+
+
+def record(folder: Path) -> dict:
+    found: dict = json.loads((folder / "results.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def evaluated(run: Path, run_script: Command) -> Path:
+    """The directory of an evaluation of that run, which names neither task nor data."""
+    outcome = run_script("eval", f"checkpoint={run}", f"out={run.parent / 'evaluated'}")
+    assert outcome.code == 0, outcome.err
+    assert "Average precision per class" in outcome.out
+    return run.parent / "evaluated"
+
+
+def test_the_record_of_an_evaluation_has_a_row_for_each_class(evaluated: Path) -> None:
+    values = record(evaluated)
+    assert values["derived.task"] == "MultiLabelClassification"
+    assert sorted(values["per_class.class"]) == SOURCE.class_names
+    assert np.mean(values["per_class.ap"]) == pytest.approx(values["metrics.final.map"], abs=1e-6)
+    assert (evaluated / "predictions.png").is_file()
+
+
+def test_checkpoints_contain_thresholds_which_an_evaluation_uses(run: Path, evaluated: Path) -> None:
+    values = record(evaluated)
+    found = dict(zip(values["per_class.class"], values["per_class.threshold"], strict=True))
+    stored = metadata(run / "checkpoints" / "best.ckpt")["thresholds"]
+    assert stored == pytest.approx([found[name] for name in SOURCE.class_names], abs=1e-6)
+    assert len(metadata(run / "checkpoints" / "last.ckpt")["thresholds"]) == 6
+
+
+def test_an_evaluation_repeats_the_metrics_of_the_run(run: Path, evaluated: Path) -> None:
+    again, before = record(evaluated), record(run)
+    assert before["metrics.final.f1_tuned"] >= before["metrics.final.f1"]
+    for name in ("map", "f1", "f1_tuned", "loss"):
+        assert again[f"metrics.final.{name}"] == pytest.approx(before[f"metrics.final.{name}"], abs=1e-6)
+
+
+def test_predictions_of_an_evaluation_have_all_labels_and_probabilities(run: Path) -> None:
+    table = pq.read_table(run / "predictions.parquet")
+    assert table.column_names == ["index", "path", "labels", "probabilities"]
+    assert table["labels"].to_pylist() == SOURCE.val.labels.tolist()
+
+
+@pytest.mark.parametrize("ending", ["json", "csv", "parquet"])
+def test_predict_gives_all_labels_above_their_thresholds(cli: Command, run: Path, tmp_path: Path, ending: str) -> None:
+    images = run.parents[2] / "images" / "val"
+    file = tmp_path / f"out.{ending}"
+    assert cli("predict", run, images, "-o", file, "--workers", 0).code == 0
+    if ending == "csv":
+        with file.open(newline="") as opened:
+            rows = [row["classes"].split("|") if row["classes"] else [] for row in csv.DictReader(opened)]
+    else:
+        table = json.loads(file.read_text()) if ending == "json" else pq.read_table(file).to_pylist()
+        assert all(len(row["classes"]) == len(row["probabilities"]) for row in table)
+        rows = [row["classes"] for row in table]
+    thresholds = metadata(run / "checkpoints" / "best.ckpt")["thresholds"]
+    probabilities = pq.read_table(run / "predictions.parquet")["probabilities"].to_pylist()
+    expected = [
+        {name for name, p, limit in zip(SOURCE.class_names, row, thresholds, strict=True) if p > limit} for row in probabilities
+    ]
+    assert [set(row) for row in rows] == expected
+
+
+def test_predict_prints_a_line_for_each_label_and_at_most_as_many_as_wanted(cli: Command, run: Path) -> None:
+    image = run.parents[2] / "images" / "val" / "000.png"
+    everything, one = cli("predict", run, image, "--workers", 0), cli("predict", run, image, "--top", 1, "--workers", 0)
+    assert one.code == everything.code == 0
+    assert one.out.count("pattern") <= min(1, everything.out.count("pattern"))
+
+
+def test_weights_in_other_files_keep_the_thresholds(cli: Command, run: Path, tmp_path: Path) -> None:
+    assert cli("convert", run, tmp_path / "weights.safetensors").code == 0
+    images = [run.parents[2] / "images" / "val" / f"{i:03d}.png" for i in range(4)]
+    assert load_model(tmp_path / "weights.safetensors").thresholds is not None
+    assert Predictor(str(tmp_path / "weights.safetensors"))(images) == Predictor(str(run))(images)
+
+
+def test_weights_in_other_files_are_evaluated_without_naming_the_task(
+    command: Command, cli: Command, run: Path, tmp_path: Path
+) -> None:
+    assert cli("convert", run, tmp_path / "weights.safetensors").code == 0
+    data = ["data=multilabel", f"data.root={run.parents[2] / 'images'}", "data.targets=train.csv", "data.val_targets=val.csv"]
+    given = [f"checkpoint={tmp_path / 'weights.safetensors'}", *data, "data.val_only=true", f"out={tmp_path / 'out'}"]
+    outcome = command("eval", *given)
+    assert outcome.code == 0, outcome.err
+    assert record(tmp_path / "out")["metrics.final.map"] == pytest.approx(record(run)["metrics.final.map"], abs=1e-6)
+
+
+def test_a_resumed_run_keeps_the_thresholds_until_its_next_evaluation(command: Command, tmp_path: Path) -> None:
+    several = [*MULTI, "data.several_labels=true", "trainer.max_epochs=2", "checkpoint.every_n_updates=1"]
+    Path("stopper.py").write_text(
+        "import os, signal\nfrom lightning import Callback\nclass Stop(Callback):\n"
+        "    def on_train_batch_end(self, trainer, *_):\n"
+        "        if trainer.global_step in (5, 6): os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    assert command("train", *several, "+callbacks.stop={_target_: stopper.Stop}").code == 75
+    first = metadata(only_run(tmp_path) / "checkpoints" / "last.ckpt")["thresholds"]
+    assert first != [0.5] * 6
+    assert command("train", f"resume={only_run(tmp_path)}").code == 75
+    assert metadata(only_run(tmp_path) / "checkpoints" / "last.ckpt")["thresholds"] == first
+
+
+@pytest.mark.parametrize("cache", [["data.cache=device"], ["data.cache_mib=0", "data.num_workers=2"]])
+def test_every_way_to_load_images_gives_the_same_losses(command: Command, tmp_path: Path, cache: list[str]) -> None:
+    losses = []
+    for name, more in (("one", []), ("other", cache)):
+        changed = [entry for entry in MULTI if not entry.startswith("name=")]
+        outcome = command(
+            "train", *changed, "data.several_labels=true", "augment=none", "trainer.max_epochs=1", f"name={name}", *more
+        )
+        assert outcome.code == 0, outcome.err
+        losses.append(record(only_run(tmp_path / "runs" / name))["metrics.final.loss"])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["task=multilabel"], "task=multilabel needs data with several labels per image"),
+        (["data.several_labels=true"], "task=classification learns one; choose task=multilabel"),
+    ],
+)
+def test_data_of_the_other_kind_is_refused(command: Command, given: list[str], message: str) -> None:
+    outcome = command("train", *TINY, *given)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert len(outcome.err.splitlines()) <= 3
+
+
+def test_data_check_counts_labels_and_data_pack_refuses_them(cli: Command, run: Path) -> None:
+    data = ["data=multilabel", f"data.root={run.parents[2] / 'images'}", "data.targets=train.csv", "data.val_targets=val.csv"]
+    checked = cli("data", "check", *data)
+    assert checked.code == 0, checked.err
+    packed = cli("data", "pack", *data, "--out", "shards")
+    assert packed.code == 2
+    assert "these images have several labels" in packed.err
