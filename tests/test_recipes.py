@@ -20,13 +20,17 @@ from swin_lab.run.recipe import Recipe, build_recipe, derived_values
 
 IMAGES = 1_281_167
 SHIPPED = {file.stem for file in (CONF / "experiment").glob("*.yaml") if not file.stem.startswith("_")} - {"none"}
-SMALL_DATA = {"cifar10", "cifar100", "finetune_small"}
+SMALL_DATA = {"cifar10", "cifar100", "finetune_lora", "finetune_small"}
 
 SCRATCH = {
     "swin_tiny_patch4_window7_224": ("tiny", 0.2),
     "swin_small_patch4_window7_224": ("small", 0.3),
     "swin_base_patch4_window7_224": ("base", 0.5),
     "swin_tiny_c24_patch4_window8_256": ("tiny", 0.2),
+    "swin_mlp_tiny_c24_patch4_window8_256": ("mlp_tiny_c24", 0.2),
+    "swin_mlp_tiny_c12_patch4_window8_256": ("mlp_tiny_c12", 0.2),
+    "swin_mlp_tiny_c6_patch4_window8_256": ("mlp_tiny_c6", 0.2),
+    "swin_mlp_base_patch4_window7_224": ("mlp_base", 0.5),
     "swinv2_tiny_patch4_window8_256": ("tiny", 0.2),
     "swinv2_tiny_patch4_window16_256": ("tiny", 0.2),
     "swinv2_small_patch4_window8_256": ("small", 0.3),
@@ -81,10 +85,26 @@ SIMMIM_FINE_TUNING = {
 }
 """Name -> layer decay."""
 
-TENSORS = {(1, "tiny"): (173, 53), (1, "deep"): (329, 101), (2, "tiny"): (221, 53), (2, "deep"): (425, 101)}
+TENSORS = {
+    (1, "tiny"): (173, 53),
+    (1, "deep"): (329, 101),
+    (2, "tiny"): (221, 53),
+    (2, "deep"): (425, 101),
+    ("mlp", "tiny"): (137, 41),
+    ("mlp", "deep"): (257, 77),
+}
 """Parameter tensors and decayed ones, by version and depth."""
-DECAYED_1K = {"tiny": 28_199_424, "small": 49_433_088, "base": 87_537_664, "large": 196_187_136}
-"""Numbers in decayed tensors of a network with 1,000 classes, the same for both versions."""
+DECAYED_1K = {
+    "tiny": 28_199_424,
+    "small": 49_433_088,
+    "base": 87_537_664,
+    "large": 196_187_136,
+    "mlp_tiny_c24": 20_326_912,
+    "mlp_tiny_c12": 21_080_576,
+    "mlp_tiny_c6": 22_587_904,
+    "mlp_base": 60_522_104,
+}
+"""Numbers in decayed tensors of a network with 1,000 classes, the same for both versions; of Swin-MLP by official shapes."""
 WIDTH = {"tiny": 768, "small": 768, "base": 1024, "large": 1536}
 DROP_STEP = {("tiny", 0.2): 0.0181818, ("small", 0.3): 0.0130435, ("base", 0.5): 0.0217391}
 
@@ -203,8 +223,12 @@ def test_as_many_tensors_decay_as_in_the_official_code(name: str) -> None:
     derived = derived_values(recipe(name))
     version = 2 if "v2_" in name else 1
     classes = 21_841 if name in PRETRAINING else 1000
-    assert (derived["tensors"], derived["tensors with weight decay"]) == TENSORS[version, "tiny" if size == "tiny" else "deep"]
-    assert derived["parameters with weight decay"] == DECAYED_1K[size] + (classes - 1000) * WIDTH[size]
+    kind, depth = "mlp" if "mlp" in size else version, "tiny" if "tiny" in size else "deep"
+    assert (derived["tensors"], derived["tensors with weight decay"]) == TENSORS[kind, depth]
+    assert (
+        derived["parameters with weight decay"]
+        == DECAYED_1K[size] + (classes - 1000) * WIDTH[size.split("_")[size.startswith("mlp_")]]
+    )
 
 
 @pytest.mark.parametrize("name", [*OFFICIAL, *SIMMIM, *SIMMIM_FINE_TUNING])

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from swin_lab.bench.cost import flops, matrix_products
+from swin_lab.bench.cost import flops, matrix_products, mixer_part
 from swin_lab.bench.device import measure_rates, peak_bytes
 from swin_lab.bench.peers import LeftOutError, PeerChoice, build_peer
 from swin_lab.bench.products import ProductsAlone
@@ -132,7 +132,8 @@ def build_networks(config: SwinConfig, settings: Settings) -> Networks:
     _fill_zero_norms(ours)
     image = torch.randn(1, config.in_channels, *config.image_size)
     expected = _logits(ours, image)
-    found = [_compared(OURS, f"attention {settings.backends[0]}", ours, image, expected)]
+    own = mixer_part(config) if config.token_mixer == "mlp" else f"attention {settings.backends[0]}"
+    found = [_compared(OURS, own, ours, image, expected)]
     for backend in settings.backends[1:]:
         other = SwinTransformer(replace(config, attention_backend=backend))
         other.load_state_dict(ours.state_dict())

@@ -23,8 +23,14 @@ PACKAGES = {"timm": "timm", "timm-fused": "timm", "torchvision": "torchvision", 
 """Peer -> the package that it belongs to."""
 LAYOUTS = {"timm": "timm", "timm-fused": "timm", "torchvision": "torchvision", "transformers": "huggingface"}
 OFFICIAL = "official"
-OFFICIAL_FILES = {1: "models/swin_transformer.py", 2: "models/swin_transformer_v2.py"}
-"""Version of the network -> file of the official code, github.com/microsoft/Swin-Transformer."""
+OFFICIAL_CLASSES = {
+    ("attention", 1): ("models/swin_transformer.py", "SwinTransformer"),
+    ("attention", 2): ("models/swin_transformer_v2.py", "SwinTransformerV2"),
+    ("mlp", 1): ("models/swin_mlp.py", "SwinMLP"),
+}
+"""Kind and version of the network -> file and class of the official code, github.com/microsoft/Swin-Transformer."""
+FIRST_FILE = "models/swin_transformer.py"
+"""The file by which a checkout of the official code is recognised."""
 DERIVED = ("relative_position_index", "relative_coords_table", "attn_mask")
 """Buffers of the official code that it computes itself."""
 
@@ -110,9 +116,9 @@ def _official_checkout(folder: str) -> Path:
     if not folder:
         raise UserError("--peers: the official code needs its folder: official=DIR, a checkout of microsoft/Swin-Transformer")
     root = Path(folder).expanduser().absolute()
-    if not (root / OFFICIAL_FILES[1]).is_file():
+    if not (root / FIRST_FILE).is_file():
         raise UserError(
-            f"--peers: official={folder} is no checkout of the official code: it has no {OFFICIAL_FILES[1]}\n"
+            f"--peers: official={folder} is no checkout of the official code: it has no {FIRST_FILE}\n"
             "Clone github.com/microsoft/Swin-Transformer"
         )
     return root
@@ -123,7 +129,8 @@ def _official_model(ours: SwinTransformer, root: Path) -> nn.Module:
     config = ours.config
     if (why := inexpressible(config, OFFICIAL)) is not None:
         raise LeftOutError(why)
-    same = ("patch_size", "num_classes", "embed_dim", "depths", "num_heads", "mlp_ratio", "qkv_bias", "drop_path_rate")
+    same = ["patch_size", "num_classes", "embed_dim", "depths", "num_heads", "mlp_ratio", "drop_path_rate"]
+    same += ["qkv_bias"] if config.token_mixer == "attention" else []
     arguments: dict[str, Any] = {key: getattr(config, key) for key in same}
     arguments |= {"img_size": config.image_size, "in_chans": config.in_channels}
     arguments |= {"window_size": max(max(window) for window in config.windows)}
@@ -131,8 +138,8 @@ def _official_model(ours: SwinTransformer, root: Path) -> nn.Module:
         scaled = config.pretrained_windows != config.windows
         pretrained = [max(window) if scaled else 0 for window in config.pretrained_windows]
         arguments["pretrained_window_sizes"] = pretrained
-    module = _imported(root / OFFICIAL_FILES[config.version])
-    network: nn.Module = getattr(module, "SwinTransformer" if config.version == 1 else "SwinTransformerV2")(**arguments)
+    file, name = OFFICIAL_CLASSES[config.token_mixer, config.version]
+    network: nn.Module = getattr(_imported(root / file), name)(**arguments)
     tensors = to_layout(ours, layout_to_write(OFFICIAL, config.version))
     own = {name: tensor for name, tensor in tensors.items() if not name.endswith(DERIVED)}
     missing, unexpected = network.load_state_dict(own, strict=False)

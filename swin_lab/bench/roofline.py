@@ -7,8 +7,9 @@ without storing its weights: each tensor between two operations is written once 
 """
 
 from dataclasses import dataclass
+from math import prod
 
-from swin_lab.bench.cost import ATTENTION, EMBED, HEAD, MERGING, MLP, stage_name
+from swin_lab.bench.cost import EMBED, HEAD, MERGING, MLP, mixer_part, padded_maps, stage_name
 from swin_lab.models import SwinConfig
 
 ATTENTION_SHARE = 200 / 650
@@ -98,7 +99,11 @@ def _parts(config: SwinConfig) -> list[tuple[str, str, list[Operation]]]:
         elements = H * W * C
         if i > 0:  # It reads two elements for each that it writes.
             found.append((stage_name(i), MERGING, [Operation(6 * elements, 12 * elements, 4 * C * elements)]))
-        found.append((stage_name(i), ATTENTION, _attention(elements, C, M * N) * config.depths[i]))
+        if config.token_mixer == "mlp":
+            mixing = [part for padded in padded_maps(config, i) for part in _window_mlp(elements, prod(padded) * C, M * N)]
+        else:
+            mixing = _attention(elements, C, M * N) * config.depths[i]
+        found.append((stage_name(i), mixer_part(config), mixing))
         found.append((stage_name(i), MLP, _mlp(elements, C, config.mlp_ratio) * config.depths[i]))
     H, W = config.maps[-1]
     last, C = H * W * config.channels[-1], config.channels[-1]
@@ -119,6 +124,20 @@ def _attention(elements: int, C: int, area: int) -> list[Operation]:
         Operation(8 * elements, 16 * elements, 6 * C * elements),  # qkv
         Operation(8 * elements, 16 * elements, 4 * area * elements, in_attention=True),  # reads q, k, v, writes the output
         Operation(6 * elements, 8 * elements, 2 * C * elements),  # projection; reads and writes the residual
+    ]
+
+
+def _window_mlp(elements: int, padded: int, area: int) -> list[Operation]:
+    """Returns the operations of the branch that Swin-MLP has instead of attention.
+
+    Args:
+        elements: of the feature map, tokens times channels.
+        padded: elements of the padded map.
+        area: tokens of a window.
+    """
+    return [
+        Operation(4 * elements, 8 * elements),  # norm, as in attention
+        Operation(6 * elements, 8 * elements, 2 * area * padded, in_attention=True),  # reads and writes the residual, too
     ]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from swin_lab.bench.cost import ATTENTION, EMBED, HEAD, MERGING, MLP, stage_name
+from swin_lab.bench.cost import EMBED, HEAD, MERGING, MLP, mixer_part, stage_name
 from swin_lab.bench.roofline import Limit
 from swin_lab.bench.steps import Precision, Work, autocast, cast
 from swin_lab.bench.timing import Plan, Spread, interleave
@@ -90,7 +90,7 @@ def find_parts(network: SwinTransformer, images: Tensor, precision: Precision) -
             modules.append((stage_name(i), MERGING, stage.merge, 1))  # type: ignore[arg-type]
         # Blocks with regular and with shifted windows alternate.
         kinds = [(block, len(blocks[j::2])) for j, block in enumerate(blocks[:2])]
-        modules += [(stage_name(i), ATTENTION, block.attn, count) for block, count in kinds]
+        modules += [(stage_name(i), mixer_part(network.config), block.attn, count) for block, count in kinds]
         modules += [(stage_name(i), MLP, block.mlp, count) for block, count in kinds]
     modules.append((HEAD, "", network.norm, 1))
     inputs: dict[nn.Module, Tensor] = {}

@@ -22,6 +22,16 @@ FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
 MIN_WIDTH = 110
 """Columns of the terminal that the tables need."""
 
+PRODUCTS_NOTE = """
+Tokens and products: tokens of a window, and dot products of queries and keys in it, for one head of one
+block. In all: products in all windows. Global: products if every token of the map attended to every token.
+"""
+WEIGHTS_NOTE = """
+There is no attention: in each window, the tokens of the output are weighted sums of those of the input (a grouped
+1-D convolution). Weights: tokens x tokens for one head of one block, the same in all windows and for all images.
+Padded: the map with the zeros that shift its windows and fill the last ones.
+"""
+
 
 def explain(
     source: Annotated[
@@ -70,7 +80,7 @@ def explain(
     height, width = size
     print(f"{source}, an image of {height}x{width}\n")
     _print_steps(steps)
-    _print_attention(steps)
+    _print_windows(steps, network.config.token_mixer == "mlp")
     if opened is not None and logits is not None and len(logits):
         best = int(logits.argmax())
         print_lines([("predicted", f"{opened.name_of(best)}, {logits.softmax(dim=0)[best]:.1%}")])
@@ -102,12 +112,12 @@ def _open(source: str, name: str | None, ema: bool) -> "tuple[OpenedSwin | None,
     """Returns the network, and what belongs to its weights if it has any; a variant takes no memory for weights."""
     import torch
 
-    from swin_lab.models import create_model
+    from swin_lab.models import SwinTransformer, model_config
     from swin_lab.run.swin_network import open_swin
 
     if _is_variant(source):
         with torch.device("meta"):
-            return None, create_model(source, attention_backend="reference")
+            return None, SwinTransformer(model_config(source).with_attention("reference"))
     opened = open_swin(source, name=name, ema=ema)
     return opened, opened.network
 
@@ -150,22 +160,22 @@ def _print_steps(steps: "Sequence[Step]") -> None:
     print(f"\n{several}MACs: multiply-accumulates by the papers' formula. Activations: all results in float32.\n")
 
 
-def _print_attention(steps: "Sequence[Step]") -> None:
+def _print_windows(steps: "Sequence[Step]", is_mlp: bool) -> None:
+    """Prints the windows of attention and its dot products, or those of Swin-MLP and its weights."""
     rows = []
     for step in steps:
         if (windows := step.windows) is not None and step.stage is not None:
             padded = "" if windows.padded_size == windows.map_size else _by(*windows.padded_size)
             shift = "" if windows.shift == (0, 0) else _by(*windows.shift)
             row = [f"{step.stage + 1}  {step.name}", _by(*windows.map_size), padded, _by(*windows.window), shift]
-            numbers = (windows.count, windows.tokens, windows.products_per_window, windows.products, windows.global_products)
-            rows.append([*row, *(f"{number:,}" for number in numbers)])
-    columns = ["attention", "map", "padded", "window", "shift", "windows", "tokens", "products", "in all", "global"]
+            of_attention = (windows.products_per_window, windows.products, windows.global_products)
+            counts = (windows.heads, windows.products_per_window) if is_mlp else of_attention
+            rows.append([*row, *(f"{number:,}" for number in (windows.count, windows.tokens, *counts))])
+    counted = ["heads", "weights"] if is_mlp else ["products", "in all", "global"]
+    columns = ["window MLP" if is_mlp else "attention", "map", "padded", "window", "shift", "windows", "tokens", *counted]
     used = [i for i, name in enumerate(columns) if name != "padded" or any(row[i] for row in rows)]
     _print_wide([columns[i] for i in used], [[row[i] for i in used] for row in rows])
-    print(
-        "\nTokens and products: tokens of a window, and dot products of queries and keys in it, for one head of one\n"
-        "block. In all: products in all windows. Global: products if every token of the map attended to every token.\n"
-    )
+    print(WEIGHTS_NOTE if is_mlp else PRODUCTS_NOTE)
 
 
 def _print_wide(columns: list[str], rows: list[list[str]]) -> None:

@@ -98,7 +98,7 @@ def predict(
         check_out(target, overwrite=overwrite)
     if _process() != (0, 1):
         raise UserError("predict runs in one process, without torchrun; swin-lab embed takes several")
-    count = _workers(workers, 1)
+    count = number_of_workers(workers, 1)
     model = opened_model(checkpoint, flip, batch, device, precision, ema, name, trust)
     done = compute(model, open_inputs(paths), target, top=top, workers=count)
     if target is None:
@@ -149,7 +149,7 @@ def embed(
     target = _absolute(out)
     check_out(target)
     shard = Shard(*_process())
-    count = _workers(workers, shard.world_size)
+    count = number_of_workers(workers, shard.world_size)
     model = opened_model(checkpoint, flip, batch, device, precision, ema, name, trust)
     kind = VectorKind(stage, pool)
     inputs = open_inputs(paths)
@@ -193,7 +193,8 @@ def _in_words_of_options(function: Callable[[], T]) -> T:
         raise UserError(text) from error
 
 
-def _workers(given: int | None, processes: int) -> int:
+def number_of_workers(given: int | None, processes: int = 1) -> int:
+    """Returns the number of processes that decode images, of which each of several processes of a command has some."""
     from swin_lab.data.datamodule import check_processes, default_workers
 
     check_processes("--workers", given)

@@ -62,11 +62,12 @@ def look(
     if stage is None and (block is not None or head is not None):
         raise UserError("--block and --head are those of a stage; give --stage N as well")
     from swin_lab.data.transforms import image_transform
-    from swin_lab.models.inspection import inspect
+    from swin_lab.models.inspection import check_attention, inspect
     from swin_lab.report import print_lines
     from swin_lab.run.swin_network import open_swin
 
     opened = open_swin(source, name=name, ema=ema)
+    check_attention(opened.network)
     choice = Choice(stage, block, head, pixel)
     _check_choice(choice, opened)
     index = None if class_ is None else opened.class_index(class_)

@@ -1,4 +1,4 @@
-"""`swin-lab knn`, `probe` and `map`: what the vectors of `swin-lab embed` are worth, and how they lie to each other."""
+"""`swin-lab knn`, `probe`, `linear-probe` and `map`: what vectors of images are worth, and how they lie to each other."""
 
 import sys
 from collections.abc import Mapping
@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from swin_lab.commands.arguments import check_new_file
-from swin_lab.commands.inference import Overwrite
+from swin_lab.commands.arguments import Ema, Name, check_new_file
+from swin_lab.commands.inference import PARTIAL, Batch, Device, Overwrite, Precision, Weights, Workers, number_of_workers
 from swin_lab.errors import UserError
 
 if TYPE_CHECKING:
-    from swin_lab.inference.accuracy import Accuracy, LabelledSets
+    from swin_lab.inference.accuracy import Accuracy, LabelledSets, ProbeResult
     from swin_lab.inference.vectors import VectorFile
 
 MAX_NEIGHBOURS = 1000
@@ -73,11 +73,61 @@ def probe(train: Train, val: Val, seed: Seed = 0, as_json: AsJson = False) -> No
     first, second = open_vectors(train), open_vectors(val)
     sets = LabelledSets.of(first, second)
     found = compute(first.vectors(), second.vectors(), sets, seed)
-    if not found.converged:
-        print("note       the classifier has not converged; its accuracy may be too low", file=sys.stderr)
-    results = {"top-1": found.top1} | ({} if found.top5 is None else {"top-5": found.top5})
-    described = {"C": found.strength, "converged": found.converged, "seed": seed}
-    _print_accuracies(first, second, sets, described, results, as_json=as_json)
+    _print_probe(first, second, sets, found, seed, as_json=as_json)
+
+
+def linear_probe(
+    checkpoint: Weights,
+    train: Annotated[str, typer.Argument(metavar="TRAIN", help="Training images: a folder of class folders, or an archive.")],
+    val: Annotated[str, typer.Argument(metavar="VAL", help="Validation images, likewise.")],
+    out: Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="A new .safetensors or .pth file.")],
+    kept: Annotated[
+        str | None,
+        typer.Option(
+            "--vectors", metavar="FOLDER", help="Where the vectors are kept for further runs; if not given, beside FILE."
+        ),
+    ] = None,
+    seed: Seed = 0,
+    batch: Batch = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    workers: Workers = None,
+    ema: Ema = False,
+    name: Name = None,
+) -> int:
+    """Train a linear head on the vectors of a network (linear probing), and write the network with it.
+
+    The vectors are computed once: the same network and images find them again. The exit code is 1 if some images could not be
+    read.
+
+    Example: [bold]swin-lab linear-probe swin_tiny.pth data/train data/val -o probed.safetensors[/bold]
+    """
+    from pathlib import Path
+
+    from swin_lab.weights.save import check_target
+
+    target = Path(out).expanduser().absolute()
+    check_target(target, "swin_lab")
+    folder = target.parent if kept is None else Path(kept).expanduser().absolute()
+    if not folder.is_dir():
+        raise UserError(f"--vectors {kept}: {folder} is not a folder; create it first")
+    from swin_lab.inference.inputs import open_inputs
+    from swin_lab.inference.linear_probe import check_labels, fit_head, kept_vectors, open_backbone, with_head
+    from swin_lab.inference.model import Settings
+    from swin_lab.report import print_lines
+    from swin_lab.weights import save_weights
+
+    count = number_of_workers(workers)
+    sets_of_images = {"train": open_inputs([train]), "val": open_inputs([val])}
+    check_labels(sets_of_images["train"], sets_of_images["val"])
+    model = open_backbone(checkpoint, Settings(device=device, precision=precision, batch=batch, ema=ema, name=name))
+    found = {key: kept_vectors(model, inputs, folder, key, count) for key, inputs in sets_of_images.items()}
+    sets, result = fit_head(found["train"].file, found["val"].file, seed)
+    written = save_weights(with_head(model.network, result.head, tuple(map(str, sets.classes))), target)
+    print_lines([("vectors", f"{each.file.file}, {each.computed:,} images computed") for each in found.values()])
+    _print_probe(found["train"].file, found["val"].file, sets, result, seed, as_json=False)
+    print_lines([("written", f"{written}, layout swin_lab")])
+    return PARTIAL if any(each.unreadable for each in found.values()) else 0
 
 
 def map_images(
@@ -117,6 +167,16 @@ def _numbers_of_neighbours(given: str) -> list[int]:
             f"-k {given[:100]} must be integers from 1 to {MAX_NEIGHBOURS} with commas between them, such as 1,5,20"
         )
     return sorted({int(word) for word in words})
+
+
+def _print_probe(
+    train: "VectorFile", val: "VectorFile", sets: "LabelledSets", found: "ProbeResult", seed: int, *, as_json: bool
+) -> None:
+    if not found.converged:
+        print("note       the classifier has not converged; its accuracy may be too low", file=sys.stderr)
+    results = {"top-1": found.top1} | ({} if found.top5 is None else {"top-5": found.top5})
+    described = {"C": found.strength, "converged": found.converged, "seed": seed}
+    _print_accuracies(train, val, sets, described, results, as_json=as_json)
 
 
 def _print_accuracies(

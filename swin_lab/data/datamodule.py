@@ -8,8 +8,9 @@ from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import joblib
+import numpy as np
 import torch
-from annotated_types import Ge, Le, Predicate
+from annotated_types import Ge, Le, Len, Predicate
 from lightning import LightningDataModule
 from torch import Tensor
 
@@ -21,8 +22,9 @@ from swin_lab.data.device import Deferred, Rectangle, staged
 from swin_lab.data.draws import Draws
 from swin_lab.data.images import ImageSource
 from swin_lab.data.loading import TimedLoader, TransformedImages, WaitingTime, collate
+from swin_lab.data.progressive import ProgressiveSize
 from swin_lab.data.resident import ResidentImages, resident_sets
-from swin_lab.data.sampling import BEGINNING, EvalSampler, TrainSampler
+from swin_lab.data.sampling import BEGINNING, ClassBalance, EvalSampler, TrainSampler
 from swin_lab.data.transforms import Transform
 from swin_lab.errors import UserError
 from swin_lab.preprocessing import CropPct, Deviation, Interpolation, ResizeMode
@@ -36,6 +38,11 @@ MAX_WORKERS = 16
 PROCESSES_PER_CORE = 4
 """Number of processes on a core that are accepted at most: reading from a slow disk may need more than one."""
 
+SizeByEpoch = Annotated[
+    tuple[tuple[NonNegativeInt, PositiveInt], ...],
+    Len(min_length=1),
+    Expected("a list of pairs of an epoch, counted from 0, and a size in pixels, such as [[0,128],[100,224]], or null"),
+]
 PerChannel = Predicate(lambda values: len(values) in (1, 3))
 Mean = Annotated[tuple[Probability, ...], PerChannel, Expected("a list of 3 numbers from 0 to 1 (RGB), or of one (greyscale)")]
 Std = Annotated[tuple[Deviation, ...], PerChannel, Expected("a list of 3 numbers from 0.001 to 1 (RGB), or of one (greyscale)")]
@@ -46,7 +53,7 @@ SEED_OFFSET = 2_038_074_743
 LoadedBatch = tuple[Tensor | Deferred, Tensor, Tensor, list[tuple[int, Rectangle]], tuple[Tensor, ...]]
 
 
-def draw_nothing(draws: Draws) -> tuple[Tensor, ...]:
+def draw_nothing(draws: Draws, img_size: tuple[int, int]) -> tuple[Tensor, ...]:
     """Returns no further part of a batch."""
     return ()
 
@@ -69,6 +76,11 @@ class LoaderConfig:
     """Side of the centre crop of an evaluation, relative to the resized image."""
     interpolation: Interpolation = "bicubic"
     """Resampling filter of an evaluation."""
+    class_balance: Probability = 0.0
+    """How often rare classes are drawn: 0 as often as they occur, 0.5 by the square root, 1 all classes equally often."""
+    size_by_epoch: SizeByEpoch | None = None
+    """Progressive resolution: pairs of an epoch, counted from 0, and the shorter side in pixels from it on. If None, all epochs
+    have the full size."""
     repeats: PositiveInt = 1
     """Number of differently augmented copies of an image in a training batch (repeated augmentation, arXiv 1901.09335)."""
     cache_mib: Annotated[int, Ge(0), Le(2**22)] = 512
@@ -143,10 +155,11 @@ class ImageData(LightningDataModule):
         global_batch: int,
         device_batch: int,
         seed: int,
+        img_size: tuple[int, int],
         loading: LoaderConfig,
         decode: Decoder = decode,
         train_decode: Decoder | None = None,
-        draw: Callable[[Draws], tuple[Tensor, ...]] = draw_nothing,
+        draw: Callable[[Draws, tuple[int, int]], tuple[Tensor, ...]] = draw_nothing,
     ) -> None:
         super().__init__()
         check_processes("data.num_workers", loading.num_workers)
@@ -165,7 +178,10 @@ class ImageData(LightningDataModule):
         self.loading = loading
         self.decode = decode
         self.train_decode = train_decode or decode
+        self.img_size = img_size
         self.draw = draw
+        self.progressive = self._progressive() if train_transform is not None else None
+        self.balance = self._balance() if train_transform is not None else None
         self.start = BEGINNING
         """Where the order of the training images begins."""
         self.skipped: set[str] = set()
@@ -175,6 +191,19 @@ class ImageData(LightningDataModule):
             self._resident = resident_sets(
                 source, self.train_transform, self.eval_transform, max_mib=loading.cache_mib, decode=decode, seed=seed
             )
+
+    def _progressive(self) -> ProgressiveSize | None:
+        """Returns the sizes of epochs; raises UserError if they do not fit images or task."""
+        if self.loading.size_by_epoch is None:
+            return None
+        if self.draw(Draws(0, 0, np.zeros(1), np.zeros(1)), self.img_size):
+            raise UserError("data.size_by_epoch has other sizes than what the task draws for each image; set it to null")
+        return ProgressiveSize(self.loading.size_by_epoch, self.img_size)
+
+    def _balance(self) -> ClassBalance | None:
+        """Returns what draws the images of an epoch; None for all of them once."""
+        strength = self.loading.class_balance
+        return ClassBalance(np.asarray(self.source.train.labels), strength) if strength > 0 else None
 
     @property
     def seconds_waited(self) -> float:
@@ -192,6 +221,7 @@ class ImageData(LightningDataModule):
             self.seed,
             self.loading.repeats,
             self.start,
+            self.balance,
         )
         if self.loading.loader == "dali":
             return self._dali_loader(sampler)
@@ -251,7 +281,7 @@ class ImageData(LightningDataModule):
         if len(batch.labels) == 0 and training:
             raise UserError(f"none of the images of a batch can be decoded, such as {batch.unreadable[0]}")
         epochs, indices, copies = batch.samples.T.numpy()
-        drawn = self.draw(Draws(self.seed + SEED_OFFSET if training else 0, epochs, indices, copies))
+        drawn = self.draw(Draws(self.seed + SEED_OFFSET if training else 0, epochs, indices, copies), self.img_size)
         return batch.images, batch.labels, batch.indices, batch.erased, drawn
 
     def _examine(self, batch: Any) -> None:
@@ -278,7 +308,10 @@ class ImageData(LightningDataModule):
         if isinstance(images, Deferred):
             images = images.pixels(indices)
         if len(labels):
-            images = self.trainer.precision_plugin.convert_input(transform.finish(images, erased))
+            images = transform.finish(images, erased)
+            if self.progressive is not None and self.trainer.training:
+                images = self.progressive.resize(images, self.trainer.current_epoch)
+            images = self.trainer.precision_plugin.convert_input(images)
         return images, labels, indices, *drawn
 
     def skipped_everywhere(self) -> set[str]:

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count
 from time import perf_counter
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -178,6 +178,10 @@ def end_workers() -> None:
         signal.signal(signal.SIGCHLD, before)
 
 
+class LostWorkerError(RuntimeError):
+    """A loader worker has ended while it passed a batch to this process."""
+
+
 class WaitingTime:
     """Contains the time that the main process has waited for batches."""
 
@@ -234,11 +238,14 @@ class TimedLoader(DataLoader[Any]):
         return super().__iter__()
 
     def _timed(self, batches: Iterator[Any]) -> Iterator[Any]:
-        yield from islice(batches, 1)
-        while True:
+        for number in count():
             start = perf_counter()
-            batch = next(batches, None)
-            self.waiting.seconds += perf_counter() - start
+            try:
+                batch = next(batches, None)
+            except (ConnectionError, EOFError) as error:  # torch names a worker only if the system has noted its end already.
+                raise LostWorkerError("a loader worker has ended") from error
+            if number > 0:
+                self.waiting.seconds += perf_counter() - start
             if batch is None:
                 return
             yield batch

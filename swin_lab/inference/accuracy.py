@@ -103,6 +103,14 @@ def knn_accuracy(
 
 
 @dataclass(frozen=True)
+class LinearHead:
+    """Contains a fitted linear layer: the logits of vectors x (M, C) are x W^T + b."""
+
+    weight_KC: np.ndarray
+    bias_K: np.ndarray
+
+
+@dataclass(frozen=True)
 class ProbeResult:
     """Contains the accuracy of a linear probe."""
 
@@ -115,6 +123,7 @@ class ProbeResult:
     """C -> accuracy on the training images that chose it."""
     converged: bool
     """Whether the last fit did, within the largest number of iterations."""
+    head: LinearHead
 
 
 def probe(train_NC: np.ndarray, val_MC: np.ndarray, sets: LabelledSets, seed: int = 0) -> ProbeResult:
@@ -142,7 +151,7 @@ def probe(train_NC: np.ndarray, val_MC: np.ndarray, sets: LabelledSets, seed: in
         order_M = np.argsort(-final(val_MC, best), axis=1, kind="stable")
     hits_M5 = order_M[:, :5] == sets.val[:, None]
     top5 = Accuracy(int(hits_M5.sum()), len(hits_M5)) if len(sets.classes) > 5 else None
-    return ProbeResult(Accuracy(int(hits_M5[:, 0].sum()), len(hits_M5)), top5, best, held_out, final.converged)
+    return ProbeResult(Accuracy(int(hits_M5[:, 0].sum()), len(hits_M5)), top5, best, held_out, final.converged, final.head)
 
 
 class _Classifier:
@@ -160,6 +169,15 @@ class _Classifier:
         self._model.set_params(C=strength).fit(self._vectors_NC, self._classes_N)
         probabilities: np.ndarray = self._model.predict_proba(self._scaler.transform(vectors_MC))
         return probabilities
+
+    @property
+    def head(self) -> LinearHead:
+        """Returns the last fit as a layer for values that are not standardised."""
+        weight_KC, bias_K = self._model.coef_, self._model.intercept_
+        if len(weight_KC) == 1:  # Of two classes, scikit-learn has the logit of the second alone.
+            weight_KC, bias_K = np.concatenate([0 * weight_KC, weight_KC]), np.concatenate([0 * bias_K, bias_K])
+        weight_KC = weight_KC / self._scaler.scale_
+        return LinearHead(weight_KC, bias_K - weight_KC @ self._scaler.mean_)
 
     @property
     def converged(self) -> bool:

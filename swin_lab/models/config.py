@@ -1,7 +1,7 @@
 """The hyper-parameters of a Swin Transformer: the one definition that network, variants, weight files and YAML share."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -60,7 +60,7 @@ UPPER_BOUNDS = {
 """Upper bounds of fields, and of their entries, far above those of published models. They are checked before anything is
 computed, so that neither a mistyped value nor the description in a file from elsewhere allocates memory."""
 
-BODY = ("version", "patch_size", "embed_dim", "depths", "num_heads", "mlp_ratio", "qkv_bias")
+BODY = ("version", "token_mixer", "patch_size", "embed_dim", "depths", "num_heads", "mlp_ratio", "qkv_bias")
 """Fields that must be equal in weights and network; the others can change when weights are transferred."""
 
 
@@ -74,6 +74,8 @@ class SwinConfig:
 
     version: Annotated[Literal[1, 2], Expected("1 (Swin Transformer) or 2 (Swin Transformer V2)")] = 1
     """1 is Swin Transformer, 2 is Swin Transformer V2."""
+    token_mixer: Literal["attention", "mlp"] = "attention"
+    """What combines the tokens of a window: attention, or in Swin-MLP a linear map, see `swin_lab.models.window_mlp`."""
     img_size: Annotated[PositiveInt | Pair, Expected("a positive integer or [height, width], both positive integers")] = 224
     """Image size in pixels for which windows are limited to the maps: one number, or [height, width]."""
     patch_size: PositiveInt = 4
@@ -111,6 +113,7 @@ class SwinConfig:
         check_fields(self)
         self._check_bounds()
         attention_backend(self.attention_backend)  # It raises UserError for an unknown name.
+        self._check_token_mixer()
         self._check_stages()
         if int(self.embed_dim * self.mlp_ratio) < 1:
             raise UserError(f"mlp_ratio={self.mlp_ratio} gives an MLP without channels; the paper uses 4.0")
@@ -137,6 +140,17 @@ class SwinConfig:
                 )
         if sum(self.depths) > MAX_BLOCKS:
             raise UserError(f"depths={list(self.depths)} has {sum(self.depths)} blocks; at most {MAX_BLOCKS} are supported")
+
+    def _check_token_mixer(self) -> None:
+        if self.token_mixer == "attention":
+            return
+        if self.version != 1:
+            raise UserError(
+                f"token_mixer=mlp is Swin-MLP, which has the blocks of version=1; version={self.version} has attention"
+            )
+        for name, value, default in (("qkv_bias", "false", True), ("attention_backend", self.attention_backend, "auto")):
+            if getattr(self, name) != default:
+                raise UserError(f"{name}={value} has no effect with token_mixer=mlp, which computes no attention; leave it out")
 
     def _check_stages(self) -> None:
         if not self.depths or not self.num_heads:
@@ -213,15 +227,21 @@ class SwinConfig:
         count = self.embed_dim * (self.in_channels * self.patch_size**2 + 3)  # patch embedding and its norm
         for i, (C, heads, (M, N)) in enumerate(zip(self.channels, self.num_heads, self.windows, strict=True)):
             hidden = int(C * self.mlp_ratio)
-            block = 4 * C * C + 5 * C + 2 * C * hidden + hidden + C  # qkv and projection; two norms; MLP
-            if self.version == 1:
-                block += 3 * C * self.qkv_bias + (2 * M - 1) * (2 * N - 1) * heads
-            else:
-                block += 2 * C * self.qkv_bias + heads + BIAS_MLP_WIDTH * (3 + heads)  # biases; logit scale; bias MLP
+            block = 5 * C + 2 * C * hidden + hidden  # two norms; MLP
+            if self.token_mixer == "mlp":
+                block += heads * M * N * (M * N + 1)
+            elif self.version == 1:
+                block += 4 * C * C + C + 3 * C * self.qkv_bias + (2 * M - 1) * (2 * N - 1) * heads  # qkv, projection; table
+            else:  # qkv, projection; biases; logit scale; bias MLP
+                block += 4 * C * C + C + 2 * C * self.qkv_bias + heads + BIAS_MLP_WIDTH * (3 + heads)
             count += self.depths[i] * block
             if i > 0:
                 count += 2 * C * C + (4 * C if self.version == 1 else 2 * C)  # patch merging and its norm
         return count + self.channels[-1] * (2 + self.num_classes) + self.num_classes
+
+    def with_attention(self, backend: str) -> "SwinConfig":
+        """Returns the same network with another implementation of attention; Swin-MLP has none and is unchanged."""
+        return self if self.token_mixer == "mlp" else replace(self, attention_backend=backend)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns plain Python, from which the same configuration can be built."""

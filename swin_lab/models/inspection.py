@@ -181,6 +181,15 @@ class Inspection:
         return torch.einsum("bhwc,bc->bhw", self.features_BHWC, self.head.weight.detach()[list(classes)])
 
 
+def check_attention(network: SwinTransformer) -> None:
+    """Raises UserError if a network has no attention."""
+    if network.config.token_mixer == "mlp":
+        raise UserError(
+            "this network is a Swin-MLP, which has no attention to look at: the weights of its windows are the same for every "
+            "image; swin-lab explain shows its steps"
+        )
+
+
 @torch.no_grad()
 def inspect(network: SwinTransformer, image_BCHW: Tensor) -> Inspection:
     """Runs a network once in evaluation mode, without gradients, and returns the attention weights of all its blocks.
@@ -192,10 +201,11 @@ def inspect(network: SwinTransformer, image_BCHW: Tensor) -> Inspection:
         image_BCHW: normalised images of any size.
 
     Raises:
-        UserError: the images do not fit the network, as in its forward pass.
+        UserError: the network is a Swin-MLP, or the images do not fit it, as in its forward pass.
     """
     features: list[Tensor] = []
     kept: list[BlockAttention] = []
+    check_attention(network)
     layers = _attention_layers(network)
     backends, was_training = [layer.backend for _, _, layer in layers], network.training
     hook = network.norm.register_forward_hook(lambda _module, _arguments, output: features.append(output))

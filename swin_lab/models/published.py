@@ -1,4 +1,4 @@
-"""Published top-1 on ImageNet-1k in percent, with one crop of 224 to 384 pixels."""
+"""Published top-1 on ImageNet-1k in percent, with one crop of 224 to 384 pixels, and where published weights are."""
 
 from dataclasses import dataclass
 
@@ -13,6 +13,9 @@ class Published:
     """Pre-trained on ImageNet-22k, fine-tuned on 1k."""
 
 
+SWIN_MLP = "https://github.com/SwinTransformer/storage/releases/download/v1.0.5"
+"""Folder of the published files of Swin-MLP (README.md of the official code), NAME.pth for a variant of this name."""
+
 TOP1 = {
     # github.com/microsoft/Swin-Transformer, MODELHUB.md at f82860b
     "swin_tiny_patch4_window7_224": Published(81.2, 80.9),
@@ -22,6 +25,10 @@ TOP1 = {
     "swin_large_patch4_window7_224": Published(None, 86.3),
     "swin_large_patch4_window12_384": Published(None, 87.3),
     "swin_tiny_c24_patch4_window8_256": Published(81.6),
+    "swin_mlp_tiny_c24_patch4_window8_256": Published(79.4),
+    "swin_mlp_tiny_c12_patch4_window8_256": Published(79.6),
+    "swin_mlp_tiny_c6_patch4_window8_256": Published(79.7),
+    "swin_mlp_base_patch4_window7_224": Published(81.3),
     "swinv2_tiny_window8_256": Published(81.8),
     "swinv2_tiny_window16_256": Published(82.8),
     "swinv2_small_window8_256": Published(83.7),
@@ -37,3 +44,8 @@ TOP1 = {
     "swin_s3_small_224": Published(83.8),
     "swin_s3_base_224": Published(83.9),
 }
+
+
+def published_weights(name: str) -> str:
+    """Returns where published weights of a variant are: a model on the Hugging Face hub, or for Swin-MLP a file to download."""
+    return f"at {SWIN_MLP}/{name}.pth" if name.startswith("swin_mlp") else f"on the hub, for example timm/{name}.ms_in1k"

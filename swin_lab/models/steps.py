@@ -8,9 +8,19 @@ from math import prod
 
 from torch import nn
 
+from swin_lab.models.attention import CosineWindowAttention, WindowAttention
 from swin_lab.models.config import SwinConfig
-from swin_lab.models.cost import attention_macs, embedding_macs, head_macs, merging_macs, mlp_macs, norm_macs
+from swin_lab.models.cost import (
+    attention_macs,
+    embedding_macs,
+    head_macs,
+    merging_macs,
+    mlp_macs,
+    norm_macs,
+    window_mlp_macs,
+)
 from swin_lab.models.swin import SwinTransformer
+from swin_lab.models.window_mlp import WindowMlp, padded_map
 from swin_lab.ops.geometry import Size, fit_window
 
 Shape = tuple[int, ...]
@@ -22,11 +32,11 @@ BYTES = 4
 
 @dataclass(frozen=True)
 class Windows:
-    """Describes the windows in which the attention of a block is computed."""
+    """Describes the windows in which the attention of a block, or the window MLP of Swin-MLP, is computed."""
 
     map_size: Size
     padded_size: Size
-    """Size of the map with the padding that fills the last windows."""
+    """Size of the map with the padding that fills the last windows; in Swin-MLP also with that which shifts them."""
     window: Size
     """In use: no larger than the map."""
     shift: Size
@@ -45,7 +55,7 @@ class Windows:
 
     @property
     def products_per_window(self) -> int:
-        """Returns the dot products of queries and keys in a window, for one head."""
+        """Returns the dot products of queries and keys in a window, or the weights of the window MLP, for one head."""
         return self.tokens**2
 
     @property
@@ -75,16 +85,17 @@ class Step:
     macs: int
     """Multiply-accumulates in the convention of `count_macs`."""
     activation_bytes: int
-    """Bytes of float32 that the results of norms, linear layers, GELU, attention (weights and values) and sums take."""
+    """Bytes of float32 that the results of norms, linear layers, GELU, attention (weights and values), window MLP (with its
+    padding) and sums take."""
     windows: Windows | None = None
-    """For attention only."""
+    """For attention and window MLP only."""
 
 
 def steps_of(network: SwinTransformer, img_size: Size | None = None) -> list[Step]:
     """Returns the steps of the pass of one image. Nothing is computed, so that the network can be on the meta device.
 
     A stage has one step each for the attention of its blocks with regular windows (W-MSA) and with shifted ones (SW-MSA), and
-    for their MLPs.
+    for their MLPs. In Swin-MLP, a window MLP (W-MLP, SW-MLP) takes the place of attention.
 
     Args:
         network: the network, whose windows and parameters are those of its `config`.
@@ -141,14 +152,10 @@ def _stage_steps(network: SwinTransformer, config: SwinConfig, stage: int) -> li
     for kind in (blocks[::2], blocks[1::2]):
         if not kind:
             continue
-        count, attention = len(kind), kind[0].attn
-        windows = _windows(map_size, attention.window, attention.shift, attention.num_heads)
-        name = "W-MSA" if attention.shift == (0, 0) else "SW-MSA"
-        # Norm, queries, keys and values, weighted values, projection and sum have 7 C values per token.
-        size = BYTES * count * (7 * tokens * C + windows.heads * windows.products)
+        count = len(kind)
+        name, macs, values, windows = _token_mixer(config, stage, kind[0].attn)
         parameters = sum(_parameters(block.attn) + _parameters(block.norm1) for block in kind)
-        macs = count * attention_macs(config, stage)
-        steps.append(Step(name, stage, count, shape, shape, parameters, macs, size, windows))
+        steps.append(Step(name, stage, count, shape, shape, parameters, count * macs, BYTES * count * values, windows))
         # Norm, output and sum have C values per token, both sides of the GELU have the hidden channels.
         size = BYTES * count * tokens * (3 * C + 2 * int(C * config.mlp_ratio))
         parameters = sum(_parameters(block.mlp) + _parameters(block.norm2) for block in kind)
@@ -156,10 +163,23 @@ def _stage_steps(network: SwinTransformer, config: SwinConfig, stage: int) -> li
     return steps
 
 
-def _windows(map_size: Size, window: Size, shift: Size, heads: int) -> Windows:
-    (M, N), used_shift = fit_window(map_size, window, shift)
-    H, W = map_size
-    return Windows(map_size, (H + -H % M, W + -W % N), (M, N), used_shift, heads)
+def _token_mixer(
+    config: SwinConfig, stage: int, layer: WindowAttention | CosineWindowAttention | WindowMlp
+) -> tuple[str, int, int, Windows]:
+    """Returns name, operations, values of the results, and windows of the attention or the window MLP of one block."""
+    (H, W), C, heads = config.maps[stage], config.channels[stage], layer.num_heads
+    (M, N), shift = fit_window((H, W), layer.window, layer.shift)
+    prefix = "W" if layer.shift == (0, 0) else "SW"
+    if isinstance(layer, WindowMlp):  # Its window does not become smaller on a smaller map.
+        padded = padded_map((H, W), layer.window, layer.shift)
+        # Norm and sum have C values per token, the window MLP has C for every place in a window.
+        values = (2 * H * W + prod(padded)) * C
+        macs = window_mlp_macs(C, (H, W), layer.window, layer.shift)
+        return f"{prefix}-MLP", macs, values, Windows((H, W), padded, layer.window, shift, heads)
+    windows = Windows((H, W), (H + -H % M, W + -W % N), (M, N), shift, heads)
+    # Norm, queries, keys and values, weighted values, projection and sum have 7 C values per token.
+    values = 7 * H * W * C + heads * windows.products
+    return f"{prefix}-MSA", attention_macs(config, stage), values, windows
 
 
 def _parameters(module: nn.Module) -> int:

@@ -20,6 +20,7 @@ from swin_lab.errors import UserError
 from swin_lab.models.attention import CosineWindowAttention, WindowAttention
 from swin_lab.models.config import SwinConfig
 from swin_lab.models.drop_path import DropPath, DropPathMode
+from swin_lab.models.window_mlp import WindowMlp
 from swin_lab.ops.geometry import Size, merge_neighbours, pad_to_multiple
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.validation import NonNegativeInt, check_value
@@ -53,7 +54,7 @@ class SwinTransformer(nn.Module):
         for i, depth in enumerate(config.depths):
             dim = config.channels[i]
             blocks = [
-                make_block(_window_attention(config, i, j % 2 == 1), dim, config.mlp_ratio, next(rates), config.drop_path_mode)
+                make_block(_token_mixer(config, i, j % 2 == 1), dim, config.mlp_ratio, next(rates), config.drop_path_mode)
                 for j in range(depth)
             ]
             merge = make_merging(config.channels[i - 1]) if i > 0 else None
@@ -236,9 +237,11 @@ def checked_stages(stages: Sequence[int] | None, count: int) -> list[int]:
     return chosen
 
 
-def _window_attention(config: SwinConfig, stage: int, shifted: bool) -> nn.Module:
-    """Returns the attention of a block."""
+def _token_mixer(config: SwinConfig, stage: int, shifted: bool) -> nn.Module:
+    """Returns the attention of a block, or the layer that Swin-MLP has instead."""
     dim, heads, window = config.channels[stage], config.num_heads[stage], config.windows[stage]
+    if config.token_mixer == "mlp":
+        return WindowMlp(dim, heads, window, shifted)
     if config.version == 1:
         return WindowAttention(dim, heads, window, shifted, config.qkv_bias, config.attention_backend)
     return CosineWindowAttention(
@@ -323,6 +326,8 @@ class BranchNorm(nn.LayerNorm):
 
 class SwinBlock(nn.Module):
     """Computes equation 3 of the paper, one line each; `drop_path(x, branch)` is x + branch(x) but for dropped images.
+
+    In Swin-MLP, a `WindowMlp` takes the place of attention.
 
     x ─┬─ norm1 ─ attention ─ drop path ─(+)─┬─ norm2 ─ MLP ─ drop path ─(+)─
        └─────────────────────────────────────┘└──────────────────────────┘

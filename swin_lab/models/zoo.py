@@ -27,6 +27,7 @@ def create_model(
     name: str,
     *,
     version: int | None = None,
+    token_mixer: str | None = None,
     num_classes: int | None = None,
     in_channels: int | None = None,
     img_size: int | Sequence[int] | None = None,
@@ -54,6 +55,7 @@ def create_model(
     """
     given: dict[str, Any] = {
         "version": version,
+        "token_mixer": token_mixer,
         "num_classes": num_classes,
         "in_channels": in_channels,
         "img_size": img_size,

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 from PIL import Image
 
-from swin_lab.report.blocks import BlockDrawing, color_of, draw_block_pair, draw_shift
+from swin_lab.report.blocks import BlockDrawing, color_of, draw_block_pair, draw_padding, draw_shift, mixer_name
 from swin_lab.report.figures import write_figure
 from swin_lab.report.pens import (
     CHANGE,
@@ -85,8 +85,11 @@ class ArchitectureDrawing:
     num_classes: int
     shift_example: tuple[Size, Size, Size]
     """Map, window and shift, for panel (c)."""
+    mixer: str
+    """What combines the tokens of a window: MSA, or MLP in Swin-MLP."""
     regions_HW: np.ndarray
-    """Region of every token of that map after the cyclic shift; only tokens of one region attend to each other."""
+    """Region of every token of that map after the cyclic shift; only tokens of one region attend to each other. For an MLP,
+    whose windows are shifted by padding: 1 for every token of the padded map, 0 for padding."""
     image_HWC: np.ndarray | None = None
     """The image, with values from 0 to 1 and 1 or 3 channels. If None, a landscape is drawn."""
 
@@ -117,7 +120,10 @@ def draw_architecture(drawing: ArchitectureDrawing, file: Path) -> None:
         _panel(
             ax, 346, width - 362, "c", "Windows and their shift", f"{product(rows, columns)} tokens, windows of {product(M, N)}"
         )
-        draw_shift(ax, drawing.regions_HW, (M, N), shift, left=362, right=width - 32, top=DETAIL)
+        if drawing.mixer == "MLP":
+            draw_padding(ax, drawing.regions_HW, (rows, columns), (M, N), shift, left=362, right=width - 32, top=DETAIL)
+        else:
+            draw_shift(ax, drawing.regions_HW, (M, N), shift, left=362, right=width - 32, top=DETAIL)
         write_figure(figure, file, dpi=180)
 
 
@@ -186,7 +192,7 @@ def _draw_stage(ax: Axes, drawing: ArchitectureDrawing, index: int, left: float)
     step = min(19.0, (last - first) / len(stage.shifted))
     start = (first + last - step * len(stage.shifted)) / 2
     arrow(ax, (left + 43, FLOW), (start, FLOW))
-    _draw_blocks(ax, stage.shifted, start, step)
+    _draw_blocks(ax, drawing.mixer, stage.shifted, start, step)
     if index == 0:
         _draw_zoom(ax, (start, start + step * min(2, len(stage.shifted))))
     return start + step * len(stage.shifted)
@@ -224,14 +230,14 @@ def _seen_at(image_HWC: np.ndarray, map_size: Size) -> np.ndarray:
     return blend(tint(REGULAR, 0.62), tint(REGULAR, 0.04), pooled)
 
 
-def _draw_blocks(ax: Axes, shifted: Sequence[bool], left: float, step: float) -> None:
+def _draw_blocks(ax: Axes, mixer: str, shifted: Sequence[bool], left: float, step: float) -> None:
     """Draws a bar for each block, in the colour of its attention, with its name where it fits."""
     gap = 3 if step > 8 else min(1, step / 4)
     for i, is_shifted in enumerate(shifted):
         x = left + i * step
         box(ax, x + gap / 2, FLOW - BAR / 2, step - gap, BAR, fill=color_of(is_shifted), radius=min(3, step / 4))
         if step > 13:
-            text(ax, x + step / 2, FLOW, "SW-MSA" if is_shifted else "W-MSA", 10, "white", upwards=True)
+            text(ax, x + step / 2, FLOW, mixer_name(mixer, is_shifted), 10, "white", upwards=True)
 
 
 def _draw_zoom(ax: Axes, span: tuple[float, float]) -> None:

@@ -15,6 +15,7 @@ from swin_lab.report.pens import (
     INK,
     LINE,
     NEUTRAL,
+    PALE,
     REGULAR,
     SHIFTED,
     Point,
@@ -37,11 +38,18 @@ class BlockDrawing:
     """Whether its windows are shifted."""
     branches: tuple[tuple[str, ...], ...]
     """Names of its layers in the order they run, for each residual branch: norm1, attn, norm2, mlp."""
+    mixer: str
+    """What combines the tokens of a window: MSA, or MLP in Swin-MLP."""
 
 
 def color_of(shifted: bool) -> str:
-    """Returns the colour of an attention."""
+    """Returns the colour of an attention or a window MLP."""
     return SHIFTED if shifted else REGULAR
+
+
+def mixer_name(mixer: str, shifted: bool) -> str:
+    """Returns the name of an attention, such as SW-MSA, or of a window MLP."""
+    return f"{'SW' if shifted else 'W'}-{mixer}"
 
 
 # Panel (b)
@@ -90,8 +98,8 @@ def _draw_sum(ax: Axes, centre: Point) -> None:
 
 
 def _label_of(block: BlockDrawing, part: str) -> str:
-    attention = "SW-MSA" if block.shifted else "W-MSA"
-    return {"norm1": "LayerNorm", "norm2": "LayerNorm", "mlp": "MLP", "attn": attention}.get(part, part)
+    names = {"norm1": "LayerNorm", "norm2": "LayerNorm", "mlp": "MLP", "attn": mixer_name(block.mixer, block.shifted)}
+    return names.get(part, part)
 
 
 def _paint_of(block: BlockDrawing, part: str) -> tuple[str, str]:
@@ -135,12 +143,62 @@ def draw_shift(
     _draw_grid(ax, lefts[1], grid_top, unrolled, colors, window, shift, SHIFTED)
     _draw_grid(ax, lefts[2], grid_top, rolled_HW, colors, window, (0, 0), INK)
     headings = [("W-MSA", "regular windows", REGULAR), ("SW-MSA", moved, SHIFTED), ("Cyclic shift", "whole windows again", INK)]
+    _draw_headings(ax, headings, lefts, grid_top)
+    _draw_masks(ax, left, right, grid_top + GRID + 20, windows_GT, colors)
+
+
+def draw_padding(
+    ax: Axes,
+    is_token_HW: np.ndarray,
+    map_size: tuple[int, int],
+    window: tuple[int, int],
+    shift: tuple[int, int],
+    *,
+    left: float,
+    right: float,
+    top: float,
+) -> None:
+    """Draws regular windows, shifted ones, and the map with the zeros that complete these, as in Swin-MLP.
+
+    Args:
+        ax: the axes.
+        is_token_HW: for every place of the padded map whether it is a token.
+        map_size: rows and columns without padding.
+        window: rows and columns.
+        shift: rows and columns.
+        left: edge of the drawing.
+        right: edge of the drawing.
+        top: upper edge of the panel, whose title is above the drawing.
+    """
+    lefts, grid_top = np.linspace(left, right - GRID, 3).tolist(), top + 82
+    whole = np.ones(map_size, int)
+    _draw_grid(ax, lefts[0], grid_top, whole, {1: tint(REGULAR, 0.3)}, window, (0, 0), REGULAR)
+    _draw_grid(ax, lefts[1], grid_top, whole, {1: tint(SHIFTED, 0.3)}, window, shift, SHIFTED)
+    _draw_grid(ax, lefts[2], grid_top, is_token_HW, {0: "white", 1: tint(SHIFTED, 0.3)}, window, (0, 0), INK, named=False)
+    moved = f"moved by {shift[0]} × {shift[1]} tokens"
+    headings = [
+        ("W-MLP", "regular windows", REGULAR),
+        ("SW-MLP", moved, SHIFTED),
+        ("Padding", "zeros complete the windows", INK),
+    ]
+    _draw_headings(ax, headings, lefts, grid_top)
+    below, tokens = grid_top + GRID + 20, window[0] * window[1]
+    text(ax, left, below + 10, "Weights", 12, ha="left", weight="bold")
+    note = (
+        f"of each head: {tokens} × {tokens}, the same in all windows and for all images. Each\n"
+        f"of the {tokens} tokens of the output is a weighted sum of the {tokens} tokens of its window\n"
+        "(a grouped 1-D convolution). There are no queries, keys, masks or position biases."
+    )
+    text(ax, left, below + 48, note, 10.5, GREY, ha="left")
+
+
+def _draw_headings(ax: Axes, headings: Sequence[tuple[str, str, str]], lefts: Sequence[float], grid_top: float) -> None:
+    """Writes name and note, in a colour, over each of three grids, and draws arrows between them."""
     for x, (name, note, color) in zip(lefts, headings, strict=True):
         text(ax, x + GRID / 2, grid_top - 29, name, 12, color, weight="bold")
         text(ax, x + GRID / 2, grid_top - 13, note, 10.5, GREY)
     for x, following in pairwise(lefts):
         arrow(ax, (x + GRID + 6, grid_top + GRID / 2), (following - 6, grid_top + GRID / 2))
-    _draw_masks(ax, left, right, grid_top + GRID + 20, windows_GT, colors)
 
 
 def _draw_grid(
@@ -152,18 +210,19 @@ def _draw_grid(
     window: tuple[int, int],
     offset: tuple[int, int],
     edge: str,
+    named: bool = True,
 ) -> None:
-    """Draws a map of tokens coloured by label, divided into windows that begin at `offset`."""
+    """Draws a map of tokens coloured by label, divided into windows that begin at `offset`; several labels are written."""
     (rows, columns), cell = labels_HW.shape, GRID / max(labels_HW.shape)
     for row, column in np.ndindex(rows, columns):
         color = colors[int(labels_HW[row, column])]
         corner = (left + column * cell, top + row * cell)
-        ax.add_patch(Rectangle(corner, cell, cell, fc=color, ec="white", lw=0.8))
+        ax.add_patch(Rectangle(corner, cell, cell, fc=color, ec="white" if color != "white" else PALE, lw=0.8))
     for row in {0, *range(offset[0], rows, window[0]), rows}:
         ax.plot([left, left + columns * cell], [top + row * cell] * 2, color=edge, lw=1.8)
     for column in {0, *range(offset[1], columns, window[1]), columns}:
         ax.plot([left + column * cell] * 2, [top, top + rows * cell], color=edge, lw=1.8)
-    for label in colors if len(colors) > 1 else ():
+    for label in colors if named and len(colors) > 1 else ():
         row, column = np.argwhere(labels_HW == label).mean(axis=0).tolist()
         text(ax, left + (column + 0.5) * cell, top + (row + 0.5) * cell, str(label), 12, weight="bold")
 

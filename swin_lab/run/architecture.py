@@ -7,12 +7,15 @@ import torch
 from torch import nn
 
 from swin_lab.models import SwinTransformer
+from swin_lab.models.window_mlp import zero_padding
 from swin_lab.ops import geometry
 from swin_lab.ops.geometry import Size
 from swin_lab.report import ArchitectureDrawing, BlockDrawing, StageDrawing
 
 EXAMPLE_MAP, EXAMPLE_WINDOW, EXAMPLE_SHIFT = (8, 8), (4, 4), (2, 2)
 """The map on which the figure shows how windows shift: four windows, whose masks all differ."""
+MIXERS = {"attention": "MSA", "mlp": "MLP"}
+"""`token_mixer` of a network -> second part of the names of its layers, as in W-MSA."""
 
 
 def architecture_of(
@@ -31,10 +34,12 @@ def architecture_of(
     """
     own = network.config
     config = own if img_size is None else replace(own, img_size=img_size, window_size=own.windows)
+    is_mlp = own.token_mixer == "mlp"
+    windows = own.windows if is_mlp else config.windows  # Those of Swin-MLP do not become smaller on smaller maps.
     stages = []
     for i, stage in enumerate(network.stages):
         shifted = tuple(block.attn.shift != (0, 0) for block in stage.blocks)  # type: ignore[union-attr]
-        stages.append(StageDrawing(config.maps[i], config.channels[i], config.windows[i], config.num_heads[i], shifted))
+        stages.append(StageDrawing(config.maps[i], config.channels[i], windows[i], config.num_heads[i], shifted))
     first_blocks: list[nn.Module] = list(network.stages[0].blocks)[:2]  # type: ignore[arg-type]
     return ArchitectureDrawing(
         name=name,
@@ -44,14 +49,25 @@ def architecture_of(
         patch_size=config.patch_size,
         stages=tuple(stages),
         blocks=tuple(
-            BlockDrawing(shifted, _branches_of(block, config.embed_dim))
+            BlockDrawing(shifted, _branches_of(block, config.embed_dim), MIXERS[own.token_mixer])
             for block, shifted in zip(first_blocks, stages[0].shifted, strict=False)
         ),
         num_classes=config.num_classes,
         shift_example=(EXAMPLE_MAP, EXAMPLE_WINDOW, EXAMPLE_SHIFT),
-        regions_HW=geometry.region_labels(EXAMPLE_MAP, EXAMPLE_WINDOW, EXAMPLE_SHIFT, torch.device("cpu")).numpy(),
+        mixer=MIXERS[own.token_mixer],
+        regions_HW=_padded_example() if is_mlp else _rolled_example(),
         image_HWC=image_HWC,
     )
+
+
+def _rolled_example() -> np.ndarray:
+    """Returns the region of every token of the example after the cyclic shift."""
+    return geometry.region_labels(EXAMPLE_MAP, EXAMPLE_WINDOW, EXAMPLE_SHIFT, torch.device("cpu")).numpy()
+
+
+def _padded_example() -> np.ndarray:
+    """Returns 1 for every token of the example, and 0 for the padding by which Swin-MLP shifts windows."""
+    return np.pad(np.ones(EXAMPLE_MAP, int), zero_padding(EXAMPLE_MAP, EXAMPLE_WINDOW, EXAMPLE_SHIFT))
 
 
 def _branches_of(block: nn.Module, channels: int) -> tuple[tuple[str, ...], ...]:

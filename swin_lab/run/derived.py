@@ -59,8 +59,13 @@ def derive(training: Training) -> Derived:
 
 def attention_backend(training: Training) -> str | None:
     """Returns the implementation of window attention that a run trains with; None for networks without the choice."""
-    wanted = training.model.node.get("attention_backend")
-    return None if wanted is None else training_backend(wanted, training.launch.trainer.strategy.root_device.type)
+    node = training.model.node
+    wanted = node.get("attention_backend")
+    return (
+        None
+        if wanted is None or node.get("token_mixer") == "mlp"
+        else training_backend(wanted, training.launch.trainer.strategy.root_device.type)
+    )
 
 
 def monitored_of(engine: Engine) -> dict[str, Any]:

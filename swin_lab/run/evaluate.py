@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -174,7 +173,8 @@ def build_data_module(data: Data, task: Task, preprocessing: Preprocessing, devi
         seed=0,
         loading=data.loader,
         decode=build_decoder(preprocessing, data.loader.decoder),
-        draw=partial(task.draw, img_size=preprocessing.img_size),
+        img_size=preprocessing.img_size,
+        draw=task.draw,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from swin_lab.data.loading import LostWorkerError
 from swin_lab.errors import UserError
 
 CANNOT_WRITE = {
@@ -31,6 +32,7 @@ LOST_WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\) (is kill
 """What torch says when the process of a loader worker has ended: the process, and the signal if it knows that."""
 OF_WORKER = re.compile(r"in DataLoader worker process (\d+)")
 
+KILLED = "; most likely the system had no memory left and killed it"
 FEWER_WORKERS = "Lower data.num_workers (0 loads in the main process)"
 
 
@@ -52,9 +54,11 @@ def explain_failure(error: BaseException) -> str | None:
         )
     if OPEN_FILES.search(text) or (isinstance(error, OSError) and error.errno in NO_FILES):
         return f"too many open files{worker}: raise the limit of this shell, for example with ulimit -n 65536\n{FEWER_WORKERS}"
+    if isinstance(error, LostWorkerError):
+        return f"a loader worker has ended{KILLED}\n{FEWER_WORKERS}, or free memory"
     if lost := LOST_WORKER.search(text):
         how = f"was ended by the signal {lost[3].strip()}" if lost[3] else "has ended"
-        likely = "; most likely the system had no memory left and killed it" if lost[3] in (None, "Killed") else ""
+        likely = KILLED if lost[3] in (None, "Killed") else ""
         return f"a loader worker (process {lost[1].strip()}) {how}{likely}\n{FEWER_WORKERS}, or free memory"
     if isinstance(error, MemoryError) or NO_MEMORY.search(text):
         return f"no memory is left{worker}\n{FEWER_WORKERS}, data.cache_mib or max_device_batch, or free memory"

@@ -1,4 +1,4 @@
-"""Builds the network of a `model` node for a task, and loads weights into it."""
+"""Builds the network of a `model` node for a task, loads weights into it, and adds adapters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -7,8 +7,10 @@ from torch import nn
 
 from swin_lab.errors import UserError
 from swin_lab.models import SwinTransformer
+from swin_lab.models.lora import LoraConfig, inject
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.run.instantiate import instantiate
+from swin_lab.run.lora import split_lora
 from swin_lab.run.settings import Node, TransferConfig
 from swin_lab.run.targets import Parameters, resolve
 from swin_lab.training import Task
@@ -35,6 +37,13 @@ class Model:
     """The model's own preprocessing, which models of other libraries have."""
     report: LoadReport | None
     """Report of the loaded weights. If None, the network is randomly initialised."""
+    lora: LoraConfig | None
+    """The settings of the network's adapters. If None, it has none."""
+
+    @property
+    def described(self) -> Node:
+        """Returns what checkpoints contain of the model: the node, and the settings of the adapters under `lora`."""
+        return self.node if self.lora is None else self.node | {"lora": self.lora.as_dict()}
 
 
 def open_weights(weights: str | None, settings: TransferConfig, node: Node) -> Checkpoint | None:
@@ -48,9 +57,12 @@ def open_weights(weights: str | None, settings: TransferConfig, node: Node) -> C
     Raises:
         UserError: the recipe needs weights, they cannot be read, they are for another network, or there are only settings.
     """
+    node, lora = split_lora(node)
     if weights is None:
         if settings.required:
             raise UserError("weights must be given: this recipe fine-tunes, for example weights=FILE.pth, a run, OWNER/NAME")
+        if lora is not None and settings.required is None:  # transfer.required=false is for trials.
+            raise UserError(f"model.lora.rank={lora.rank} trains adapters of weights that stay as they are; add weights=FILE")
         check_transfer(weights, settings)
         return None
     checkpoint = open_checkpoint(weights, name=settings.name, ema=settings.ema)
@@ -87,7 +99,7 @@ def build_model(
     settings: TransferConfig | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Model:
-    """Builds the network of a `model` node for a task, and loads the weights of a checkpoint, if one is given.
+    """Builds the network of a `model` node for a task, loads the weights of a checkpoint, if one is given, and adds adapters.
 
     Args:
         node: the `model` node.
@@ -100,6 +112,9 @@ def build_model(
     Raises:
         UserError: the node contradicts the task, or the weights do not fit.
     """
+    node, lora = split_lora(node)
+    if lora is not None and not task.outputs_are_classes:
+        raise UserError(f"model.lora.rank={lora.rank} is for fine-tuning on classes, not for {type(task).__name__}")
     arguments = task.model_arguments()
     for key, value in arguments.items():
         if node.get(key) is not None and node[key] != value:
@@ -123,10 +138,12 @@ def build_model(
             bias_interpolation=settings.bias_interpolation,
             strict=settings.strict,
         )
+    if lora is not None:
+        inject(model, lora)
     size = input_size(model, node, img_size)
     # A model that is built again gets its weights from a checkpoint and must not fetch published ones first.
     rebuilt = node | arguments | ({"pretrained": False} if node.get("pretrained") else {})
-    return Model(task.build_network(model), rebuilt, size, own_preprocessing, report)
+    return Model(task.build_network(model), rebuilt, size, own_preprocessing, report, lora)
 
 
 def input_size(model: nn.Module, node: Node, img_size: int | Sequence[int] | None) -> tuple[int, int]:

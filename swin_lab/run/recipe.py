@@ -150,6 +150,8 @@ def derived_values(recipe: Recipe) -> dict[str, Any]:
         "drop path rate per block": drops[1] - drops[0] if len(drops) > 1 else 0.0,
         "evaluation": str(recipe.preprocessing),
     }
+    if recipe.model.lora is not None:
+        values["trained parameters"] = sum(p.numel() for p in tensors if p.requires_grad)
     if length is not None:
         values |= {
             "updates per epoch": length.steps_per_epoch,

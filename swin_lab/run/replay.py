@@ -14,11 +14,13 @@ from swin_lab.errors import UserError
 from swin_lab.run.components import build_task
 from swin_lab.run.directory import start_console
 from swin_lab.run.dump import DumpedBatch, read_dump
-from swin_lab.run.restore import restore
+from swin_lab.run.restore import TRUST, restore
 from swin_lab.run.settings import RestoreConfig
 from swin_lab.run.stored import restored_node
 from swin_lab.run.targets import TARGET
+from swin_lab.run.teacher import with_teacher
 from swin_lab.run.trainer import build_trainer, choose_precision
+from swin_lab.tasks import Distillation
 from swin_lab.training import DataDescription, Task
 from swin_lab.weights import Contents
 from swin_lab.weights.values import why_unusable
@@ -120,7 +122,12 @@ def _rebuilt(contents: Contents, trainer: Trainer, trust: bool) -> tuple[nn.Modu
     if node.get("real_labels"):
         node["real_labels"] = False  # They are those of validation images.
     task = build_task(node, DataDescription(class_names=classes or ()))
-    network = restore(contents, task, classes, RestoreConfig(), trust=trust).network
+    if isinstance(task, Distillation) and not trust:
+        raise UserError(f"{contents.file} names a teacher, {task.teacher}, which would be opened.\n{TRUST}")
+    restored = restore(contents, task, classes, RestoreConfig(), trust=trust)
+    task, network = with_teacher(task, restored.network, restored.preprocessing, classes or ())
+    if network is not restored.network:  # It has adapters.
+        network.load_state_dict(contents.network_tensors())
     network = trainer.precision_plugin.convert_module(network.to(trainer.strategy.root_device))
     return network.train().requires_grad_(), task
 

@@ -97,6 +97,9 @@ def announce(training: Training) -> None:
     network, source, trainer = training.model.network, training.data.source, training.launch.trainer
     parameters = sum(parameter.numel() for parameter in network.parameters())
     lines = [("model", f"{type(network).__name__}, {parameters:,} parameters")]
+    if (lora := training.model.lora) is not None:
+        trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+        lines.append(("adapters", f"{lora}; {trained:,} parameters are trained ({trained / parameters:.1%})"))
     lines += training.model.report.lines() if training.model.report is not None else []
     train, val, classes = len(source.train.labels), len(source.val.labels), len(source.class_names)
     lines += [
@@ -106,6 +109,7 @@ def announce(training: Training) -> None:
     ]
     if (attention := attention_backend(training)) is not None:
         lines.append(("attention", attention))
+    lines += training.task.start_lines()
     optimizer = training.config.optimizer["_target_"].rpartition(".")[2]
     lines.append(("optimizer", f"{optimizer}, learning rate {training.initial_lr:.4g}"))
     if training.preprocessing.preset is not None:

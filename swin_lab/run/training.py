@@ -1,8 +1,7 @@
 """The components of a training run, built and checked before the run directory exists."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +14,6 @@ from swin_lab.data.decoders import build_decoder
 from swin_lab.data.transforms import eval_transform, train_transform
 from swin_lab.errors import UserError
 from swin_lab.metadata import Metadata, RunMetadata
-from swin_lab.models import packed_weights
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.run.augmentation import build_augmentation
 from swin_lab.run.batching import AUTO, Batching, split_batch
@@ -30,15 +28,18 @@ from swin_lab.run.components import (
     build_task,
     check_sizes,
 )
+from swin_lab.run.constant_weights import constant_weights
 from swin_lab.run.device_batch import build_trial, find_batching
 from swin_lab.run.instantiate import build_dataclass, check_node, is_chosen
 from swin_lab.run.loggers import check_loggers
+from swin_lab.run.lora import check_model
 from swin_lab.run.model import Model, build_model, open_weights
 from swin_lab.run.settings import TrainConfig, TransferConfig
 from swin_lab.run.sharding import sharder
-from swin_lab.run.trainer import Launch, build_trainer
-from swin_lab.training import CheckpointConfig, Engine, Freezing, NonFiniteConfig, Task
-from swin_lab.training.sharding import gathered
+from swin_lab.run.teacher import check_teacher, with_teacher
+from swin_lab.run.together import check_together
+from swin_lab.run.trainer import Launch
+from swin_lab.training import CheckpointConfig, Engine, NonFiniteConfig, Task
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ def build_training(config: TrainConfig, launch: Launch, plain: dict[str, Any]) -
     compile_network = compiler(config.compile, config.compile_mode, launch.trainer.strategy.root_device.type)
     settings = build_dataclass("transfer", TransferConfig, config.transfer)
     checkpoint = open_weights(config.weights, settings, config.model)
+    check_teacher(config.task)
     data = build_data(config.data)
     check_sizes(data.source, batching, config.trainer)
     task = build_task(config.task, data.description)
@@ -101,6 +103,8 @@ def build_training(config: TrainConfig, launch: Launch, plain: dict[str, Any]) -
         class_names=data.source.class_names if task.outputs_are_classes else None,
     )
     preprocessing = build_preprocessing(model, data, data.loader, config.preset)
+    task, network = with_teacher(task, model.network, preprocessing, data.source.class_names, compile_network)
+    model = replace(model, network=network)
     if config.max_device_batch == AUTO:
         trial = build_trial(launch, optimization, data, task, model.network, preprocessing, config.global_batch)
         batching = find_batching(trial, launch, mixes=mixes)
@@ -108,7 +112,7 @@ def build_training(config: TrainConfig, launch: Launch, plain: dict[str, Any]) -
         plain = plain | {"max_device_batch": batching.device_batch}
     data_module = build_data_module(config, batching, data, task, preprocessing)
     metadata = Metadata(
-        model=model.node,
+        model=model.described,
         class_names=tuple(data.source.class_names) if task.outputs_are_classes else None,
         preprocessing=preprocessing,
         run=RunMetadata(precision=launch.precision, device_batch=batching.device_batch, config=plain),
@@ -127,8 +131,7 @@ def check_nodes(config: TrainConfig) -> None:
     Raises:
         UserError: a key of the model, of a logger or of a callback is unknown, or a value is invalid, or nothing mixes images.
     """
-    # null is the model's own default, or a value that the task or the data gives.
-    check_node("model", {key: value for key, value in config.model.items() if value is not None})
+    check_model(config.model)
     check_loggers(config.logger)
     for name, node in (config.callbacks or {}).items():
         if node is not None:
@@ -159,7 +162,7 @@ def build_engine(
         global_batch=batching.global_batch,
         seed=config.seed,
         compile_network=compile_network,
-        constant_weights=gathered if shard else None if config.compile else packed_weights,
+        constant_weights=constant_weights(config.compile, sharded=shard is not None, adapted=model.lora is not None),
         nonfinite=NonFiniteConfig(policy=config.on_nonfinite, limit=config.nonfinite_limit),
         shard=shard,
     )
@@ -185,16 +188,6 @@ def build_data_module(
         loading=data.loader,
         decode=decode,
         train_decode=train_decode,
-        draw=partial(task.draw, img_size=preprocessing.img_size),
+        img_size=preprocessing.img_size,
+        draw=task.draw,
     )
-
-
-def check_together(
-    callbacks: Sequence[Callback], config: TrainConfig, launch: Launch, optimization: Optimization, network: nn.Module
-) -> None:
-    """Raises UserError if optimizer, trainer or callbacks contradict the network or each other."""
-    optimization.optimizer.groups(network, config.global_batch)  # raises what it would raise in a started run
-    build_trainer(config.trainer, launch.precision, callbacks=list(callbacks))  # Lightning refuses what cannot be combined.
-    for callback in callbacks:
-        if isinstance(callback, Freezing):
-            callback.check(network)

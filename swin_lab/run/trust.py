@@ -54,7 +54,6 @@ Side = Annotated[int, Gt(0), Le(1024)]
 Workers = Annotated[int, Ge(0), Le(max(MAX_WORKERS, os.cpu_count() or 1))]
 
 SPLIT: Mapping[str, Any] = {"val_fraction": Number, "split_seed": int}
-_GENERATED: Mapping[str, Any] = {"split_seed": int, "several_labels": bool}
 LOCAL: Mapping[str, Any] = {"root": LocalPath, "val_only": bool}
 
 DATA: Mapping[str, Mapping[str, Any]] = {
@@ -66,7 +65,14 @@ DATA: Mapping[str, Mapping[str, Any]] = {
     "swin_lab.data.MultiLabel": {**LOCAL, **SPLIT, "targets": ListFile, "val_targets": ListFile, "separator": str},
     "swin_lab.data.Parquet": {**LOCAL, **SPLIT, "image_column": str, "label_column": str, "in_memory": Literal[False]},
     "swin_lab.data.Shards": LOCAL,
-    SYNTHETIC: {"num_classes": Classes, "train_images": Count, "val_images": Count, "img_size": Pixels, **_GENERATED},
+    SYNTHETIC: {
+        "num_classes": Classes,
+        "train_images": Count,
+        "val_images": Count,
+        "img_size": Pixels,
+        **SPLIT,
+        "several_labels": bool,
+    },
     "swin_lab.data.Zipped": LOCAL,
 }
 """Sources of images that a file may name, and their keys. `MapDataset` is missing: it builds whatever it is given."""
@@ -92,11 +98,15 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
 MIXING: Mapping[str, Mapping[str, Any]] = {
     "swin_lab.tasks.Mixing": {"mixup": Number, "cutmix": Number, "prob": Number, "switch_prob": Number, "mode": str}
 }
-_OF_LOSS = ("gamma_negative", "gamma_positive", "margin", "label_smoothing")
-_BINARY: Mapping[str, Any] = {"loss": str, "class_weights": str | tuple[Number, ...], **dict.fromkeys(_OF_LOSS, Number)}
+CLASSIFICATION: Mapping[str, Any] = {"label_smoothing": Number, "mixing": MIXING, "flip": bool, "real_labels": bool}
+_LOADED: Mapping[str, Any] = {"teacher": str, "teacher_transfer": dict[str, Any], "teacher_trust": bool}  # by a training only
+_TAUGHT: Mapping[str, Any] = {"kind": str, "share": Number, "temperature": Number, "features": Number, "feature_stages": list}
+_PER_CLASS: Mapping[str, Any] = {"class_weights": str | tuple[Number, ...], "thresholds": tuple[Number, ...]}
+_BINARY: Mapping[str, Any] = {"loss": str, "gamma_negative": Number, "gamma_positive": Number, "margin": Number, **_PER_CLASS}
 TASK: Mapping[str, Mapping[str, Any]] = {
-    "swin_lab.tasks.Classification": {"label_smoothing": Number, "mixing": MIXING, "flip": bool, "real_labels": bool},
-    "swin_lab.tasks.MultiLabelClassification": {**_BINARY, "mixing": MIXING, "flip": bool, "thresholds": tuple[Number, ...]},
+    "swin_lab.tasks.Classification": CLASSIFICATION,
+    "swin_lab.tasks.Distillation": {**CLASSIFICATION, **_LOADED, **_TAUGHT},
+    "swin_lab.tasks.MultiLabelClassification": {**CLASSIFICATION, **_BINARY},
     "swin_lab.tasks.SimMIM": {"mask_patch_size": Pixels, "mask_ratio": Number, "norm_target_size": Side},
 }
 

@@ -93,23 +93,29 @@ class Classification(Task):
         return {"num_classes": self.num_classes}
 
     def training_loss(self, network: nn.Module, batch: Batch, batch_seed: int) -> Tensor:
+        images, targets = self.mixed(batch, batch_seed)
+        return self.cross_entropy(self.logits(network, images), targets)
+
+    def mixed(self, batch: Batch, batch_seed: int) -> tuple[Tensor, Tensor]:
+        """Returns the images that the network sees, and labels (B,), or targets (B, num_classes) of mixed images."""
         images, labels = batch[:2]
         if self.mixing is None:
-            return F.cross_entropy(_wide(self._logits(network, images)), labels, label_smoothing=self.label_smoothing)
-        images, targets = self.mixing.mix(images, labels, self.num_classes, self.label_smoothing, batch_seed)
-        return F.cross_entropy(_wide(self._logits(network, images)), targets)
+            return images, labels
+        return self.mixing.mix(images, labels, self.num_classes, self.label_smoothing, batch_seed)
+
+    def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Returns the mean cross-entropy of logits (B, num_classes) with what `mixed` returns; targets are smoothed already."""
+        smoothing = self.label_smoothing if self.mixing is None else 0.0
+        return F.cross_entropy(in_fp32(logits), targets, label_smoothing=smoothing)
 
     def evaluation_output(self, network: nn.Module, batch: Batch) -> Tensor:
         """Returns logits (B, num_classes) in float32."""
         images = batch[0]
-        logits = self._logits(network, images).float()
-        return (logits + self._logits(network, images.flip(-1)).float()) / 2 if self.flip else logits
+        logits = self.logits(network, images).float()
+        return (logits + self.logits(network, images.flip(-1)).float()) / 2 if self.flip else logits
 
     def model_inputs(self, batch: Batch, batch_seed: int) -> Tensor:
-        images, labels = batch[0].clone(), batch[1]
-        if self.mixing is None:
-            return images
-        return self.mixing.mix(images, labels, self.num_classes, self.label_smoothing, batch_seed)[0]
+        return self.mixed((batch[0].clone(), *batch[1:]), batch_seed)[0]
 
     def predictions(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Returns index and label (B,), the classes (B, 5) with the highest probabilities, and the label's probability (B,)."""
@@ -150,7 +156,8 @@ class Classification(Task):
         caption = f"{right}{names[found]} {predictions['probabilities'][row, 0]:.0%}"
         return ShownImage(int(predictions["index"][row]), caption)
 
-    def _logits(self, network: nn.Module, images: Tensor) -> Tensor:
+    def logits(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Returns the logits of images (B, channels, H, W); raises UserError unless the network gives (B, num_classes)."""
         return checked_logits(network, images, self.num_classes)
 
     def metrics(self) -> ClassificationMetrics:
@@ -211,7 +218,7 @@ def checked_logits(network: nn.Module, images: Tensor, num_classes: int) -> Tens
     return logits
 
 
-def _wide(logits: Tensor) -> Tensor:
+def in_fp32(logits: Tensor) -> Tensor:
     """Returns logits in fp32 at least, as mixed precision has them for a cross-entropy; bf16-true and 16-true do not."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 

@@ -29,6 +29,8 @@ class Freezing(Callback):
         self.stages = check_value("callbacks.freezing.stages", stages, PositiveInt | None)
         self.epochs = check_value("callbacks.freezing.epochs", epochs, PositiveInt | None)
         self._frozen = False
+        self._trained: set[str] = set()
+        """Names of the parameters that were trained before; of a network with adapters, not all."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":  # It must precede DDP, which registers the parameters that require gradients.
@@ -40,9 +42,12 @@ class Freezing(Callback):
         network = pl_module.network
         assert isinstance(network, nn.Module)
         network.freeze_stages(0)  # type: ignore[operator]
-        network.requires_grad_(True)
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name in self._trained)
         self._frozen = False
-        log.info("unfrozen   the whole network is trained from epoch %d", trainer.current_epoch + 1)
+        whole = all(parameter.requires_grad for parameter in network.parameters())
+        what = "the whole network is" if whole else f"{len(self._trained)} tensors are"
+        log.info("unfrozen   %s trained from epoch %d", what, trainer.current_epoch + 1)
         if isinstance(
             trainer.strategy, DDPStrategy
         ):  # DDP only exchanges gradients of parameters that required them at its setup.
@@ -64,6 +69,7 @@ class Freezing(Callback):
         network = pl_module.network
         assert isinstance(network, nn.Module)
         head_only = self.stages is None
+        self._trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
         network.freeze_stages(len(network.stages) if head_only else self.stages)  # type: ignore[operator, arg-type]
         if head_only:
             network.norm.requires_grad_(False)

@@ -120,7 +120,7 @@ class Presentation:
 class Task(ABC):
     """Defines the network around the model, the loss of a batch, the metrics, and the presentation of results.
 
-    A task is complete when it is constructed, contains no weights, and knows nothing of the training loop.
+    A task is complete when it is constructed, contains no weights that are trained, and knows nothing of the training loop.
     """
 
     monitor: ClassVar[Monitor]
@@ -146,6 +146,10 @@ class Task(ABC):
             numbers: random numbers of the images.
             img_size: height and width of the images in pixels.
         """
+        return ()
+
+    def start_lines(self) -> Sequence[tuple[str, str]]:
+        """Returns what a training logs of its task at the start, as (label, text): nothing, unless it is overridden."""
         return ()
 
     @abstractmethod

@@ -10,6 +10,8 @@ import torch
 from swin_lab.errors import UserError
 from swin_lab.models import SwinConfig, SwinTransformer, list_models, model_config
 from swin_lab.models.config import Windows
+from swin_lab.models.lora import LoraConfig
+from swin_lab.models.published import published_weights
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.weights.detect import DetectedLayout, bare_name, detect_layout, find_tensors
 from swin_lab.weights.files import Contents, find_file, read
@@ -65,8 +67,9 @@ class Checkpoint:
         config, variants = self.config, self.variants
         windows = "-".join(format_size(window) for window in dict.fromkeys(config.windows))
         depths, heads = ("-".join(map(str, numbers)) for numbers in (config.depths, config.num_heads))
+        kind = "Swin-MLP" if config.token_mixer == "mlp" else f"Swin V{config.version}"
         network = (
-            f"Swin V{config.version}, C={config.embed_dim}, depths {depths}, heads {heads}, windows {windows}, "
+            f"{kind}, C={config.embed_dim}, depths {depths}, heads {heads}, windows {windows}, "
             f"{format_size(config.image_size)} pixels, {config.num_classes} classes"
         )
         return [
@@ -154,7 +157,7 @@ def locate(source: str) -> Path:
     if source in list_models() and not Path(source).exists():
         raise UserError(
             f"{source} is the name of a model, not of a file; swin_lab.create_model creates one with random weights, "
-            f"published ones are on the hub, for example timm/{source}.ms_in1k"
+            f"published ones are {published_weights(source)}"
         )
     return find_file(source)
 
@@ -197,7 +200,7 @@ def _checkpoint(
         unexpected=detected.unknown + [key for key in detected.tensors if key not in expected],
         derived=list(detected.derived),
         left_out=detected.left_out,
-        notes=notes + _type_notes(detected.tensors),
+        notes=notes + _adapter_notes(contents.lora) + _type_notes(detected.tensors),
         thresholds=contents.metadata.thresholds if contents.metadata is not None else None,
     )
 
@@ -225,6 +228,10 @@ def _refuse_larger_network(described: int, tensors: Tensors) -> None:
     contained = sum(tensor.numel() for tensor in tensors.values())
     if described > MAX_GROWTH * contained + ALWAYS_BUILT:
         raise UserError(f"it describes a network of {described:,} parameters and contains {contained:,}")
+
+
+def _adapter_notes(lora: LoraConfig | None) -> list[str]:
+    return [] if lora is None else [f"adapters added to the weights: {lora}"]
 
 
 def _type_notes(tensors: Tensors) -> list[str]:

@@ -29,8 +29,8 @@ MAX_TENSORS = 8000
 MAX_NAME = 500
 """Limits of a file: with more names, detection would take minutes. The largest published network has 1,100."""
 
-OUTSIDE_NETWORK = re.compile(r"(^|\.)(mask_token$|decoder\.|n_averaged$|num_batches_tracked$)")
-"""Names of tensors that are left out: parts of SimMIM's pre-training, and counters."""
+OUTSIDE_NETWORK = re.compile(r"(^|\.)(mask_token$|decoder\.|adapters\.|n_averaged$|num_batches_tracked$)")
+"""Names of tensors that are left out: parts of SimMIM's pre-training, adapters of a distillation, and counters."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,11 @@ class DetectedLayout:
     def version(self) -> int:
         """Returns 1 for Swin Transformer, 2 for Swin Transformer V2."""
         return 2 if any(name.endswith((".attn.logit_scale", ".attn.cpb_mlp.0.weight")) for name in self.tensors) else 1
+
+    @property
+    def token_mixer(self) -> str:
+        """Returns "mlp" for Swin-MLP, "attention" for all others."""
+        return "mlp" if any(name.endswith(".attn.weight") for name in self.tensors) else "attention"
 
 
 def find_tensors(state: dict[Any, Any], ema: bool) -> tuple[Tensors, str, bool]:
@@ -229,26 +234,28 @@ def read_architecture(detected: DetectedLayout) -> dict[str, Any]:
     stages = range(len(depths))
     version = detected.version
     head = tensors.get("head.weight")
+    is_mlp = detected.token_mixer == "mlp"
     biases = (name.endswith((".attn.qkv.bias", ".attn.q_bias")) for name in tensors)
     hidden = _first(tensors, 0, "mlp.fc1.weight")
-    per_head = "attn.logit_scale" if version == 2 else "attn.relative_position_bias_table"
-    heads = [_first(tensors, i, per_head) for i in stages]
-    if hidden is None or hidden.ndim != 2 or any(tensor is None or tensor.ndim == 0 for tensor in heads):
+    per_head = "attn.weight" if is_mlp else "attn.logit_scale" if version == 2 else "attn.relative_position_bias_table"
+    heads = [_heads(_first(tensors, i, per_head), per_head) for i in stages]
+    if hidden is None or hidden.ndim != 2 or None in heads:
         raise UserError(
             f"the file has no tensors that determine the size of the network: mlp.fc1.weight, or {per_head} of a stage"
         )
     return {
         "version": version,
+        "token_mixer": detected.token_mixer,
         "patch_size": stem.shape[-1],
         "in_channels": stem.shape[1],
         "num_classes": head.shape[0] if head is not None and head.ndim == 2 else 0,
         "embed_dim": stem.shape[0],
         "depths": depths,
-        "num_heads": [tensor.shape[0 if version == 2 else -1] for tensor in heads if tensor is not None],
+        "num_heads": heads,
         "window_size": [_window(detected, i) for i in stages],
         "pretrained_window_sizes": [_pretrained_window(detected, i) for i in stages],
         "mlp_ratio": hidden.shape[0] / stem.shape[0],
-        "qkv_bias": any(biases),
+        "qkv_bias": is_mlp or any(biases),
     }
 
 
@@ -278,8 +285,23 @@ def _first(tensors: Tensors, stage: int, end: str) -> Tensor | None:
     return next(_of_stage(tensors, stage, end), None)
 
 
+def _heads(tensor: Tensor | None, name: str) -> int | None:
+    """Returns the number of heads by the shape of a tensor; None if there is no such tensor, or it has another form."""
+    if tensor is None or tensor.ndim == 0:
+        return None
+    if name == "attn.weight":  # (heads x tokens, tokens, 1)
+        return tensor.shape[0] // tensor.shape[1] if tensor.ndim == 3 and tensor.shape[1] > 0 else None
+    return tensor.shape[-1] if name == "attn.relative_position_bias_table" else tensor.shape[0]
+
+
 def _window(detected: DetectedLayout, stage: int) -> list[int] | None:
-    """Reads a window from the offsets or the index that some files contain, else from the bias table of a square window."""
+    """Reads a window from the offsets or the index that some files contain, else from the tensors of a square window: the bias
+    table, or the weights of Swin-MLP.
+    """
+    weight = _first(detected.tensors, stage, "attn.weight")
+    if weight is not None and weight.ndim == 3:
+        side = isqrt(weight.shape[1])
+        return [side, side] if side * side == weight.shape[1] else None
     offsets = _first(detected.derived, stage, "attn.relative_coords_table")
     if offsets is not None and offsets.ndim == 4:
         return [(offsets.shape[1] + 1) // 2, (offsets.shape[2] + 1) // 2]

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -91,7 +90,7 @@ def _write_onnx(model: SwinTransformer, example: Tensor, part: Path) -> Runner:
     """Writes an ONNX file, and returns it as a function."""
     import onnxruntime
 
-    plain = SwinTransformer(replace(model.config, attention_backend="reference")).eval()  # Every runtime has its operations.
+    plain = SwinTransformer(model.config.with_attention("reference")).eval()  # Every runtime has its operations.
     plain.load_state_dict(model.state_dict())
     program = torch.onnx.export(
         plain,

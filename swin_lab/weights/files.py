@@ -22,6 +22,8 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from swin_lab.errors import UserError
 from swin_lab.metadata import EMA_KEY, METADATA_KEY, NETWORK_PREFIX, Metadata
+from swin_lab.models.lora import LoraConfig
+from swin_lab.weights.adapters import add_adapters
 from swin_lab.weights.archive import check_archive, check_expansion
 from swin_lab.weights.pickles import check_pickle, plain, tensors_of
 from swin_lab.weights.values import bytes_in_memory, same_values, why_not_plain
@@ -51,6 +53,8 @@ class Contents:
     """The contents of the sidecar file preprocessor_config.json."""
     source: str = ""
     """The source as the user gave it, for messages. If it is empty, messages name the file."""
+    lora: LoraConfig | None = None
+    """The settings of adapters that were added to the weights when they were read."""
 
     @property
     def label(self) -> str:
@@ -178,7 +182,8 @@ def read(path: Path, source: str = "") -> Contents:
     config, preprocessor = (
         _json(folder / name) if has_sidecars else {} for name in ("config.json", "preprocessor_config.json")
     )
-    return Contents(path, state, metadata, config, preprocessor, source)
+    state, metadata, lora = add_adapters(source or str(path), state, metadata)
+    return Contents(path, state, metadata, config, preprocessor, source, lora)
 
 
 def _weights_of_folder(folder: Path) -> list[Path]:

@@ -52,7 +52,13 @@ def _rows(
     )
 
 
-NATIVE = _rows(("embed.proj", "embed.norm"), "stages.{s}.merge", "stages.{s}.blocks.{b}", BLOCK, "norm", "head")
+WINDOW_MLP = ("weight", "bias")
+"""Tensors of the layer that Swin-MLP has instead of attention; no other library has a Swin-MLP."""
+
+NATIVE = (
+    *_rows(("embed.proj", "embed.norm"), "stages.{s}.merge", "stages.{s}.blocks.{b}", BLOCK, "norm", "head"),
+    *((f"stages.{{s}}.blocks.{{b}}.attn.{kind}",) * 2 for kind in WINDOW_MLP),
+)
 
 OFFICIAL = (
     *_rows(
@@ -64,6 +70,7 @@ OFFICIAL = (
         "head",
     ),
     ("stages.{s}.blocks.{b}.attn.cpb_mlp", "layers.{s}.blocks.{b}.attn.rpe_mlp"),  # the name before the release of V2
+    *((f"stages.{{s}}.blocks.{{b}}.attn.{kind}", f"layers.{{s}}.blocks.{{b}}.spatial_mlp.{kind}") for kind in WINDOW_MLP),
 )
 
 TIMM = (

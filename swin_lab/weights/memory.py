@@ -9,6 +9,8 @@ from torch import nn
 
 from swin_lab.metadata import METADATA_KEY, Metadata
 from swin_lab.models import SwinTransformer
+from swin_lab.models.lora import plain_state
+from swin_lab.weights.adapters import add_adapters
 from swin_lab.weights.files import Contents
 from swin_lab.weights.save import metadata_of
 
@@ -31,11 +33,12 @@ def contents_of(source: Mapping[str, Any] | nn.Module) -> Contents:
     if not isinstance(source, nn.Module):
         label = "the given state dict"
         metadata = Metadata.from_dict(source[METADATA_KEY], label) if METADATA_KEY in source else None
-        return Contents(Path(label), dict(source), metadata, source=label)
+        state, metadata, lora = add_adapters(label, dict(source), metadata)
+        return Contents(Path(label), state, metadata, source=label, lora=lora)
     model = _unwrapped(source)
     label = f"the given {type(model).__name__}"
     if isinstance(model, SwinTransformer):
-        return Contents(Path(label), model.state_dict(), Metadata.from_dict(metadata_of(model), label), source=label)
+        return Contents(Path(label), plain_state(model), Metadata.from_dict(metadata_of(model), label), source=label)
     derived = {name: buffer for name, buffer in model.named_buffers() if name.endswith(WINDOW_BUFFERS)}
     tensors = derived | model.state_dict()
     return Contents(Path(label), tensors, None, _description(model), source=label)

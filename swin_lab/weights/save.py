@@ -14,6 +14,7 @@ from swin_lab.errors import UserError, did_you_mean
 from swin_lab.imagenet import ROWS_1K, ROWS_22K, words
 from swin_lab.metadata import METADATA_KEY, Metadata
 from swin_lab.models import SwinConfig, SwinTransformer
+from swin_lab.models.lora import plain_state
 from swin_lab.ops.geometry import fit_window, log_spaced_offsets, relative_position_index, shift_mask
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.weights.layouts import LAYOUT_NAMES, Layout, layout_to_write
@@ -72,7 +73,7 @@ def check_target(target: Path, layout: str) -> None:
 def to_layout(model: SwinTransformer, layout: Layout) -> Tensors:
     """Returns a model's tensors with the names and packing of a layout, and the derived ones that its files contain."""
     last = len(model.stages) - 1
-    own = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    own = {name: tensor.detach().cpu().contiguous() for name, tensor in plain_state(model).items()}
     derived = _derived(model, layout.name) if layout.name in WITH_DERIVED else {}
     return {layout.to_library(name, last): tensor for name, tensor in (layout.write(own) | derived).items()}
 
@@ -80,7 +81,9 @@ def to_layout(model: SwinTransformer, layout: Layout) -> Tensors:
 def refuse_inexpressible(model: SwinTransformer, layout: str) -> None:
     """Raises UserError, with the reason, if a library's Swin Transformer cannot express this model."""
     if (why := inexpressible(model.config, layout)) is not None:
-        raise UserError(f"layout {layout} cannot express this model: {why}. Choose layout swin_lab or timm")
+        other = "timm" if model.config.token_mixer == "attention" else "official"
+        choices = "swin_lab" if layout == other else f"swin_lab or {other}"
+        raise UserError(f"layout {layout} cannot express this model: {why}. Choose layout {choices}")
 
 
 def inexpressible(config: SwinConfig, layout: str) -> str | None:
@@ -88,7 +91,9 @@ def inexpressible(config: SwinConfig, layout: str) -> str | None:
     windows, pixels = set(config.windows), config.image_size
     nominal = (max(h for h, _ in windows), max(w for _, w in windows))
     why = None
-    if layout == "torchvision":
+    if config.token_mixer == "mlp" and layout not in ("swin_lab", "official"):
+        why = "it has no Swin-MLP"
+    elif layout == "torchvision":
         if len(windows) > 1:
             why = f"it has one window for all stages, this model {sorted(windows)}"
         elif config.pretrained_windows != config.windows:
@@ -118,6 +123,8 @@ def _derived(model: SwinTransformer, layout: str) -> dict[str, Tensor]:
     """Returns, under native names, the buffers that the layout's own models store, for the model's `img_size`."""
     config = model.config
     found: dict[str, Tensor] = {}
+    if config.token_mixer == "mlp":
+        return found
     cpu = torch.device("cpu")
     flat = layout == "torchvision"
     for i in range(len(model.stages)):

@@ -170,4 +170,4 @@ def _unknown_windows(found: Mapping[str, Any]) -> str:
         if all(as_lists(getattr(model_config(name), key)) == found[key] for key in ("embed_dim", "depths", "num_heads"))
     ]
     names = f"name=..., one of {', '.join(fitting)}, or " if fitting else ""
-    return f"the tensors of this V2 network do not determine its window sizes; give {names}window_size and img_size"
+    return f"the tensors of this network do not determine its window sizes; give {names}window_size and img_size"

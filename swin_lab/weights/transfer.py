@@ -63,10 +63,11 @@ def with_pretrained_windows(checkpoint: Checkpoint, node: Mapping[str, Any]) -> 
         node: fields of `SwinConfig`, plain Python; `_target_` is ignored, and null stands for the default.
 
     Returns:
-        {} for V1; for V2 `pretrained_window_sizes`, the windows with which the checkpoint's position bias was trained.
+        {} for V1 and Swin-MLP; for V2 `pretrained_window_sizes`, the windows with which the checkpoint's position bias was
+        trained.
 
     Raises:
-        UserError: the network differs from the checkpoint's.
+        UserError: the network differs from the checkpoint's, in Swin-MLP also in its windows.
     """
     values = {key: node[key] for key in FIELDS if node.get(key) is not None and key != "pretrained_window_sizes"}
     config = SwinConfig(**values)
@@ -77,6 +78,12 @@ def with_pretrained_windows(checkpoint: Checkpoint, node: Mapping[str, Any]) -> 
                 f"{checkpoint.source} does not fit the model: {key} is {as_lists(getattr(checkpoint.config, key))} in the file "
                 f"and {as_lists(getattr(config, key))} in the model" + (f"; the file is a {variants[0]}" if variants else "")
             )
+    if config.token_mixer == "mlp" and config.windows != checkpoint.config.windows:
+        old, new = ("-".join(map(format_size, windows)) for windows in (checkpoint.config.windows, config.windows))
+        raise UserError(
+            f"{checkpoint.source} does not fit the model: windows are {old} in the file and {new} in the model, and "
+            "the weights of a Swin-MLP cannot be resized.\nKeep window_size, and the img_size of the file or a larger one"
+        )
     if config.version == 1:
         return {}
     pretrained = checkpoint.config.pretrained_windows

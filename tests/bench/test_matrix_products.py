@@ -1,12 +1,14 @@
 """Matrix products and roofline of a network, against torch's counter and against the published budget."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from swin_lab.bench.cost import flops, matrix_products
 from swin_lab.bench.roofline import Rates, images_per_second, roofline
-from swin_lab.models import create_model, model_config
+from swin_lab.models import SwinTransformer, model_config
 
 H200 = Rates(bandwidth=4.2e12, products=650e12, attention=200e12)
 
@@ -17,12 +19,15 @@ H200 = Rates(bandwidth=4.2e12, products=650e12, attention=200e12)
         ("swin_tiny_patch4_window7_224", None, 0.0),
         ("swin_tiny_patch4_window7_224", 200, 0.0),  # windows do not divide the maps
         ("swin_s3_tiny_224", None, 0.0),  # windows differ between stages
+        ("swin_mlp_tiny_c24_patch4_window8_256", None, 0.0),
+        ("swin_mlp_tiny_c24_patch4_window8_256", 288, 0.0),
         ("swinv2_tiny_window8_256", None, 0.002),  # its bias MLP is not counted
     ],
 )
 def test_flops_of_the_matrix_products_are_those_that_torch_counts(name: str, img_size: int | None, tolerance: float) -> None:
     with torch.device("meta"):
-        model = create_model(name, img_size=img_size, attention_backend="reference")
+        config = replace(model_config(name), **({} if img_size is None else {"img_size": img_size}))
+        model = SwinTransformer(config.with_attention("reference"))
     images = torch.empty(2, 3, *model.config.image_size, device="meta")
     with FlopCounterMode(display=False) as forward:
         model(images)
@@ -59,3 +64,9 @@ def test_an_inference_has_no_backward_pass_in_the_roofline() -> None:
     limits = roofline(model_config("swin_tiny_patch4_window7_224"), H200, training=False)
     assert all(limit.backward == 0 and limit.forward > 0 for limit in limits)
     assert [limit.section for limit in limits if not limit.part] == ["embed", "head"]
+
+
+def test_the_roofline_of_swin_mlp_has_a_window_mlp_and_no_attention() -> None:
+    limits = roofline(model_config("swin_mlp_tiny_c24_patch4_window8_256"), H200, training=True)
+    assert [limit.part for limit in limits].count("window MLP") == 4
+    assert not [limit for limit in limits if limit.part == "attention"]

@@ -1,5 +1,6 @@
 """`swin-lab explain` and `swin-lab look`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,23 @@ def test_explain_prints_the_numbers_of_the_textbook(cli):
     assert cells(outcome.out, "1  W-MSA") == ["8x8", "4x4", "4", "16", "256", "1,024", "4,096"]
     assert cells(outcome.out, "1  SW-MSA") == ["8x8", "4x4", "2x2", "4", "16", "256", "1,024", "4,096"]
     assert cells(outcome.out, "sum")[0] == "664,664"
+
+
+def test_explain_of_swin_mlp_prints_weights_and_no_dot_products(cli):
+    outcome = cli("explain", "swin_mlp_tiny_c24_patch4_window8_256")
+    assert outcome.code == 0, outcome.err
+    assert cells(outcome.out, "window MLP") == ["map", "padded", "window", "shift", "windows", "tokens", "heads", "weights"]
+    assert cells(outcome.out, "3  SW-MLP") == ["16x16", "24x24", "8x8", "4x4", "9", "64", "16", "4,096"]
+    assert cells(outcome.out, "sum")[:3] == ["20,386,632", "4.032", "G"]
+    assert "products" not in outcome.out
+    assert "(a grouped\n1-D convolution)" in outcome.out
+
+
+def test_look_refuses_a_swin_mlp_and_writes_nothing(cli, files):
+    save_weights(SwinTransformer(replace(files.config, token_mixer="mlp")), "mlp.safetensors")
+    outcome = cli("look", "mlp.safetensors", "photo.png")
+    assert (outcome.code, "Swin-MLP, which has no attention" in outcome.err) == (2, True)
+    assert not Path("look").exists()
 
 
 def test_explain_names_padding_and_equal_blocks(cli):

@@ -50,6 +50,7 @@ COMMANDS: Mapping[str, list[str]] = {
     "duplicates": ["vectors.parquet"],
     "knn": ["vectors.parquet", "-k", "1"],
     "probe": ["vectors.parquet", "vectors.parquet"],
+    "linear-probe": ["tiny.safetensors", "image.png", "image.png", "--out", "probed.safetensors"],
     "map": ["vectors.parquet", "--out", "map.html"],
     "models": [],
     "explain": ["tiny.safetensors"],
@@ -119,6 +120,13 @@ WRONG_ARGUMENTS: Mapping[str, list[list[str]]] = {
     "probe": [[name, "vectors.parquet"] for name in FILES]
     + [["vectors.parquet", name] for name in FILES]
     + [["vectors.parquet"], []],
+    "linear-probe": [[name, "image.png", "image.png", "-o", "out.pth"] for name in FILES]
+    + [["tiny.safetensors", name, "image.png", "-o", "out.pth"] for name in ("nowhere", "", "folder", "bad.zip", "image.png")]
+    + [
+        ["tiny.safetensors", "image.png", "image.png", "-o", name]
+        for name in ("out.csv", "full", "tiny.safetensors", "no/x.pth")
+    ]
+    + [["tiny.safetensors", "image.png"], []],
     "map": [[name, "-o", "map.html"] for name in (*FILES, "image.png")]
     + [["vectors.parquet", "-o", name] for name in ("map.png", "full", "text.txt", "no/map.html", "")]
     + [["vectors.parquet"], []],

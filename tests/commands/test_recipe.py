@@ -212,7 +212,22 @@ TRAIN:
   LAYER_DECAY: 0.8
 """
 
+SWIN_MLP = """
+DATA:
+  IMG_SIZE: 256
+MODEL:
+  TYPE: swin_mlp
+  NAME: swin_mlp_tiny_c6_patch4_window8_256
+  DROP_PATH_RATE: 0.2
+  SWIN_MLP:
+    EMBED_DIM: 96
+    DEPTHS: [ 2, 2, 6, 2 ]
+    NUM_HEADS: [ 16, 32, 64, 128 ]
+    WINDOW_SIZE: 8
+"""
+
 PAIRS = {
+    "swin_mlp_tiny_c6_patch4_window8_256": SWIN_MLP,
     "swin_large_patch4_window7_224_22kto1k": LARGE,
     "swinv2_base_patch4_window12to24_192to384_22kto1k_ft": V2_384,
     "swin_base_patch4_window7_224_22k": PRETRAINING,
@@ -284,6 +299,15 @@ def test_a_network_that_is_not_a_variant_becomes_its_hyper_parameters(tmp_path: 
     assert (config["embed_dim"], config["depths"], config["num_heads"]) == (48, [2, 2, 18, 2], [3, 6, 12, 24])
 
 
+def test_a_swin_mlp_that_is_not_a_variant_becomes_its_hyper_parameters(tmp_path: Path) -> None:
+    """QKV_BIAS is no key of MODEL.SWIN_MLP in the official config.py."""
+    text = SWIN_MLP.replace("EMBED_DIM: 96", "EMBED_DIM: 48\n    QKV_BIAS: False")
+    found = read_official(official(tmp_path, text))
+    config = composed(found.overrides)["model"]
+    assert (config["embed_dim"], config["token_mixer"], config["window_size"]) == (48, "mlp", 8)
+    assert "MODEL.SWIN_MLP.QKV_BIAS has no counterpart and is left out" in found.notes
+
+
 @pytest.mark.parametrize(
     ("changed", "key", "value"),
     [
@@ -309,7 +333,7 @@ def test_each_official_key_becomes_its_counterpart(tmp_path: Path, changed: str,
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("MODEL: {TYPE: swin_mlp}", "MODEL.TYPE=swin_mlp is not supported; did you mean swin?"),
+        ("MODEL: {TYPE: swin_moe}", "MODEL.TYPE=swin_moe is not supported; did you mean swin_mlp?"),
         ("TRAIN: {OPTIMIZER: {NAME: sgd}}", "TRAIN.OPTIMIZER.NAME=sgd is not supported"),
         ("TRAIN: {LR_SCHEDULER: {NAME: plateau}}", "TRAIN.LR_SCHEDULER.NAME=plateau is unknown; choose one of"),
         ("TRAIN: {}\nDATA: {DATASET: coco}", "DATA.DATASET=coco is unknown; choose one of"),

@@ -85,9 +85,8 @@ def image_data(
     transform = train_transform(preprocessing, augment.image_transforms, augment.tensor_transforms)
     config = LoaderConfig(**{"num_workers": 0, "loader": loader} | loading)
     device_batch = device_batch or batch // world_size
-    data = ImageData(
-        source, transform, lambda image: image, global_batch=batch, device_batch=device_batch, seed=3, loading=config
-    )
+    batches = {"global_batch": batch, "device_batch": device_batch, "seed": 3, "img_size": (SIZE, SIZE)}
+    data = ImageData(source, transform, lambda image: image, **batches, loading=config)
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     of_run = {"global_rank": rank, "world_size": world_size, "num_devices": 1, "training": True}
     data.trainer = SimpleNamespace(**of_run, strategy=strategy, precision_plugin=Precision())
@@ -482,7 +481,13 @@ def test_settings_of_the_other_loader_are_refused_before_data_is_read(command: C
 @needs_dali
 def test_another_decoder_of_training_images_is_refused(source):
     transform = train_transform(AS_THEY_ARE, augmentation().image_transforms, [])
-    batches = {"global_batch": 4, "device_batch": 4, "seed": 3, "loading": LoaderConfig(loader="dali")}
+    batches = {
+        "global_batch": 4,
+        "device_batch": 4,
+        "seed": 3,
+        "img_size": (SIZE, SIZE),
+        "loading": LoaderConfig(loader="dali"),
+    }
     with pytest.raises(UserError, match=r"data\.loader=dali .*takes no train_decode"):
         ImageData(source, transform, transform, **batches, train_decode=decode)
 
@@ -501,7 +506,13 @@ def test_transforms_of_the_tensor_other_than_one_erasing_are_refused(source, ten
 
 @needs_dali
 def test_a_transform_that_is_not_that_of_a_training_is_refused(source):
-    batches = {"global_batch": 4, "device_batch": 4, "seed": 3, "loading": LoaderConfig(loader="dali")}
+    batches = {
+        "global_batch": 4,
+        "device_batch": 4,
+        "seed": 3,
+        "img_size": (SIZE, SIZE),
+        "loading": LoaderConfig(loader="dali"),
+    }
     with pytest.raises(UserError, match=r"data\.loader=dali has no"):
         ImageData(source, v2.PILToTensor(), v2.PILToTensor(), **batches)
 
@@ -509,7 +520,13 @@ def test_a_transform_that_is_not_that_of_a_training_is_refused(source):
 def test_an_evaluation_needs_no_dali(source, monkeypatch):
     monkeypatch.setattr(dali, "find_spec", lambda name: None)
     evaluated = v2.Compose([v2.CenterCrop(SIZE), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
-    batches = {"global_batch": 1, "device_batch": 4, "seed": 0, "loading": LoaderConfig(loader="dali", num_workers=0)}
+    batches = {
+        "global_batch": 1,
+        "device_batch": 4,
+        "seed": 0,
+        "img_size": (SIZE, SIZE),
+        "loading": LoaderConfig(loader="dali", num_workers=0),
+    }
     data = ImageData(source, None, evaluated, **batches)
     data.trainer = SimpleNamespace(global_rank=0, world_size=1, num_devices=1)
     assert sum(len(batch.labels) for batch in data.val_dataloader()) == len(source.val.labels)

@@ -44,7 +44,7 @@ def image_data(
     draw = {"draw": others.pop("draw")} if "draw" in others else {}
     config = LoaderConfig(**{"num_workers": 0} | others)
     batches = {"global_batch": 4, "device_batch": device_batch}
-    data = ImageData(source, train, evaluation, **batches, seed=seed, loading=config, decode=decode, **draw)
+    data = ImageData(source, train, evaluation, **batches, seed=seed, img_size=(4, 4), loading=config, decode=decode, **draw)
     data.trainer = trainer_of(rank, world_size)
     return data
 
@@ -109,7 +109,7 @@ def drawn_in_training(number=0, **settings):
     return dict(zip(torch.cat([b[2] for b in batches]).tolist(), torch.cat([b[3] for b in batches]).tolist(), strict=True))
 
 
-def numbers(draws):
+def numbers(draws, img_size):
     """Draws one number per image, as a task may."""
     return (torch.from_numpy(draws.uniform()),)
 

@@ -7,7 +7,7 @@ import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from swin_lab import create_model
+from swin_lab import SwinTransformer
 from swin_lab.models import count_macs, model_config
 
 MACS = {
@@ -18,6 +18,10 @@ MACS = {
     "swin_base_patch4_window12_384": (384, 47.1053e9),
     "swin_large_patch4_window12_384": (384, 103.9523e9),
     "swin_tiny_c24_patch4_window8_256": (256, 5.9260e9),
+    "swin_mlp_tiny_c24_patch4_window8_256": (256, 4.0319e9),
+    "swin_mlp_tiny_c12_patch4_window8_256": (256, 4.0319e9),
+    "swin_mlp_tiny_c6_patch4_window8_256": (256, 4.0319e9),
+    "swin_mlp_base_patch4_window7_224": (224, 10.4196e9),
     "swin_s3_tiny_224": (224, 4.6272e9),
     "swin_s3_small_224": (224, 9.4103e9),
     "swin_s3_base_224": (224, 13.6625e9),
@@ -46,7 +50,7 @@ def macs(model, side):
 def swin(name):
     """Builds a model with the reference backend, as torch's counter has formulas for few kernels of fused attention."""
     with torch.device("meta"):
-        return create_model(name, attention_backend="reference").eval()
+        return SwinTransformer(model_config(name).with_attention("reference")).eval()
 
 
 @cache

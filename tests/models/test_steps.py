@@ -1,9 +1,11 @@
 """The steps of a pass: shapes against hooks, cost and parameters against the network's own."""
 
 from dataclasses import replace
+from math import prod
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from swin_lab import create_model, list_models
 from swin_lab.errors import UserError
@@ -23,7 +25,7 @@ CASES = [
 
 def on_meta(name: str, **given) -> SwinTransformer:
     with torch.device("meta"):
-        return create_model(name, attention_backend="reference", **given)
+        return create_model(name, **({} if "mlp" in name else {"attention_backend": "reference"}), **given)
 
 
 def ran(model: SwinTransformer, size: tuple[int, int]) -> dict[torch.nn.Module, list[tuple[tuple[int, ...], tuple[int, ...]]]]:
@@ -122,6 +124,32 @@ def test_activations_are_the_results_of_all_layers(name, given, size):
     count += model.config.channels[-1] + model.config.num_classes
     patches = shapes[model.embed][1].numel() // model.config.embed_dim * 3 * model.config.patch_size**2
     assert sum(step.activation_bytes for step in steps_of(model, size)) == 4 * (count + patches)
+
+
+MLP = "swin_mlp_tiny_c24_patch4_window8_256"
+
+
+@pytest.mark.parametrize("size", [(64, 64), (36, 90), (200, 250)])
+def test_the_steps_of_swin_mlp_have_its_own_windows_and_the_products_that_torch_counts(size):
+    """Also on maps that are smaller than the windows, which are then padded. The formula counts norms as well."""
+    model = on_meta(MLP, embed_dim=32)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.empty(1, 3, *size, device="meta"))
+    steps = steps_of(model, size)
+    elements = sum(step.count * prod(step.after) for step in steps if step.name.endswith(("MLP", "embedding")))
+    merged = sum(prod(step.before) for step in steps if step.name == "patch merging")
+    norms = elements + merged + next(step.macs for step in steps if step.name == "norm")
+    assert sum(step.macs for step in steps) - norms == counter.get_total_flops() / 2
+    assert {step.windows.window for step in steps if step.windows is not None} == {(8, 8)}
+    assert {step.name for step in steps if step.windows is not None} == {"W-MLP", "SW-MLP"}
+
+
+def test_activations_of_swin_mlp_contain_its_padded_windows():
+    """Of one block of 16 x 16 tokens: norm and sum, and 24 x 24 places if windows of 8 are shifted."""
+    steps = [step for step in steps_of(on_meta(MLP)) if step.stage == 2]
+    regular, shifted = (next(step for step in steps if step.name == name) for name in ("W-MLP", "SW-MLP"))
+    assert regular.activation_bytes == 4 * 3 * 384 * (2 * 16 * 16 + 16 * 16)
+    assert shifted.activation_bytes == 4 * 3 * 384 * (2 * 16 * 16 + 24 * 24)
 
 
 @pytest.mark.parametrize("size", [(0, 32), (32, 20_000), (-1, 32)])

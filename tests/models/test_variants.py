@@ -38,6 +38,10 @@ PUBLISHED = {
     "swin_s3_tiny_224": Published(28_328_674, 173, 224, (7, 768)),
     "swin_s3_small_224": Published(49_737_298, 329, 224, (7, 768)),
     "swin_s3_base_224": Published(71_125_762, 485, 224, (7, 768)),
+    "swin_mlp_tiny_c24_patch4_window8_256": Published(20_386_632, 137, 256, (8, 768)),
+    "swin_mlp_tiny_c12_patch4_window8_256": Published(21_152_072, 137, 256, (8, 768)),
+    "swin_mlp_tiny_c6_patch4_window8_256": Published(22_682_952, 137, 256, (8, 768)),
+    "swin_mlp_base_patch4_window7_224": Published(60_659_416, 257, 224, (7, 1024)),
     "swinv2_tiny_window8_256": Published(28_347_154, 221, 256, (8, 768), 27_578_154),
     "swinv2_tiny_window16_256": Published(28_347_154, 221, 256, (8, 768), 27_578_154),
     "swinv2_small_window8_256": Published(49_728_418, 425, 256, (8, 768), 48_959_418),
@@ -113,6 +117,7 @@ def test_there_are_a_thousand_logits_by_default(name):
         ("swin_tiny_patch4_window7_224", [7, 7, 7, 7]),
         ("swin_large_patch4_window12_384", [12, 12, 12, 12]),
         ("swin_tiny_c24_patch4_window8_256", [8, 8, 8, 8]),
+        ("swin_mlp_base_patch4_window7_224", [7, 7, 7, 7]),
         ("swin_s3_tiny_224", [7, 7, 14, 7]),
         ("swin_s3_small_224", [14, 14, 14, 7]),
         ("swin_s3_base_224", [7, 7, 14, 7]),
@@ -126,6 +131,9 @@ def test_every_block_has_the_window_of_its_stage(name, sides):
     for stage, side in zip(built(name).stages, sides, strict=True):
         for block in stage.blocks:
             assert block.attn.window == (side, side)
+            if "mlp" in name:
+                assert block.attn.weight.shape == (block.attn.num_heads * side**2, side**2, 1)
+                continue
             table = block.attn.bias_table() if "v2" in name else block.attn.relative_position_bias_table
             assert table.shape[0] == (2 * side - 1) ** 2
 
@@ -143,11 +151,11 @@ def test_every_second_block_shifts_by_half_a_window(name):
             assert block.attn.shift == ((block.attn.window[0] // 2,) * 2 if j % 2 else (0, 0))
 
 
-def test_heads_have_32_channels_but_in_c24_where_they_have_24():
+def test_heads_have_32_channels_but_in_c24_c12_and_c6():
     for name in PUBLISHED:
         config = model_config(name)
         per_head = {channels / heads for channels, heads in zip(config.channels, config.num_heads, strict=True)}
-        assert per_head == {24 if "c24" in name else 32}
+        assert per_head == {next((n for n in (24, 12, 6) if f"_c{n}_" in name), 32)}
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,10 @@ def test_an_unknown_name_is_refused_with_the_nearest_one():
 
 
 def test_a_name_without_a_near_one_is_refused_with_those_of_the_same_beginning():
-    with pytest.raises(UserError, match=r"choose one of .* or 16 others") as refusal:
+    with pytest.raises(UserError, match=r"choose one of .* or 20 others") as refusal:
         create_model("swinv2_###########################################")
     assert all(f"swinv2_base_window{window}" in str(refusal.value) for window in ("12_192", "16_256", "8_256"))
-    assert len(list_models()) == 24
+    assert len(list_models()) == 28
 
 
 def test_the_base_file_of_the_variants_is_not_a_model():

@@ -370,10 +370,3 @@ def test_auto_never_takes_the_kernels_on_a_cpu(monkeypatch):
     monkeypatch.setattr(automatic, "TRITON_IS_FASTER", True)
     with torch.inference_mode():
         assert torch.equal(automatic.auto(*CPU_ARGUMENTS), sdpa(*CPU_ARGUMENTS))
-
-
-@not_interpreted
-def test_importing_the_package_does_not_import_triton():
-    code = "import sys, swin_lab, swin_lab.ops; print('triton' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.strip() == "False", done.stderr

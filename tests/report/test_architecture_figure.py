@@ -12,11 +12,12 @@ from swin_lab.report import draw_architecture, figures
 from swin_lab.run.architecture import architecture_of
 
 NAMES = ("swin_micro_patch4_window4_32", "swin_large_patch4_window12_384", "swinv2_base_window12to24_192to384")
+MLP = "swin_mlp_base_patch4_window7_224"
 
 
 def network(name: str, **given):
     with torch.device("meta"):
-        return swin_lab.create_model(name, attention_backend="reference", **given)
+        return swin_lab.create_model(name, **({} if name == MLP else {"attention_backend": "reference"}), **given)
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.axes[0].texts]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, MLP])
 def test_no_text_is_outside_the_figure(drawn, name):
     figure = drawn(network(name), name)
     page = figure.bbox
@@ -58,6 +59,12 @@ def test_its_numbers_are_those_of_the_network(drawn):
     parameters = sum(parameter.numel() for parameter in model.parameters())
     for part in (f"{parameters:,} parameters", "32 × 32 × 3", "8 × 8 × 64", "4 windows of 4 × 4", "4 × 4 × 128", "10 logits"):
         assert part in written
+
+
+def test_swin_mlp_has_window_mlps_that_padding_shifts_and_no_masks(drawn):
+    written = texts(drawn(network(MLP), img_size=(100, 100)))
+    assert {"W-MLP", "SW-MLP", "Padding", "Weights", "1 window of 7 × 7"} <= set(written)
+    assert not [part for part in written if "MSA" in part or part in ("Attention masks", "Cyclic shift")]
 
 
 def test_another_size_has_other_maps_and_windows(drawn):

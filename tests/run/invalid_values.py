@@ -23,7 +23,9 @@ VALID: Mapping[str, Mapping[str, str]] = {
         "checkpoint.every_n_updates": "null",
         "compile": "true",
         "data.cache_mib": "0",
+        "data.class_balance": "0",
         "data.mean": "null",
+        "data.size_by_epoch": "null",
         "data.num_workers": "0 null",
         "data.split_seed": "0",
         "data.std": "null",
@@ -33,6 +35,9 @@ VALID: Mapping[str, Mapping[str, str]] = {
         "max_device_batch": "null",
         "model.activation_checkpointing": "true",
         "model.drop_path_rate": "0",
+        "model.lora.alpha": "null",
+        "model.lora.dropout": "0",
+        "model.lora.rank": "null",
         "model.num_classes": "null",
         "model.pretrained_window_sizes": "0",
         "model.qkv_bias": "true",
@@ -121,6 +126,15 @@ VALID: Mapping[str, Mapping[str, str]] = {
         "task.thresholds": "null",
     },
     "task=simmim": {"task.norm_target_size": "null"},
+    "task=distillation": {
+        "task.feature_stages": "null",
+        "task.features": "0",
+        "task.share": "0 null",
+        "task.teacher_transfer.img_size": "null",
+        "task.teacher_transfer.name": "null",
+        "task.teacher_trust": "true",
+        "task.temperature": "null",
+    },
 }
 """Values that are valid after all: YAML's null where a value is optional, a rate or an index of 0, names of files.
 
@@ -138,6 +152,7 @@ NEEDED: Mapping[str, list[str]] = {
     "task=multilabel": ["data.several_labels=true"],
     "task=simmim": ["task.mask_patch_size=8"],
     "data=multilabel": ["data.root=nowhere", "data.targets=labels.csv"],
+    "task=distillation": [f"task.teacher={RUN}"],
     "data=cifar10": ["data.download=false"],
     "data=cifar100": ["data.download=false"],
     "data=dataset": [f"data.train={DATASET}"],
@@ -156,7 +171,14 @@ FIRST_OF_ITS_CLASS = (
     *("data=shards", "data=zip", "augment=imagenet", "mixing=imagenet", "ema=warm", "logger=wandb", "trainer=ddp"),
     *(["logger=mlflow"] if HAS_MLFLOW else []),
     *("schedule=constant", "schedule=linear", "schedule=multistep", "schedule=step"),
-    *("callbacks=early_stopping", "callbacks=head_only", "search=optuna", "task=multilabel", "task=simmim"),
+    *(
+        "callbacks=early_stopping",
+        "callbacks=head_only",
+        "search=optuna",
+        "task=distillation",
+        "task=multilabel",
+        "task=simmim",
+    ),
 )
 """Choices of a class that no choice before them has, so that keys which the default lacks get every value (of data: all
 keys but those of the loader).
@@ -202,13 +224,16 @@ class Base:
         known = shared if self.group == "data" else set(values_of("train", tuple(TINY)))
         return [key for key in found if key not in known], [key for key in found if key in known]
 
-    def invalid_overrides(self) -> Iterator[str]:
-        """Yields overrides that must be refused."""
+    def invalid_overrides(self, step: int = 1) -> Iterator[str]:
+        """Yields overrides that must be refused.
+
+        Args:
+            step: every step-th value of a key is tested, beginning at another one for the next key.
+        """
         every, one = self.keys()
-        for key in every:
-            yield from (f"{key}={value}" for value in VALUES if value not in self.valid(key))
-            yield f"{key}x=1"
-            yield f"+{key}x=1"
+        for i, key in enumerate(every):
+            values = [f"{key}={value}" for value in VALUES if value not in self.valid(key)]
+            yield from [*values, f"{key}x=1", f"+{key}x=1"][i % step :: step]
         for i, key in enumerate(one):
             values = [value for value in VALUES if value not in self.valid(key)]
             yield f"{key}={values[(i + self.number) % len(values)]}"

@@ -37,7 +37,7 @@ def test_accuracy_does_not_depend_on_the_batch(command: Command, trained: Path) 
     assert first["run.images"] == second["run.images"] == 30
 
 
-def test_it_prints_classes_and_confusions_and_draws_the_matrix(command: Command, trained: Path) -> None:
+def test_it_prints_classes_and_confusions_and_draws_the_matrix(plots: None, command: Command, trained: Path) -> None:
     printed = command("eval", f"checkpoint={trained}").out
     assert "Accuracy per class" in printed
     assert "pattern 0" in printed
@@ -48,7 +48,7 @@ def test_it_prints_classes_and_confusions_and_draws_the_matrix(command: Command,
     assert len(results_of(trained)[0]["per_class.accuracy"]) == 6
 
 
-def test_it_tells_the_calibration_of_the_predictions_that_it_writes(command: Command, trained: Path) -> None:
+def test_it_tells_the_calibration_of_the_predictions_that_it_writes(plots: None, command: Command, trained: Path) -> None:
     """The expected calibration error is that of torchmetrics on the written predictions, within 1e-6."""
     printed = command("eval", f"checkpoint={trained}").out
     (folder,) = trained.glob("eval_*")

@@ -175,6 +175,7 @@ def first_batches(root: Path, seed: int) -> list[torch.Tensor]:
         global_batch=64,
         device_batch=64,
         seed=seed,
+        img_size=prepared.img_size,
         loading=found.loader,
     )
     data.trainer = SimpleNamespace(  # type: ignore[assignment]

@@ -1,6 +1,7 @@
 """A machine that fails during a run: full disks, lost workers, no memory, too many open files, little shared memory."""
 
 import errno
+import re
 import resource
 import shlex
 import shutil
@@ -8,14 +9,16 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import TINY, Command, Outcome, only_run
+from torch.utils.data import DataLoader
 
 from swin_lab.data.images import ImageSet
-from swin_lab.data.loading import TransformedImages
+from swin_lab.data.loading import TimedLoader, TransformedImages
 from swin_lab.data.sampling import SampleIndex
 from swin_lab.run import preflight
 from swin_lab.run.failures import explain_failure
@@ -150,11 +153,24 @@ def test_a_full_disk_for_temporary_files_does_not_matter(
 def test_a_lost_worker_is_reported_with_the_command_that_continues(command: Command, tmp_path: Path) -> None:
     outcome = command("train", *RUN, "data.num_workers=2", "data.cache_mib=0", with_callback("LoseWorker"))
     assert_clear(outcome)
-    assert "a loader worker (process " in outcome.err
+    assert re.search(r"a loader worker( \(process \d+\))? (has|was) ended", outcome.err)
     assert "no memory left" in outcome.err
     again = command("train", *shlex.split(outcome.err.rpartition("continue with: ")[2])[2:], "data.num_workers=1")
     assert again.code == 0, again.err
     assert torch.load(only_run(tmp_path) / "checkpoints" / LAST, weights_only=True)["global_step"] == 8
+
+
+def test_a_worker_that_is_lost_while_it_passes_a_batch_is_reported(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the connection to it is reset before torch looks whether the process is alive."""
+
+    def batches(loader: TimedLoader) -> Iterator[object]:
+        yield from islice(DataLoader.__iter__(loader), 1)
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    monkeypatch.setattr(TimedLoader, "batches", batches)
+    outcome = command("train", *RUN)
+    assert_clear(outcome)
+    assert "a loader worker has ended; most likely the system had no memory left" in outcome.err
 
 
 def test_no_memory_is_reported_with_the_command_that_continues(command: Command) -> None:

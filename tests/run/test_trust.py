@@ -85,6 +85,39 @@ def test_an_honest_checkpoint_is_evaluated(command: Command, tmp_path):
     assert outcome.code == 0, outcome.err
 
 
+@pytest.mark.parametrize("teacher", ["owner/name", "timm:test_resnet", "/dev/zero", "nowhere", "https://a.example/b.pth"])
+def test_an_evaluation_does_not_open_the_teacher_that_a_file_names(command: Command, tmp_path, monkeypatch, teacher):
+    for name in ("read_source", "locate"):
+        monkeypatch.setattr(f"swin_lab.run.teacher.{name}", lambda source: pytest.fail(f"{source} is opened"))
+    task = TASK | {"_target_": "swin_lab.tasks.Distillation", "teacher": teacher, "feature_stages": [0], "features": 0.5}
+    outcome = command("eval", f"checkpoint={written(tmp_path, task=task)}", "trainer.accelerator=cpu")
+    assert outcome.code == 0, outcome.err
+
+
+def test_a_checkpoint_may_ask_for_a_swin_mlp(command: Command, tmp_path):
+    node = {"_target_": SWIN, **NETWORK, "token_mixer": "mlp"}
+    net = SwinTransformer(SwinConfig(**NETWORK, token_mixer="mlp"))
+    outcome = command("eval", f"checkpoint={written(tmp_path, model=node, net=net)}", "trainer.accelerator=cpu")
+    assert outcome.code == 0, outcome.err
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"token_mixer": CANARY}, "canary.Bird"),
+        ({"token_mixer": "conv"}, "token_mixer=conv is unknown"),
+        ({"token_mixer": "mlp"}, "lacks"),
+        ({"token_mixer": "mlp", "img_size": 512, "window_size": 128}, "a network of 302,018,307 parameters"),
+    ],
+)
+def test_a_checkpoint_that_asks_for_another_token_mixer_than_its_weights_have_is_refused(
+    command: Command, tmp_path, changes, part
+):
+    """A window MLP of 128 x 128 tokens would have 2^28 weights per head."""
+    outcome = command("eval", f"checkpoint={written(tmp_path, model={'_target_': SWIN, **NETWORK, **changes})}")
+    assert_refused(outcome, part)
+
+
 # Imports
 
 
@@ -96,6 +129,7 @@ FOREIGN = {
     "a list": {"data": DATA | {"mean": [CANARY, 0.5, 0.5]}},
     "a list in a mapping": {"data": DATA | {"mean": {"a": [CANARY]}}},
     "the mixing of the task": {"task": TASK | {"mixing": CANARY}},
+    "a teacher": {"task": TASK | {"_target_": "swin_lab.tasks.Distillation", "teacher": CANARY}},
     "a data set of MapDataset": {"data": {"_target_": "swin_lab.data.MapDataset", "train": CANARY}},
     "a partial": {"task": TASK | {"mixing": CANARY | {"_partial_": True}}},
     "arguments by position": {"data": DATA | {"_args_": [CANARY]}},

@@ -16,7 +16,8 @@ from swin_lab.weights.layouts import layout_to_write
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # Lightning's advice on workers
 
 TINY, BASE, TINY_2 = "swin_tiny_patch4_window7_224", "swin_base_patch4_window7_224", "swinv2_tiny_window8_256"
-LAYERS = [(TINY, 14), (BASE, 26), (TINY_2, 14)]
+MLP = "swin_mlp_tiny_c24_patch4_window8_256"
+LAYERS = [(TINY, 14), (BASE, 26), (TINY_2, 14), (MLP, 14)]
 CLASSES = 5
 
 

@@ -101,6 +101,18 @@ class TimmModel(nn.Module):
         )
 
 
+def published_classes(name: str) -> int:
+    """Returns the number of classes of the published weights of a model of timm.
+
+    Raises:
+        UserError: timm has no such model or weights.
+    """
+    _check_name(name)
+    published = get_pretrained_cfg(name)
+    assert published is not None, name
+    return int(published.num_classes)
+
+
 def _check_name(name: str) -> None:
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture) or ":" in name:

@@ -62,7 +62,10 @@ NETWORK_DEFAULTS: dict[str, Any] = {
     "QKV_BIAS": True,
     "PRETRAINED_WINDOW_SIZES": [0, 0, 0, 0],
 }
-"""Default values of the keys of MODEL.SWIN and MODEL.SWINV2."""
+"""Default values of the keys of MODEL.SWIN, MODEL.SWINV2 and MODEL.SWIN_MLP."""
+
+OF_ATTENTION = ("QKV_BIAS", "PRETRAINED_WINDOW_SIZES")
+"""Those of these keys that MODEL.SWIN_MLP does not have."""
 
 TYPES: dict[str, Any] = {
     "TRAIN.LR_SCHEDULER.MULTISTEPS": tuple[PositiveInt, ...],
@@ -84,6 +87,8 @@ PUBLISHED_BATCH: dict[str, int] = {
     **{f"swinv2_{size}_patch4_window12_192_22k": 4096 for size in ("base", "large")},
     **{f"swin_{size}_patch4_window7_224": 1024 for size in ("tiny", "small", "base")},
     "swin_tiny_c24_patch4_window8_256": 1024,
+    **{f"swin_mlp_tiny_c{channels}_patch4_window8_256": 1024 for channels in (24, 12, 6)},
+    "swin_mlp_base_patch4_window7_224": 1024,
     **{f"swin_{size}_patch4_window7_224_22kto1k_finetune": 1024 for size in ("tiny", "small", "base", "large")},
     **{f"swin_{size}_patch4_window12_384_22kto1k_finetune": 1024 for size in ("base", "large")},
     "swin_base_patch4_window12_384_finetune": 1024,

@@ -10,15 +10,20 @@ from swin_lab.validation import PositiveFloat, check_value
 DATASETS = {"imagenet": "imagenet1k", "imagenet22k": "imagenet22k"}
 """DATA.DATASET -> choice of data."""
 
+BASES = ("swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "swin_mlp_tiny_c24_patch4_window8_256")
+"""The variants of which a network of each kind is made that is none itself."""
 
-def to_overrides(file: str, values: dict[str, Any], network: dict[str, Any], *, version: int, global_batch: int) -> list[str]:
+
+def to_overrides(
+    file: str, values: dict[str, Any], network: dict[str, Any], *, kind: dict[str, Any], global_batch: int
+) -> list[str]:
     """Returns the overrides of train.py that make the same configuration.
 
     Args:
         file: name of the file, for error messages.
         values: every key of the official configuration under its dotted name.
-        network: the keys of MODEL.SWIN or MODEL.SWINV2.
-        version: version of the architecture, 1 or 2.
+        network: the keys of MODEL.SWIN, MODEL.SWINV2 or MODEL.SWIN_MLP.
+        kind: the hyper-parameters version and token_mixer.
         global_batch: images per update over all GPUs.
 
     Raises:
@@ -26,7 +31,7 @@ def to_overrides(file: str, values: dict[str, Any], network: dict[str, Any], *, 
     """
     pretrains = values["MODEL.NAME"] == SIMMIM_PRETRAINING
     return [
-        *_model(network, version, values),
+        *_model(network, kind, values),
         *_data(file, values),
         *(_simmim(values) if pretrains else _augmentation(values)),
         f"global_batch={global_batch}",
@@ -39,10 +44,10 @@ def to_overrides(file: str, values: dict[str, Any], network: dict[str, Any], *, 
     ]
 
 
-def _model(network: dict[str, Any], version: int, values: dict[str, Any]) -> list[str]:
+def _model(network: dict[str, Any], kind: dict[str, Any], values: dict[str, Any]) -> list[str]:
     """Chooses the variant with these hyper-parameters, or sets each of them if there is none."""
     parameters = {
-        "version": version,
+        **kind,
         "img_size": values["DATA.IMG_SIZE"],
         "patch_size": network["PATCH_SIZE"],
         "in_channels": network["IN_CHANS"],
@@ -58,15 +63,16 @@ def _model(network: dict[str, Any], version: int, values: dict[str, Any]) -> lis
     drop = f"model.drop_path_rate={values['MODEL.DROP_PATH_RATE']}"
     if variant_name is not None:
         return [f"model={variant_name}", drop]
-    base = "swin_tiny_patch4_window7_224" if version == 1 else "swinv2_tiny_window8_256"
+    base = next(name for name in BASES if _is_variant(name, kind))
     return [
         f"model={base}",
-        *(f"model.{key}={_without_spaces(value)}" for key, value in parameters.items() if key != "version"),
+        *(f"model.{key}={_without_spaces(value)}" for key, value in parameters.items() if key not in kind),
         drop,
     ]
 
 
 def _is_variant(name: str, parameters: dict[str, Any]) -> bool:
+    """Returns whether a variant has these hyper-parameters."""
     variant, given = model_config(name), SwinConfig(**parameters)
     return all(getattr(variant, key) == getattr(given, key) for key in parameters)
 

@@ -9,12 +9,16 @@ from typing import Any
 import yaml
 
 from swin_lab.errors import UserError, did_you_mean
-from swin_lab.run.official.defaults import DEFAULTS, IGNORED_KEYS, NETWORK_DEFAULTS, PUBLISHED_BATCH, TYPES
+from swin_lab.run.official.defaults import DEFAULTS, IGNORED_KEYS, NETWORK_DEFAULTS, OF_ATTENTION, PUBLISHED_BATCH, TYPES
 from swin_lab.run.official.overrides import to_overrides
 from swin_lab.validation import check_value
 
-NETWORKS = {"swin": ("SWIN", 1), "swinv2": ("SWINV2", 2)}
-"""MODEL.TYPE -> section of the network's keys, version of the architecture."""
+NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "swin": ("SWIN", {"version": 1, "token_mixer": "attention"}),
+    "swinv2": ("SWINV2", {"version": 2, "token_mixer": "attention"}),
+    "swin_mlp": ("SWIN_MLP", {"version": 1, "token_mixer": "mlp"}),
+}
+"""MODEL.TYPE -> section of the network's keys, and the kind of network as hyper-parameters."""
 ASSUMED_GPUS = 8
 """Number of GPUs of a file that is none of the published ones, as in the commands of get_started.md."""
 
@@ -46,12 +50,14 @@ def read_official(file: Path, gpus: int | None = None) -> OfficialConfig:
 
     Raises:
         UserError: the file is not a configuration of the official code, or it needs something that swin_lab does not have
-            (MLP and MoE networks, other optimizers).
+            (MoE networks, other optimizers).
     """
     tree = _load(file)
-    section, version = _network(file, tree)
-    defaults = DEFAULTS | {f"MODEL.{section}.{key}": value for key, value in NETWORK_DEFAULTS.items()}
-    types = TYPES | {f"MODEL.{section}.{key}": TYPES[key] for key in NETWORK_DEFAULTS if key in TYPES}
+    section, kind = _network(file, tree)
+    absent = OF_ATTENTION if section == "SWIN_MLP" else ()
+    network_defaults = {key: value for key, value in NETWORK_DEFAULTS.items() if key not in absent}
+    defaults = DEFAULTS | {f"MODEL.{section}.{key}": value for key, value in network_defaults.items()}
+    types = TYPES | {f"MODEL.{section}.{key}": TYPES[key] for key in network_defaults if key in TYPES}
     given = _flat(file, tree, {*defaults, *IGNORED_KEYS})
     if not given.keys() & defaults.keys():
         raise UserError(f"{file} is not a configuration of the official code: none of its keys is known")
@@ -64,8 +70,8 @@ def read_official(file: Path, gpus: int | None = None) -> OfficialConfig:
     if optimizer.lower() != "adamw":
         raise UserError(f"{file}: TRAIN.OPTIMIZER.NAME={optimizer} is not supported; choose adamw")
     batch, note = _global_batch(given, values, gpus)
-    network_values = {key: values[f"MODEL.{section}.{key}"] for key in NETWORK_DEFAULTS}
-    overrides = to_overrides(str(file), values, network_values, version=version, global_batch=batch)
+    network_values = NETWORK_DEFAULTS | {key: values[f"MODEL.{section}.{key}"] for key in network_defaults}
+    overrides = to_overrides(str(file), values, network_values, kind=kind, global_batch=batch)
     unknown = [f"{key} has no counterpart and is left out" for key in given if key not in defaults and key not in IGNORED_KEYS]
     return OfficialConfig(values["MODEL.NAME"], overrides, [*note, *unknown])
 
@@ -84,8 +90,8 @@ def _load(file: Path) -> dict[Any, Any]:
     return tree
 
 
-def _network(file: Path, tree: Mapping[Any, Any]) -> tuple[str, int]:
-    """Returns the section of the network's keys and the version of its architecture."""
+def _network(file: Path, tree: Mapping[Any, Any]) -> tuple[str, dict[str, Any]]:
+    """Returns the section of the network's keys, and its kind as hyper-parameters."""
     model = tree.get("MODEL")
     kind = str(model.get("TYPE", DEFAULTS["MODEL.TYPE"])) if isinstance(model, dict) else DEFAULTS["MODEL.TYPE"]
     if kind not in NETWORKS:
