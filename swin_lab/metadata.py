@@ -34,6 +34,7 @@ MAX_DEVICE_BATCH = 2**20
 
 
 Threshold = Annotated[float, Ge(0), Le(1)]
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-3, 1e3
 Mapped = Annotated[dict[str, Any], Expected("a mapping of names to values")]
 """Type of a part of the metadata, as messages describe it."""
 
@@ -78,6 +79,18 @@ class RunMetadata:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FittedTemperature:
+    """Contains what weights and bias of the last layer were divided by (temperature scaling, arXiv 1706.04599)."""
+
+    temperature: Annotated[float, Ge(MIN_TEMPERATURE), Le(MAX_TEMPERATURE)]
+    images: str
+    """Fingerprint of the images that it was fitted on."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "metadata.calibration.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Metadata:
     """Contains the values needed to build a network again and to preprocess images for it."""
 
@@ -89,6 +102,8 @@ class Metadata:
     """The run that has written the file. If None, the file was not written by a run."""
     thresholds: tuple[Threshold, ...] | None = None
     """A probability per class above which an image has its label. If None, an image has one class, or none was chosen."""
+    calibration: FittedTemperature | None = None
+    """What the last layer was divided by after the training. If None, it was not."""
 
     def __post_init__(self) -> None:
         check_fields(self, "metadata.")
@@ -97,9 +112,18 @@ class Metadata:
         if self.thresholds is not None and len(self.thresholds) != len(self.class_names or ()):
             raise UserError(f"metadata has {len(self.thresholds)} thresholds for {len(self.class_names or ())} class names")
 
+    @property
+    def notes(self) -> list[tuple[str, str]]:
+        """Returns what is to be said of the weights, as (label, text)."""
+        if self.calibration is None:
+            return []
+        return [("note", f"calibrated: the last layer is divided by the temperature {self.calibration.temperature:.4g}")]
+
     def as_dict(self) -> dict[str, Any]:
         """Returns the metadata as plain Python, for a file."""
         run = None if self.run is None else {field.name: getattr(self.run, field.name) for field in fields(RunMetadata)}
+        fitted = self.calibration
+        calibration = {} if fitted is None else {"calibration": {"temperature": fitted.temperature, "images": fitted.images}}
         return {
             "format": FORMAT,
             "version": __version__,
@@ -108,6 +132,7 @@ class Metadata:
             "preprocessing": None if self.preprocessing is None else self.preprocessing.as_dict(),
             "run": run,
             **({} if self.thresholds is None else {"thresholds": list(self.thresholds)}),
+            **calibration,
         }
 
     @classmethod
@@ -128,13 +153,15 @@ class Metadata:
             if check_value("metadata.format", values["format"], PositiveInt) != FORMAT:
                 raise UserError(_other_format(values["format"], where))
             own = {key: value for key, value in values.items() if key not in ("format", "version")}
-            given = _keys_of(cls, {"thresholds": None} | own, "metadata")  # Only classifications with several labels have them.
+            # Only classifications with several labels have thresholds, and only files that were calibrated a calibration.
+            given = _keys_of(cls, {"thresholds": None, "calibration": None} | own, "metadata")
             return cls(
                 model=_model(given["model"]),
                 class_names=_class_names(given["class_names"]),
                 preprocessing=None if given["preprocessing"] is None else _preprocessing(given["preprocessing"]),
                 run=None if given["run"] is None else _run(given["run"]),
                 thresholds=check_value("metadata.thresholds", given["thresholds"], tuple[Threshold, ...] | None),
+                calibration=None if given["calibration"] is None else _calibration(given["calibration"]),
             )
         except UserError as error:
             raise error if str(error).startswith(where) else UserError(f"{where} is damaged: {error}") from error
@@ -177,6 +204,11 @@ def _run(value: object) -> RunMetadata:
     if given["precision"] not in PRECISIONS:
         raise UserError(f"metadata.run.precision={given['precision'][:100]!r} must be one of {', '.join(PRECISIONS)}")
     return RunMetadata(**given)
+
+
+def _calibration(value: object) -> FittedTemperature:
+    refuse_unprintable("metadata.calibration", value)
+    return FittedTemperature(**_fields_of(FittedTemperature, value, "metadata.calibration"))
 
 
 def _fields_of(kind: type, value: object, where: str) -> dict[str, Any]:

@@ -69,6 +69,12 @@ def test_these_values_are_intact():
     assert metadata.as_dict() == VALUES
 
 
+def test_metadata_without_a_temperature_is_written_without_one_so_that_earlier_versions_read_it():
+    calibrated = VALUES | {"calibration": {"temperature": 1.5, "images": "abc"}}
+    assert "calibration" not in Metadata.from_dict(VALUES, "a.ckpt").as_dict()
+    assert Metadata.from_dict(calibrated, "a.ckpt").as_dict() == calibrated
+
+
 @pytest.mark.parametrize("where", [(), ("preprocessing",), ("run",)])
 def test_an_unknown_key_is_named(where):
     assert_refused(changed((*where, "colour"), 1), "'colour'")
@@ -89,6 +95,8 @@ def test_a_missing_key_is_named(key):
         (("run", "device_batch"), 10**9, "device_batch"),
         (("run", "precision"), "transformer-engine", "precision"),
         (("class_names",), ["a\nb", "c"], "control character"),
+        (("calibration",), {"temperature": 1e9, "images": ""}, "temperature"),
+        (("calibration",), {"temperature": 2.0}, "metadata.calibration has no images"),
         (("model", "attention_backend"), "\x1b[2J", "control characters"),
         (("model", "x"), 10**5000, "more than 1000 digits"),
         (("model", "x"), "y" * 5000, "more than 4096 characters"),

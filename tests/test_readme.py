@@ -26,6 +26,7 @@ REPRODUCE = (ROOT / "docs" / "reproduce.md").read_text()
 EMBEDDINGS = (ROOT / "docs" / "embeddings.md").read_text()
 SWEEPS = (ROOT / "docs" / "sweeps.md").read_text()
 COMPARE = (ROOT / "docs" / "compare.md").read_text()
+EVALUATION = (ROOT / "docs" / "evaluation.md").read_text()
 
 
 def commands(page: str) -> list[str]:
@@ -37,7 +38,7 @@ def commands(page: str) -> list[str]:
     return found
 
 
-COMMANDS = commands(README) + commands(REPRODUCE) + commands(SWEEPS)
+COMMANDS = commands(README) + commands(REPRODUCE) + commands(SWEEPS) + commands(EVALUATION)
 TRAIN = [line.removeprefix("python train.py") for line in COMMANDS if line.startswith("python train.py")]
 EVAL = [line.removeprefix("python eval.py") for line in COMMANDS if line.startswith("python eval.py")]
 
@@ -90,7 +91,9 @@ def test_its_python_code_runs(tmp_path: Path) -> None:
     assert re.fullmatch(r"a\.jpg (cat|dog) \d+\.\d%\nb\.jpg (cat|dog) \d+\.\d%\n", printed[-1].stdout)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/reproduce.md", "docs/sweeps.md", "docs/compare.md", "docs/embeddings.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/reproduce.md", "docs/sweeps.md", "docs/compare.md", "docs/embeddings.md", "docs/evaluation.md"]
+)
 def test_links_and_images_exist(page: str) -> None:
     text = (ROOT / page).read_text()
     targets = re.findall(r"\]\(([^)#]+)\)", text) + re.findall(r'src="([^"]+)"', text)

@@ -15,6 +15,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 
 from swin_lab.data.cache import cached_in_memory
+from swin_lab.data.classes import has_several_labels
 from swin_lab.data.dali import loader as dali
 from swin_lab.data.decoders import DecoderName
 from swin_lab.data.decoding import Decoder, decode
@@ -203,6 +204,11 @@ class ImageData(LightningDataModule):
     def _balance(self) -> ClassBalance | None:
         """Returns what draws the images of an epoch; None for all of them once."""
         strength = self.loading.class_balance
+        if strength > 0 and has_several_labels(self.source.train):
+            raise UserError(
+                f"data.class_balance={strength} needs one class per image, and these images have several labels; set it to 0, "
+                "and task.class_weights=balanced"
+            )
         return ClassBalance(np.asarray(self.source.train.labels), strength) if strength > 0 else None
 
     @property

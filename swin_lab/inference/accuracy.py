@@ -11,8 +11,8 @@ import numpy as np
 from swin_lab.errors import UserError
 from swin_lab.inference.neighbours import Index, Metric, nearest, vote, without_themselves
 from swin_lab.inference.vectors import VectorFile, check_comparable
+from swin_lab.intervals import wilson_interval
 
-CONFIDENCE = 0.95
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
 """Inverse strengths C of the L2 penalty that are tried."""
 HELD_OUT = 5
@@ -35,10 +35,7 @@ class Accuracy:
     @property
     def interval(self) -> tuple[float, float]:
         """Returns the bounds of the interval."""
-        from scipy.stats import binomtest
-
-        found = binomtest(self.correct, self.images).proportion_ci(CONFIDENCE, method="wilson")
-        return float(found.low), float(found.high)
+        return wilson_interval(self.correct, self.images)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the accuracy as plain Python, for JSON."""

@@ -66,8 +66,8 @@ def draw_reliability(curve: Reliability, file: Path, *, title: str) -> None:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     centres, width = (np.arange(BINS) + 0.5) / BINS, 0.92 / BINS
     filled = curve.images > 0
-    upper.bar(centres[filled], curve.accuracy[filled], width, color="#2f6690", label="accuracy")
-    upper.plot([0, 1], [0, 1], color="#6b7785", linestyle="--", linewidth=1, label="perfect calibration")
+    upper.bar(centres[filled], curve.accuracy[filled], width, color="#9dbfda", label="accuracy")
+    upper.plot([0, 1], [0, 1], color="black", linestyle="--", linewidth=1.2, label="perfect calibration")
     upper.plot(
         curve.confidence[filled], curve.accuracy[filled], "o", color="#e69f00", markeredgecolor="black", label="mean confidence"
     )

@@ -1,4 +1,4 @@
-"""Rows of small images with captions, as one PNG: nearest neighbours, near-duplicates, the worst images of an evaluation."""
+"""Rows of small images with captions, as one PNG: nearest neighbours, near-duplicates, mistakes of an evaluation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -104,13 +104,17 @@ def _fitted(image: Image.Image) -> Image.Image:
     return image.convert("RGB").resize((width, height), Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
 
 
+def fits(text: str) -> bool:
+    """Returns whether a text is not wider than an image with its frame."""
+    return _font(TEXT_SIZE).getlength(text) <= OUTER
+
+
 def _shortened(text: str, *, at_end: bool) -> str:
-    """Returns the start or the end of a text that is not wider than an image with its frame."""
-    font = _font(TEXT_SIZE)
-    if font.getlength(text) <= OUTER:
+    """Returns the start or the end of a text that fits under an image."""
+    if fits(text):
         return text
     candidates = (f"{text[:-i]}…" if at_end else f"…{text[i:]}" for i in range(1, len(text) + 1))
-    return next(candidate for candidate in candidates if font.getlength(candidate) <= OUTER)
+    return next(candidate for candidate in candidates if fits(candidate))
 
 
 @cache

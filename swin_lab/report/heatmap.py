@@ -43,11 +43,8 @@ def draw_heatmap(counts: np.ndarray, names: Sequence[str], file: Path, *, row: s
         UserError: the file cannot be written.
     """
     cut = [name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…" for name in names]
-    groups = group_rows(counts) if len(names) > MAX_ROWS else []
-    shown, labels = counts, cut
-    if groups:
-        shown = np.array([[counts[np.ix_(rows, columns)].sum() for columns in groups] for rows in groups])
-        labels = [cut[group[0]] + (f" +{len(group) - 1}" if len(group) > 1 else "") for group in groups]
+    shown, labels = grouped(counts, cut)
+    groups = len(labels) < len(names)
     size = len(labels)
     side = float(np.clip(3.0 + 0.32 * size, 4.8, 15))
     figure = Figure(figsize=(side + 1.2 + (5.5 if groups else 0), side), layout="constrained")
@@ -71,6 +68,20 @@ def draw_heatmap(counts: np.ndarray, names: Sequence[str], file: Path, *, row: s
     if others:
         _draw_pairs(others[0], counts, cut)
     write_figure(figure, file, dpi=120)
+
+
+def grouped(counts: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Returns counts and names, of more than `MAX_ROWS` rows those of groups of rows that are often confused.
+
+    Args:
+        counts: (N, N), [row, column].
+        names: one name per row and column; a group has that of one of its rows.
+    """
+    if len(names) <= MAX_ROWS:
+        return counts, list(names)
+    groups = group_rows(counts)
+    sums = np.array([[counts[np.ix_(rows, columns)].sum() for columns in groups] for rows in groups])
+    return sums, [names[group[0]] + (f" +{len(group) - 1}" if len(group) > 1 else "") for group in groups]
 
 
 def group_rows(counts: np.ndarray) -> list[np.ndarray]:

@@ -1,12 +1,16 @@
 """HTML pages that are one file and need no network: Plotly, the data and the code of the page are inside."""
 
+import base64
 import json
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from swin_lab.errors import UserError
 
@@ -17,15 +21,31 @@ def check_plotly() -> None:
         raise UserError("the page needs the package plotly: pip install plotly")
 
 
-def write_html(file: Path, *, title: str, data: Any, package: str, assets: Sequence[str]) -> None:
+SHARED = ("page.css", "page.js")
+"""What pages of tables and charts share: their look, and functions that draw them."""
+
+
+def image_address(image: Image.Image, quality: int = 80) -> str:
+    """Returns an address that contains an image: as PNG if it has at most 32 pixels a side, else as JPEG.
+
+    Args:
+        image: in RGB.
+        quality: of the JPEG.
+    """
+    written = BytesIO()
+    kind = "png" if max(image.size) <= 32 else "jpeg"
+    image.save(written, kind, quality=quality, optimize=True)
+    return f"data:image/{kind};base64,{base64.b64encode(written.getvalue()).decode()}"
+
+
+def write_html(file: Path, *, title: str, data: Any, assets: Sequence[str]) -> None:
     """Writes a page.
 
     Args:
         file: the page; an existing file is replaced.
         title: plain text.
         data: plain Python, which the page finds as JSON in its element `data`; without NaN and infinity.
-        package: the package that contains the assets.
-        assets: names of its files: a style sheet (.css), the body (.html), and scripts (.js), which run after Plotly.
+        assets: paths in swin_lab.report of style sheets (.css), the body (.html), and scripts (.js), which run after Plotly.
 
     Raises:
         UserError: the file cannot be written, or Plotly is not installed.
@@ -33,7 +53,7 @@ def write_html(file: Path, *, title: str, data: Any, package: str, assets: Seque
     check_plotly()
     from plotly.offline import get_plotlyjs
 
-    texts = {name: (files(package) / name).read_text("utf-8") for name in assets}
+    texts = {name: (files("swin_lab.report") / name).read_text("utf-8") for name in assets}
     style, body, *_ = ("".join(text for name, text in texts.items() if name.endswith(end)) for end in (".css", ".html"))
     scripts = [text for name, text in texts.items() if name.endswith(".js")]
     values = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

@@ -38,11 +38,26 @@ def print_evaluation(record: Mapping[str, Any]) -> None:
     rows = _metric_rows(record)
     rows += [("preset", record["preprocessing.description"])]
     if "calibration.ece" in record:
-        rows += [("calibration", f"expected error {record['calibration.ece']:.2%}")]
+        rows += [("calibration", _calibration(record))]
     rows += [("images", f"{record['run.images']} of {record['data.val_images']}")]
     rows += _skipped(record)
     print_rows(rows, title=shorter(record["checkpoint"]))
     print_command("results", shorter(record["run.directory"]))
+
+
+def final_metrics(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Returns name, label and value of each metric of an evaluation, as they are printed and in that order."""
+    names = [key.split(".")[1] for key in record if key.startswith("formats.") and key.endswith(".label")]
+    return [(name, *_shown(record, "final", name)) for name in names if f"metrics.final.{name}" in record]
+
+
+def _calibration(record: Mapping[str, Any]) -> str:
+    """Returns the expected calibration error, and what a temperature changes."""
+    if "calibration.temperature" not in record:
+        return f"expected error {record['calibration.ece']:.2%}"
+    before, after = (record[f"calibration.{which}_temperature.ece"] for which in ("without", "with"))
+    fitted = ", fitted on the same images" if record["calibration.same_images"] else ""
+    return f"expected error {before:.2%}; {after:.2%} with the temperature {record['calibration.temperature']:.4g}{fitted}"
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,8 @@ def _long_name(name: str) -> str:
     if len(found) > 1:
         raise UserError(f"{name} is ambiguous; choose one of {', '.join(found)}")
     if not found:
-        raise UserError(f"unknown option {name}{did_you_mean(name, FLAGS)}")
+        key = f"; keys of the configuration have no dashes: {name[2:]}=VALUE" if len(name) > 2 and name.startswith("--") else ""
+        raise UserError(f"unknown option {name}{did_you_mean(name, FLAGS)}{key}")
     return found[0]
 
 

@@ -16,6 +16,7 @@ from swin_lab.data.decoding import UNREADABLE, Decoder
 from swin_lab.data.images import ImageSet
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.report import draw_heatmap, draw_images
+from swin_lab.report.evaluation import Sheet
 from swin_lab.run.dashboards import Shown, show
 from swin_lab.run.results import columns_of
 from swin_lab.training import Columns, Engine, EvaluationResult, ShownImage, Task
@@ -75,42 +76,29 @@ class EvaluationGallery(Callback):
             return
         fits = trainer.state.fn == TrainerFn.FITTING
         stage, suffix = ("val", f"_{trainer.global_step}") if fits else ("final", "_final")
-        figures = draw_grids(self.task, pl_module.result.arrays, self.preprocessing, self.folder, stage=stage, suffix=suffix)
+        figures = []
+        for name, sheet in grids_of(self.task, pl_module.result.arrays, self.preprocessing).items():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = self.folder / f"{name}{suffix}.png"
+            draw_images(sheet.images, sheet.captions, file, title=sheet.title, columns=sheet.columns)
+            figures.append(Shown(f"{stage}/{name}", file, sheet.images, sheet.captions))
         show(trainer.loggers, figures, {}, trainer.global_step)
 
 
-def draw_grids(
-    task: Task,
-    arrays: Mapping[str, np.ndarray],
-    preprocessing: Preprocessing,
-    folder: Path,
-    *,
-    stage: str = "final",
-    suffix: str = "",
-) -> list[Shown]:
-    """Draws the image grids of an evaluation.
+def grids_of(task: Task, arrays: Mapping[str, np.ndarray], preprocessing: Preprocessing) -> dict[str, Sheet]:
+    """Returns the image grids of an evaluation, by the name of a file.
 
     Args:
         task: knows which images an evaluation has made.
         arrays: the arrays among the metrics of the evaluation.
         preprocessing: tells how colours were normalised.
-        folder: gets a file NAME.png for each grid.
-        stage: what tags begin with.
-        suffix: follows the name of each file.
-
-    Returns:
-        The figures.
     """
-    figures = []
+    sheets = {}
     for grid in task.image_grids(arrays):
         rows, columns = grid.images.shape[:2]
         pixels = pixels_of(torch.from_numpy(grid.images).flatten(0, 1), preprocessing)
-        captions = [*grid.column_labels] * rows
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"{grid.name}{suffix}.png"
-        draw_images(pixels, captions, file, title=grid.name.capitalize(), columns=columns)
-        figures.append(Shown(f"{stage}/{grid.name}", file, pixels, captions))
-    return figures
+        sheets[grid.name] = Sheet(grid.name.capitalize(), pixels, [*grid.column_labels] * rows, columns)
+    return sheets
 
 
 def pixels_of(inputs: Tensor, preprocessing: Preprocessing) -> list[np.ndarray]:

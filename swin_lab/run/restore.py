@@ -129,7 +129,7 @@ def _restore_exactly(
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(f"{file} does not fit a {kind}: {' '.join(str(error).split()[5:15])}") from error
-    weights = [("weights", f"{file}, a {kind}")]
+    weights = [("weights", f"{file}, a {kind}"), *metadata.notes]
     return Restored(network, metadata.preprocessing, metadata.class_names, weights, metadata.thresholds)
 
 

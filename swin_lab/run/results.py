@@ -1,4 +1,4 @@
-"""Presentation and record of an evaluation, for any task."""
+"""The record of an evaluation, for any task."""
 
 from dataclasses import asdict
 from datetime import datetime
@@ -8,27 +8,9 @@ from typing import Any
 from swin_lab.data import ImageData
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.record import FINISHED, VERSION
-from swin_lab.report import draw_heatmap, print_table
 from swin_lab.run.derived import formats_of, monitored_of
-from swin_lab.run.identity import checkout, describe_data, versions
-from swin_lab.training import Engine, EvaluationResult, Task
-
-
-def present(task: Task, result: EvaluationResult, folder: Path) -> dict[str, Any]:
-    """Prints the tables of an evaluation, draws its figures into a folder, and returns their part of results.json."""
-    presentation = task.present(result.arrays)
-    for table in presentation.tables:
-        print_table(table.columns, table.rows, title=table.title)
-    for heatmap in presentation.heatmaps:
-        draw_heatmap(
-            heatmap.counts,
-            heatmap.names,
-            folder / heatmap.file_name,
-            row=heatmap.row_label,
-            column=heatmap.column_label,
-            title=heatmap.title,
-        )
-    return {name: columns_of(value) for name, value in presentation.record.items()}
+from swin_lab.run.identity import checkout, describe_data, hardware, versions
+from swin_lab.training import Engine
 
 
 def columns_of(value: Any) -> Any:
@@ -39,7 +21,7 @@ def columns_of(value: Any) -> Any:
 
 
 def evaluation_record(
-    checkpoint: Path, folder: Path, engine: Engine, data_module: ImageData, preprocessing: Preprocessing
+    checkpoint: Path, folder: Path, engine: Engine, data_module: ImageData, preprocessing: Preprocessing, precision: str
 ) -> dict[str, Any]:
     """Returns the contents of results.json of an evaluation, nested, except what only the command knows."""
     metrics = {name.partition("/")[2]: value for name, value in engine.result.metrics.items()}
@@ -54,11 +36,12 @@ def evaluation_record(
             "skipped_images": len(data_module.skipped),
         },
         "checkpoint": str(checkpoint),
-        "derived": monitored_of(engine) | {"task": type(engine.task).__name__},
+        "derived": monitored_of(engine) | {"task": type(engine.task).__name__, "precision": precision},
         "formats": formats_of(engine.task, metrics),
         "metrics": {"final": metrics},
         "preprocessing": preprocessing.as_dict() | {"description": str(preprocessing)},
         "data": asdict(describe_data(data_module.source)),
         "git": asdict(checkout()),
         "versions": versions(),
+        "hardware": asdict(hardware(engine.trainer)),
     }

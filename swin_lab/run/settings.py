@@ -112,6 +112,8 @@ class EvalConfig:
     preset: Text | None
     trust: bool
     save_predictions: bool
+    page: bool
+    calibrate: Text | None
     transfer: Node
     rank_timeout: Seconds
     sweep: Node

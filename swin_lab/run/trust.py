@@ -54,6 +54,7 @@ Side = Annotated[int, Gt(0), Le(1024)]
 Workers = Annotated[int, Ge(0), Le(max(MAX_WORKERS, os.cpu_count() or 1))]
 
 SPLIT: Mapping[str, Any] = {"val_fraction": Number, "split_seed": int}
+_COUNTS: Mapping[str, Any] = {"train_images": Count, "val_images": Count}
 LOCAL: Mapping[str, Any] = {"root": LocalPath, "val_only": bool}
 
 DATA: Mapping[str, Mapping[str, Any]] = {
@@ -65,23 +66,13 @@ DATA: Mapping[str, Mapping[str, Any]] = {
     "swin_lab.data.MultiLabel": {**LOCAL, **SPLIT, "targets": ListFile, "val_targets": ListFile, "separator": str},
     "swin_lab.data.Parquet": {**LOCAL, **SPLIT, "image_column": str, "label_column": str, "in_memory": Literal[False]},
     "swin_lab.data.Shards": LOCAL,
-    SYNTHETIC: {
-        "num_classes": Classes,
-        "train_images": Count,
-        "val_images": Count,
-        "img_size": Pixels,
-        **SPLIT,
-        "several_labels": bool,
-    },
+    SYNTHETIC: {"num_classes": Classes, **_COUNTS, "img_size": Pixels, "split_seed": int, "several_labels": bool},
     "swin_lab.data.Zipped": LOCAL,
 }
 """Sources of images that a file may name, and their keys. `MapDataset` is missing: it builds whatever it is given."""
 
-LOADING: Mapping[str, Any] = {
-    **type_hints(LoaderConfig),
-    "num_workers": Workers,
-    "cache_mib": Annotated[int, Ge(0), Le(16_384)],
-}
+_CACHE = Annotated[int, Ge(0), Le(16_384)]
+LOADING: Mapping[str, Any] = {**type_hints(LoaderConfig), "num_workers": Workers, "cache_mib": _CACHE}
 
 _EXTERNAL: Mapping[str, Any] = {
     "name": Annotated[str, Expected("the name of an architecture"), StringConstraints(pattern=r"^[\w.-]+$")],

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from swin_lab.errors import UserError
+from swin_lab.intervals import CONFIDENCE, interval_of_mean, wilson_interval
 from swin_lab.tasks.metrics import ClassificationMetrics
 from swin_lab.tasks.mixing import Mixer
 from swin_lab.tasks.reassessed import reassessed_labels
@@ -30,11 +31,9 @@ from swin_lab.validation import Fraction, check_fields
 
 TOP = 5
 """Number of classes that are recorded for each image."""
-MAX_ROWS = 10
-"""Number of rows of a printed table at most."""
+MAX_CONFUSIONS = 100
+"""Number of confusions that are listed at most."""
 
-CONFIDENCE = 0.95
-"""Probability with which an interval contains the accuracy of a class on images like these."""
 NEAR_CHANCE = 0.1
 """Part of the way from chance to certainty that weights which know the classes are expected to have gone."""
 SIGNIFICANCE = 0.01
@@ -134,6 +133,15 @@ class Classification(Task):
     def confidences(self, predictions: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         return predictions["probabilities"][:, 0].astype(np.float64), predictions["classes"][:, 0] == predictions["label"]
 
+    def intervals(self, predictions: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
+        if len(predictions.get("index", ())) < 2:
+            return {}
+        right = predictions["classes"] == predictions["label"][:, None]  # (N, 5)
+        correct = {"acc1": right[:, 0], "acc5": right.any(axis=1)}
+        losses = -np.log(np.maximum(predictions["label_probability"], np.finfo(np.float32).tiny).astype(np.float64))
+        found = {name: wilson_interval(int(values.sum()), len(values)) for name, values in correct.items()}
+        return found | {"loss": interval_of_mean(losses)}
+
     def galleries(self, predictions: Mapping[str, np.ndarray], limit: int) -> dict[str, Gallery]:
         """Returns the most confident mistakes, and images that are spread evenly over the set."""
         if not len(predictions.get("index", ())):
@@ -181,13 +189,13 @@ class Classification(Task):
         if counts is None:
             return Presentation()
         names = self.data.class_names
-        per_class, confusions = accuracy_per_class(names, counts), most_frequent_confusions(names, counts, MAX_ROWS)
-        title = "Accuracy per class" if len(per_class) <= MAX_ROWS else f"The {MAX_ROWS} worst of {len(per_class)} classes"
+        per_class, confusions = accuracy_per_class(names, counts), most_frequent_confusions(names, counts, MAX_CONFUSIONS)
         rows = [
             [row["class"], str(row["images"]), f"{row['accuracy']:.2%}", f"{row['low']:.1%} to {row['high']:.1%}"]
-            for row in per_class[:MAX_ROWS]
+            for row in per_class
         ]
-        tables = [ResultTable(title, ["class", "images", "accuracy", f"{CONFIDENCE:.0%} interval"], rows)]
+        columns = ["class", "images", "accuracy", f"{CONFIDENCE:.0%} interval"]
+        tables = [ResultTable("Accuracy per class, worst first", columns, rows)]
         if confusions:
             rows = [[row["truth"], row["prediction"], str(row["count"]), f"{row['fraction']:.2%}"] for row in confusions]
             tables.append(ResultTable("Most frequent confusions", ["truth", "prediction", "images", "of the class"], rows))
@@ -226,20 +234,17 @@ def in_fp32(logits: Tensor) -> Tensor:
 def accuracy_per_class(class_names: Sequence[str], counts: np.ndarray) -> list[dict[str, Any]]:
     """Returns class, number of images and accuracy of every class that has images, worst first.
 
-    The ends of the interval are Wilson's, which hold for few images and for accuracies of 0 and 1, too.
+    The ends of the interval are Wilson's.
 
     Args:
         class_names: one name per class.
         counts: (C, C) confusion matrix, [truth, prediction].
     """
-    from scipy.stats import binomtest  # takes a second to import
-
     rows = []
     for name, correct, images in zip(class_names, np.diag(counts).tolist(), counts.sum(axis=1).tolist(), strict=True):
         if images:
-            interval = binomtest(correct, images).proportion_ci(CONFIDENCE, method="wilson")
-            ends = {"low": float(interval.low), "high": float(interval.high)}
-            rows.append({"class": name, "images": images, "accuracy": correct / images} | ends)
+            low, high = wilson_interval(correct, images)
+            rows.append({"class": name, "images": images, "accuracy": correct / images, "low": low, "high": high})
     return sorted(rows, key=lambda row: row["accuracy"])
 
 

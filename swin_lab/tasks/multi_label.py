@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from swin_lab.errors import UserError
 from swin_lab.metadata import Threshold
-from swin_lab.tasks.classification import MAX_ROWS, checked_logits, in_fp32
+from swin_lab.tasks.classification import checked_logits, in_fp32
 from swin_lab.tasks.mixing import Mixer
 from swin_lab.tasks.multi_label_metrics import HALF, MultiLabelMetrics
 from swin_lab.training import (
@@ -202,7 +202,7 @@ class MultiLabelClassification(Task):
             return Presentation()
         rows = per_class(self.data.class_names, arrays)
         absent = [name for name, count in zip(self.data.class_names, arrays["positives"], strict=True) if not count]
-        title = "Average precision per class" if len(rows) <= MAX_ROWS else f"The {MAX_ROWS} worst of {len(rows)} classes"
+        title = "Average precision per class, worst first"
         if absent:
             shown = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
             title += f"; left out, as no image has it: {shown}"
@@ -213,7 +213,7 @@ class MultiLabelClassification(Task):
                 *(f"{row[name]:.2%}" for name in ("ap", "f1", "f1_tuned")),
                 f"{row['threshold']:.3f}",
             ]
-            for row in rows[:MAX_ROWS]
+            for row in rows
         ]
         columns = ["class", "images", "average precision", "F1 at 0.5", "F1 at threshold", "threshold"]
         record = {"per_class": rows, "classes_without_images": absent}

@@ -15,15 +15,23 @@ Columns = dict[str, np.ndarray]
 
 INDEX = "index"
 """Column with the positions of the images in their set."""
+OUTPUT = "output"
+"""Column of the outputs of the network until they are separated from the predictions."""
 
 
 class PredictionCollector(Callback):
     """Collects the predictions of all processes; an evaluation within a training is left alone.
 
     They are those of the weights whose metric is monitored, and stay on the device until the evaluation ends.
+
+    Args:
+        keep_outputs: whether the outputs of the network, such as logits, are kept in the memory of the host, too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep_outputs: bool = False) -> None:
+        self.keep_outputs = keep_outputs
+        self.outputs: np.ndarray | None = None
+        """(N, C) one row for each row of `columns`; None if they are not kept."""
         self.columns: Columns = {}
         """The predictions of the last evaluation, in every process; empty for a task without predictions."""
         self._parts: list[dict[str, Tensor]] = []
@@ -42,7 +50,9 @@ class PredictionCollector(Callback):
     ) -> None:
         assert isinstance(pl_module, Engine)
         if trainer.state.fn == TrainerFn.VALIDATING and outputs is not None:
-            self._parts.append(dict(pl_module.task.predictions(outputs[pl_module.monitored], batch)))
+            output = outputs[pl_module.monitored]
+            kept = {OUTPUT: output.detach().float().cpu()} if self.keep_outputs else {}
+            self._parts.append({**pl_module.task.predictions(output, batch), **kept})
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != TrainerFn.VALIDATING:
@@ -50,7 +60,9 @@ class PredictionCollector(Callback):
         names = self._parts[0] if self._parts else {}
         own = {name: torch.cat([part[name] for part in self._parts]).cpu().numpy() for name in names}
         self._parts = []
-        self.columns = _in_order(_of_all_processes(own))
+        columns = _in_order(_of_all_processes(own))
+        self.outputs = columns.pop(OUTPUT, None)
+        self.columns = columns
 
 
 def _of_all_processes(own: Columns) -> Columns:

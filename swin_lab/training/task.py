@@ -60,7 +60,7 @@ class MetricFormat:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """Contains a table of an evaluation's results."""
+    """Contains a table of an evaluation's results, of which the first rows are printed."""
 
     title: str
     columns: Sequence[str]
@@ -213,6 +213,14 @@ class Task(ABC):
             Both arrays. If None, as for tasks that do not override it, the task predicts no probabilities.
         """
         return None
+
+    def intervals(self, predictions: Mapping[str, np.ndarray]) -> Mapping[str, tuple[float, float]]:
+        """Returns lower and upper bounds (95 %) of metrics on other images of the same kind; of some metrics, or of none.
+
+        Args:
+            predictions: the columns of `predictions`, of all images of an evaluation.
+        """
+        return {}
 
     def galleries(self, predictions: Mapping[str, np.ndarray], limit: int) -> Mapping[str, Gallery]:
         """Returns images that are worth a look, by a name for dashboards and files.

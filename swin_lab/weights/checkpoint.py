@@ -175,6 +175,8 @@ def _checkpoint(
     tensors, key, has_other = find_tensors(contents.state, ema)
     detected = detect_layout(tensors)
     notes = ["the file also contains " + ("the raw weights" if ema else "EMA weights; the option ema selects them")] * has_other
+    if contents.metadata is not None:
+        notes += [text for _, text in contents.metadata.notes]
     config, class_names, preprocessing = _description(contents, detected, name, img_size, window_size, notes)
     if name is not None and (found := differences(config, name)):
         raise UserError(f"this is not a {name}: {found[0]}")

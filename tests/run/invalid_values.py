@@ -71,8 +71,10 @@ VALID: Mapping[str, Mapping[str, str]] = {
     },
     "eval": {
         "batch": "null",
+        "calibrate": "null",
         "compile": "true",
         "out": "abc no null",
+        "page": "true",
         "precision": "null",
         "task.flip": "true null",
         "task.real_labels": "null",
@@ -171,14 +173,8 @@ FIRST_OF_ITS_CLASS = (
     *("data=shards", "data=zip", "augment=imagenet", "mixing=imagenet", "ema=warm", "logger=wandb", "trainer=ddp"),
     *(["logger=mlflow"] if HAS_MLFLOW else []),
     *("schedule=constant", "schedule=linear", "schedule=multistep", "schedule=step"),
-    *(
-        "callbacks=early_stopping",
-        "callbacks=head_only",
-        "search=optuna",
-        "task=distillation",
-        "task=multilabel",
-        "task=simmim",
-    ),
+    *("callbacks=early_stopping", "callbacks=head_only", "search=optuna"),
+    *("task=distillation", "task=multilabel", "task=simmim"),
 )
 """Choices of a class that no choice before them has, so that keys which the default lacks get every value (of data: all
 keys but those of the loader).

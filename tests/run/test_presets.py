@@ -18,7 +18,7 @@ from swin_lab.errors import UserError
 from swin_lab.models import model_config
 from swin_lab.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from swin_lab.run.compose import composed
-from swin_lab.run.evaluate import build_data_module as build_evaluation_data
+from swin_lab.run.evaluator import build_data_module as build_evaluation_data
 from swin_lab.run.instantiate import build_dataclass
 from swin_lab.run.recipe import build_recipe
 from swin_lab.run.settings import TrainConfig

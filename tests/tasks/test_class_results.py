@@ -88,13 +88,29 @@ def test_the_tables_show_accuracies_and_confusions_in_percent():
     assert "Most frequent confusions" in text
 
 
-def test_the_worst_ten_of_many_classes_are_shown_with_the_number_of_all():
+def test_the_table_has_all_classes_worst_first():
     names, counts = [f"class {i:02}" for i in range(12)], np.diag(np.arange(2, 14))
     counts[0, 1] = 1
     table = presented(names, counts).tables[0]
-    assert table.title == "The 10 worst of 12 classes"
     assert [row[0] for row in table.rows[:2]] == ["class 00", "class 01"]
-    assert len(table.rows) == 10
+    assert len(table.rows) == 12
+
+
+def test_the_metrics_have_intervals_over_the_images():
+    """Wilson's for 3 of 4 images, and mean +- 1.96 standard errors of the loss, within 1e-4."""
+    task = Classification(data=DataDescription(class_names=tuple(f"{i}" for i in range(6))))
+    classes = np.array([[0, 1, 2, 3, 4], [1, 0, 2, 3, 4], [2, 3, 0, 1, 4], [3, 1, 2, 0, 4]])
+    label_probability = np.exp(-np.array([1.0, 2.0, 3.0, 4.0])).astype(np.float32)
+    columns = {
+        "index": np.arange(4),
+        "label": np.array([0, 1, 2, 5]),
+        "classes": classes,
+        "label_probability": label_probability,
+    }
+    found = task.intervals(columns)
+    assert found["acc1"] == found["acc5"] == pytest.approx((0.30064, 0.95441), abs=1e-4)
+    assert found["loss"] == pytest.approx((2.5 - 1.26517, 2.5 + 1.26517), abs=1e-4)
+    assert task.intervals({}) == {}
 
 
 def test_without_errors_no_table_of_confusions_is_shown():

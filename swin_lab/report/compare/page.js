@@ -1,35 +1,19 @@
 "use strict";
 // The state of the page is in its address (after #), so that it can be shared: sort, filter, axes and choices.
-const DATA = JSON.parse(document.getElementById("data").textContent);
 const RUNS = DATA.runs, COLUMNS = DATA.columns;
 const METRICS = COLUMNS.filter(column => column.kind === "metric");
 const CONFIG = COLUMNS.filter(column => column.kind === "config");
 const MAX_COLOURED = 14, MAX_TABLE_KEYS = 12, MAX_BARS = 40, MAX_AXES = 8, MAX_LISTED = 100;
 // Okabe and Ito's palette for colour-blind readers, without yellow, which is too faint on white, and black.
 const PALETTE = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8f98"];
-const DASHES = ["solid", "dash"];
-const $ = id => document.getElementById(id);
-const css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+// Colour and dashes change from run to run; their numbers have no common divisor, so that both together name a run.
+const DASHES = ["solid", "dash", "dot"], STROKES = {solid: "", dash: "7 4", dot: "3 3"};
 
 // ---- small parts -------------------------------------------------------------------------------------------------------------
 
-function element(name, properties = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(properties)) {
-    if (key.includes("-")) made.setAttribute(key, value); else made[key] = value;
-  }
-  made.append(...children);
-  return made;
-}
-
-const short = (text, length) => text.length <= length ? text : text.slice(0, length - 1) + "\u2026";
-// Plotly reads tags in its texts.
-const literal = text => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 const name = (run, length = 44) => literal(short(RUNS[run].label, length));
-const percent = (value, digits = 2) => (100 * value).toFixed(digits) + "%";
 const signed = value => (value > 0 ? "+" : value < 0 ? "\u2212" : "") + Math.abs(100 * value).toFixed(2);
 const probability = p => p < 0.0001 ? "< 0.0001" : p.toPrecision(2);
-const isNumber = value => typeof value === "number";
 const option = (value, text) => element("option", {value, textContent: text});
 
 function fillSelect(id, entries, value) {
@@ -80,23 +64,17 @@ const rankShown = run => shown.indexOf(run);
 function lineOf(run) {
   const rank = rankShown(run);
   if (rank < 0 || rank >= MAX_COLOURED) return {color: css("--other"), dash: "solid", width: 1};
-  return {color: PALETTE[rank % PALETTE.length], dash: DASHES[Math.floor(rank / PALETTE.length)], width: 2};
+  return {color: PALETTE[rank % PALETTE.length], dash: DASHES[rank % DASHES.length], width: 2};
 }
 
 function swatch(run) {
   const {color, dash} = lineOf(run);
   const svg = `<svg viewBox="0 0 26 11"><line x1="0" y1="6" x2="26" y2="6" stroke="${color}" stroke-width="3"` +
-    `${dash === "dash" ? ' stroke-dasharray="7 4"' : ""}/></svg>`;
+    ` stroke-dasharray="${STROKES[dash]}"/></svg>`;
   return element("span", {className: "swatch", innerHTML: svg});
 }
 
 // ---- the table ---------------------------------------------------------------------------------------------------------------
-
-function compare(a, b) {
-  const [one, two] = [a, b].map(value => isNumber(value) || (typeof value === "string" && value.trim()) ? Number(value) : NaN);
-  if (!isNaN(one) && !isNaN(two)) return one - two;
-  return String(a).localeCompare(String(b), undefined, {numeric: true});
-}
 
 function sortedRuns() {
   const column = {run: {values: RUNS.map(r => r.label)}, state: {values: RUNS.map(r => r.state)}}[state.sort] || columnOf(state.sort);
@@ -148,25 +126,6 @@ function drawTable() {
 }
 
 // ---- charts ------------------------------------------------------------------------------------------------------------------
-
-function layout(extra = {}) {
-  const axis = {gridcolor: css("--grid"), linecolor: css("--line"), zerolinecolor: css("--line"), automargin: true, exponentformat: "power"};
-  const base = {
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, margin: {l: 60, r: 16, t: 30, b: 44},
-    modebar: {bgcolor: "rgba(0,0,0,0)", color: css("--quiet"), activecolor: css("--text")},
-    font: {color: css("--text"), size: 12, family: getComputedStyle(document.body).fontFamily}, hovermode: "closest",
-    hoverlabel: {namelength: -1, align: "left"}, height: 340,
-  };
-  const axes = Object.keys(extra).filter(key => /^[xy]axis/.test(key));
-  for (const key of new Set(["xaxis", "yaxis", ...axes])) base[key] = {...axis, ...extra[key]};
-  return {...extra, ...Object.fromEntries(Object.entries(base).map(([k, v]) => [k, /^[xy]axis/.test(k) ? v : extra[k] ?? v]))};
-}
-
-const draw = (id, traces, extra) =>
-  Plotly.react(id, traces, layout(extra), {
-    responsive: true, displaylogo: false, displayModeBar: "hover", plotlyServerURL: "",
-    modeBarButtonsToRemove: ["lasso2d", "select2d", "downloadJson", "sendChartToCloud"],
-  });
 
 function axisOf(column) {
   const values = column.values.filter(isNumber), isNumeric = column.values.every(v => v === null || isNumber(v)) && values.length > 0;

@@ -17,9 +17,9 @@ from swin_lab.report.compare.columns import (
 from swin_lab.report.compare.curves import Curve, read_curves
 from swin_lab.report.compare.predictions import compare_predictions
 from swin_lab.report.compare.runs import Run, greater_is_better, main_monitor
-from swin_lab.report.html import write_html
+from swin_lab.report.html import SHARED, write_html
 
-ASSETS = ("page.css", "page.html", "page.js", "page_details.js")
+ASSETS = (*SHARED, *(f"compare/{name}" for name in ("page.css", "page.html", "page.js", "page_details.js")))
 MAX_POINTS = 60_000
 """Number of points of all runs for one metric, at most."""
 POINTS_PER_CURVE = 100, 1000
@@ -37,7 +37,7 @@ def write_page(runs: Sequence[Run], file: Path) -> None:
         UserError: the file cannot be written, or plotly is not installed.
     """
     title = f"{len(runs)} run{'s' * (len(runs) != 1)} of swin_lab"
-    write_html(file, title=title, data=page_data(runs), package="swin_lab.report.compare", assets=ASSETS)
+    write_html(file, title=title, data=page_data(runs), assets=ASSETS)
 
 
 def page_data(runs: Sequence[Run]) -> dict[str, Any]:

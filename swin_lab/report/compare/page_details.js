@@ -3,16 +3,6 @@
 
 // ---- configuration -----------------------------------------------------------------------------------------------------------
 
-function simpleTable(id, heads, rows) {
-  const cell = entry => typeof entry === "object" && entry !== null ? entry : element("td", {className: "text", textContent: entry});
-  const cells = rows.map(row => row.map(cell)), isText = i => cells.every(row => row[i].classList.contains("text"));
-  const head = heads.map((text, i) => element("th", {className: isText(i) ? "text" : "", textContent: text}));
-  $(id).replaceChildren(element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...cells.map(row => element("tr", {}, ...row))));
-}
-
-const long = text => element("td", {className: "text long", textContent: text});
-const number = (text, className = "") => element("td", {textContent: text, className});
-
 function drawValues() {
   const rows = [...CONFIG, ...DATA.environment].map(column => {
     const counts = new Map();
@@ -58,24 +48,9 @@ function drawSignificance() {
 }
 
 function drawMatrix(id, r) {
-  const {classes, counts} = set.confusion, matrix = counts[r], names = classes.map(k => literal(short(String(set.classes[k] ?? k), 18)));
-  const isCut = classes.length < set.classes.length, all = isCut ? [...names, "other"] : names;
-  const rows = matrix.map(row => isCut ? row : row.slice(0, -1)), sums = matrix.map(row => Math.max(1, row.reduce((a, b) => a + b, 0)));
-  const share = rows.map((row, i) => row.map(value => value / sums[i])), isSmall = classes.length <= 20;
-  const trace = {
-    type: "heatmap", z: share, zmin: 0, zmax: 1, x: all.map((_, i) => i), y: names.map((_, i) => i), customdata: rows,
-    colorscale: [[0, css("--back")], [0.02, css("--grid")], [1, css("--strong")]],
-    colorbar: {thickness: 12, tickformat: ".0%", title: {text: "share of row", side: "right"}}, xgap: 1, ygap: 1,
-    text: rows.map(row => row.map(value => value ? String(value) : "")), texttemplate: isSmall ? "%{text}" : "",
-    hovertemplate: "true %{y}, predicted %{x}: %{customdata} images (%{z:.1%})<extra></extra>",
-  };
-  const size = Math.max(360, Math.min(760, 120 + 22 * names.length)), ticks = labels => ({tickvals: labels.map((_, i) => i), ticktext: labels, showgrid: false, zeroline: false});
-  const isLong = names.some(text => text.length > 3);
-  draw(id, [trace], {
-    height: size, margin: {l: 50, r: 10, t: 30, b: 50},
-    xaxis: {title: {text: "predicted class"}, ...ticks(all), tickangle: isLong ? -90 : 0, tickfont: {size: isSmall ? 12 : 10}},
-    yaxis: {title: {text: "true class"}, ...ticks(names), autorange: "reversed", tickfont: {size: isSmall ? 12 : 10}},
-  });
+  const {classes, counts} = set.confusion, names = classes.map(k => short(String(set.classes[k] ?? k), 18));
+  const isCut = classes.length < set.classes.length, rows = counts[r].map(row => isCut ? row : row.slice(0, -1));
+  drawCounts(id, rows, names, isCut ? [...names, "other"] : names, "true class", "predicted class");
 }
 
 function drawMatrices() {

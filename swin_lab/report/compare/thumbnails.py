@@ -1,9 +1,9 @@
 """Small images for the page, of images that are files of their own."""
 
-import base64
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
+
+from swin_lab.report.html import image_address
 
 SIDE = 64
 """Pixels of the longer side."""
@@ -36,8 +36,6 @@ def _thumbnail(file: Path) -> str | None:
             image.draft("RGB", (SIDE, SIDE))
             small = image.convert("RGB")
             small.thumbnail((SIDE, SIDE))
-        written = BytesIO()
-        small.save(written, "JPEG", quality=80)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-    return "data:image/jpeg;base64," + base64.b64encode(written.getvalue()).decode()
+    return image_address(small)

@@ -1,8 +1,8 @@
 "use strict";
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const CLASSES = DATA.classes, COUNT = DATA.x.length;
-// Okabe and Ito's palette for colour-blind readers, without yellow, which is too faint on white, and black. After each round of
-// the colours, the shape changes, so that a colour and a shape name a class.
+// Okabe and Ito's palette for colour-blind readers, without yellow, which is too faint on white, and black. Colour and shape change
+// from class to class; their numbers have no common divisor, so that a colour and a shape name a class.
 const PALETTE = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"];
 const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "x", "star"];
 const FEW = PALETTE.length * SHAPES.length;
@@ -33,7 +33,7 @@ function traces(emphasised) {
   if (!CLASSES.length) return [trace(unknown, {color: css("--strong"), opacity: 0.8}, others)];
   if (hasColours) {
     const coloured = rows.map((points, i) => trace(points, {
-      color: PALETTE[i % PALETTE.length], symbol: SHAPES[Math.floor(i / PALETTE.length)],
+      color: PALETTE[i % PALETTE.length], symbol: SHAPES[i % SHAPES.length],
       opacity: emphasised < 0 || emphasised === i ? 0.85 : 0.08,
     }, {name: literal(short(CLASSES[i])), showlegend: true}));
     return unknown.length ? [trace(unknown, faint, others), ...coloured] : coloured;

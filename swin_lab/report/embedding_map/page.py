@@ -12,6 +12,7 @@ from PIL import Image
 from swin_lab.errors import printable
 from swin_lab.report.html import write_html
 
+ASSETS = tuple(f"embedding_map/{name}" for name in ("page.css", "page.html", "page.js"))
 QUALITY = 75
 """Quality of the JPEG files in the page."""
 
@@ -53,7 +54,7 @@ def write_map(points: Sequence[Point], file: Path, *, title: str, note: str) -> 
         "path": [printable(point.path) for point in points],
         "image": [None if point.thumbnail is None else _encoded(point.thumbnail) for point in points],
     }
-    write_html(file, title=title, data=data, package=__package__, assets=("page.css", "page.html", "page.js"))
+    write_html(file, title=title, data=data, assets=ASSETS)
 
 
 def _natural(name: str) -> list[int | str]:
