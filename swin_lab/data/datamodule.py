@@ -15,6 +15,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 
 from swin_lab.data.cache import cached_in_memory
+from swin_lab.data.classes import has_several_labels
 from swin_lab.data.dali import loader as dali
 from swin_lab.data.decoders import DecoderName
 from swin_lab.data.decoding import Decoder, decode
@@ -201,13 +202,14 @@ class ImageData(LightningDataModule):
         return ProgressiveSize(self.loading.size_by_epoch, self.img_size)
 
     def _balance(self) -> ClassBalance | None:
-        """Returns what draws the images of an epoch, None for all of them once; raises UserError for several labels."""
-        strength, labels = self.loading.class_balance, np.asarray(self.source.train.labels)
-        if strength == 0:
-            return None
-        if labels.ndim > 1:
-            raise UserError(f"data.class_balance={strength} needs images of one class each; these have several labels")
-        return ClassBalance(labels, strength)
+        """Returns what draws the images of an epoch; None for all of them once."""
+        strength = self.loading.class_balance
+        if strength > 0 and has_several_labels(self.source.train):
+            raise UserError(
+                f"data.class_balance={strength} needs one class per image, and these images have several labels; set it to 0, "
+                "and task.class_weights=balanced"
+            )
+        return ClassBalance(np.asarray(self.source.train.labels), strength) if strength > 0 else None
 
     @property
     def seconds_waited(self) -> float:

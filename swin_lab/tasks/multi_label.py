@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from swin_lab.errors import UserError
 from swin_lab.metadata import Threshold
-from swin_lab.tasks.classification import checked_logits
+from swin_lab.tasks.classification import checked_logits, in_fp32
 from swin_lab.tasks.mixing import Mixer
 from swin_lab.tasks.multi_label_metrics import HALF, MultiLabelMetrics
 from swin_lab.training import (
@@ -129,8 +129,7 @@ class MultiLabelClassification(Task):
 
     def training_loss(self, network: nn.Module, batch: Batch, batch_seed: int) -> Tensor:
         images, targets = self._mixed(batch[0], batch[1], batch_seed)
-        logits = checked_logits(network, images, self.num_classes)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = in_fp32(checked_logits(network, images, self.num_classes))
         targets = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
         weights = self._positive_weights.to(logits.device) if self._positive_weights is not None else None
         if weights is None and self.class_weights is not None:
