@@ -28,8 +28,8 @@ def test_every_stage_starts_from_the_weights_of_the_one_before_it(command: Comma
         before = only_run(tmp_path / name)
     assert "3 tensors outside the network (mask_token, decoder)" in said["many"]
     assert "new (12 classes): the file has none" in said["many"]
-    assert "new (6 classes)" in said["few"]
-    assert "new (6 classes)" not in said["large"]
+    assert "6 of 6 classes found by name among 12" in said["few"]
+    assert "kept (6 classes)" in said["large"]
     first, last = (
         torch.load(only_run(tmp_path / name) / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
         for name in ("masked", "large")
