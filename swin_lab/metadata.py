@@ -33,8 +33,8 @@ MAX_DEVICE_BATCH = 2**20
 """Limits of the metadata in a file, far above those of real runs: a damaged file must not cost time or memory without limit."""
 
 
-Threshold = Annotated[float, Ge(0), Le(1)]
 MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-3, 1e3
+Threshold = Annotated[float, Ge(0), Le(1)]
 Mapped = Annotated[dict[str, Any], Expected("a mapping of names to values")]
 """Type of a part of the metadata, as messages describe it."""
 
@@ -100,10 +100,10 @@ class Metadata:
     preprocessing: Preprocessing | None = None
     run: RunMetadata | None = None
     """The run that has written the file. If None, the file was not written by a run."""
-    thresholds: tuple[Threshold, ...] | None = None
-    """A probability per class above which an image has its label. If None, an image has one class, or none was chosen."""
     calibration: FittedTemperature | None = None
     """What the last layer was divided by after the training. If None, it was not."""
+    thresholds: tuple[Threshold, ...] | None = None
+    """A probability per class above which an image has its label. If None, an image has one class, or none was chosen."""
 
     def __post_init__(self) -> None:
         check_fields(self, "metadata.")
@@ -131,8 +131,8 @@ class Metadata:
             "class_names": None if self.class_names is None else list(self.class_names),
             "preprocessing": None if self.preprocessing is None else self.preprocessing.as_dict(),
             "run": run,
-            **({} if self.thresholds is None else {"thresholds": list(self.thresholds)}),
             **calibration,
+            **({} if self.thresholds is None else {"thresholds": list(self.thresholds)}),
         }
 
     @classmethod
@@ -153,15 +153,15 @@ class Metadata:
             if check_value("metadata.format", values["format"], PositiveInt) != FORMAT:
                 raise UserError(_other_format(values["format"], where))
             own = {key: value for key, value in values.items() if key not in ("format", "version")}
-            # Only classifications with several labels have thresholds, and only files that were calibrated a calibration.
-            given = _keys_of(cls, {"thresholds": None, "calibration": None} | own, "metadata")
+            optional = {"calibration": None, "thresholds": None}  # Only files that were calibrated, or have several labels.
+            given = _keys_of(cls, optional | own, "metadata")
             return cls(
                 model=_model(given["model"]),
                 class_names=_class_names(given["class_names"]),
                 preprocessing=None if given["preprocessing"] is None else _preprocessing(given["preprocessing"]),
                 run=None if given["run"] is None else _run(given["run"]),
-                thresholds=check_value("metadata.thresholds", given["thresholds"], tuple[Threshold, ...] | None),
                 calibration=None if given["calibration"] is None else _calibration(given["calibration"]),
+                thresholds=check_value("metadata.thresholds", given["thresholds"], tuple[Threshold, ...] | None),
             )
         except UserError as error:
             raise error if str(error).startswith(where) else UserError(f"{where} is damaged: {error}") from error

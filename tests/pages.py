@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,18 @@ def look(page: Path, code: str, *, state: str = "") -> dict[str, Any]:
     return values
 
 
+WITH_PIPE = """
+import os, sys
+for number, given in [(3, sys.argv[1]), (4, sys.argv[2])]:
+    os.dup2(int(given), number + 60)
+for number in (3, 4):
+    os.dup2(number + 60, number)
+os.execvp(sys.argv[3], sys.argv[3:])"""
+"""Starts Chromium with the descriptors 3 and 4, which it reads and writes."""
+
+
 class Browser:
-    """Headless Chromium that is told what to do through a pipe, for pages that load parts of themselves as they go."""
+    """Headless Chromium that takes commands from a pipe, for pages that load parts of themselves as they go."""
 
     def __init__(self, profile: Path) -> None:
         assert CHROMIUM is not None
@@ -57,10 +68,8 @@ class Browser:
         own_input, from_browser = os.pipe()
         command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"]
         command += [f"--user-data-dir={profile}", "--window-size=1400,1000"]
-        wired = f'exec "$@" 3<&{to_browser} 4>&{from_browser}'  # the descriptors that Chromium reads and writes
-        self._process = subprocess.Popen(
-            ["sh", "-c", wired, "sh", *command], pass_fds=(to_browser, from_browser), stderr=subprocess.DEVNULL
-        )
+        start = [sys.executable, "-c", WITH_PIPE, str(to_browser), str(from_browser), *command]
+        self._process = subprocess.Popen(start, pass_fds=(to_browser, from_browser), stderr=subprocess.DEVNULL)
         os.close(to_browser)
         os.close(from_browser)
         self._output, self._input = os.fdopen(own_output, "wb", buffering=0), os.fdopen(own_input, "rb")
@@ -128,6 +137,6 @@ TEXTS = """
 const walk = node => node.nodeType === 3 ? [node.textContent.trim()] : ["STYLE", "SCRIPT"].includes(node.tagName) ? [] : [
   ...[node.shadowRoot, node.contentDocument && node.contentDocument.documentElement].filter(part => part).flatMap(walk),
   ...[...node.childNodes].flatMap(walk)];
-const texts = () => walk(document.documentElement).filter(text => text);
+const texts = () => document.documentElement ? walk(document.documentElement).filter(text => text) : [];  // null at first
 const has = text => texts().includes(text), count = pattern => texts().filter(text => pattern.test(text)).length;"""
 """Functions of the code: the texts of the page, of its frames and of its components."""

@@ -92,7 +92,8 @@ def test_its_python_code_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/reproduce.md", "docs/sweeps.md", "docs/compare.md", "docs/embeddings.md", "docs/evaluation.md"]
+    "page",
+    ["README.md", *(f"docs/{name}.md" for name in ("reproduce", "sweeps", "compare", "embeddings", "evaluation", "tracking"))],
 )
 def test_links_and_images_exist(page: str) -> None:
     text = (ROOT / page).read_text()

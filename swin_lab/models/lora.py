@@ -59,9 +59,11 @@ class LoraConfig:
         assert self.rank is not None
         return (2 * self.rank if self.alpha is None else self.alpha) / self.rank
 
-    def check_rank(self, network: SwinConfig) -> None:
-        """Raises UserError if the rank exceeds a side of an adapted weight, which then has no smaller number of parameters."""
+    def check_network(self, network: SwinConfig) -> None:
+        """Raises UserError if the network lacks a layer, or if the rank exceeds a side of an adapted weight."""
         assert self.rank is not None
+        if network.token_mixer == "mlp" and {"qkv", "proj"} & {*self.layers}:
+            raise UserError(f"model.lora.layers={shown(self.layers)}: Swin-MLP has no attention; choose [fc1, fc2]")
         hidden = int(network.embed_dim * network.mlp_ratio)
         sides = {"qkv": network.embed_dim, "proj": network.embed_dim}
         limit = min(sides.get(layer, min(network.embed_dim, hidden)) for layer in self.layers)

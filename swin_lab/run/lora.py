@@ -47,5 +47,5 @@ def check_model(node: Node) -> None:
     given = {key: value for key, value in rest.items() if value is not None}
     check_node("model", given)
     if lora is not None:
-        lora.check_rank(SwinConfig(**{key: value for key, value in given.items() if key != "_target_"}))
+        lora.check_network(SwinConfig(**{key: value for key, value in given.items() if key != "_target_"}))
         check_installed()

@@ -77,7 +77,7 @@ def replay(given: str, *, precision: str | None, device: str, trust: bool) -> tu
         given: the dump.
         precision: the precision. If None, that of the run.
         device: auto, cpu or gpu.
-        trust: whether the dump may ask for more than `swin_lab.run.trust` lists.
+        trust: whether the dump may ask for more than `swin_lab.run.allowed` lists.
 
     Returns:
         Groups of labelled texts, and rows of the images that are not finite: process, image, pixels, output.

@@ -59,7 +59,7 @@ def restore(
         task: the task that builds the network around the model. If None, the network is the model.
         class_names: classes of the data that the network is used on. If None, those of the checkpoint.
         settings: how the weights are loaded into the model.
-        trust: whether the checkpoint may ask for more than `swin_lab.run.trust` lists, such as classes from outside swin_lab.
+        trust: whether the checkpoint may ask for more than `swin_lab.run.allowed` lists, such as classes from outside swin_lab.
 
     Raises:
         UserError: the checkpoint names a class that is not trusted, or does not fit the classes.

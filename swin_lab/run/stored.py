@@ -31,7 +31,7 @@ def restored_node(
         given: keys that the user has given; null keeps the checkpoint's value. If they name a class, nothing of the
             checkpoint's node is used.
         default: the node for weights that were not written by a run.
-        trust: whether the checkpoint may ask for more than `swin_lab.run.trust` lists.
+        trust: whether the checkpoint may ask for more than `swin_lab.run.allowed` lists.
 
     Raises:
         UserError: the checkpoint asks for more, or its node is damaged.

@@ -94,13 +94,9 @@ def build_training(config: TrainConfig, launch: Launch, plain: dict[str, Any]) -
     check_sizes(data.source, batching, config.trainer)
     task = build_task(config.task, data.description)
     torch.manual_seed(config.seed)  # The initialisation must not depend on random numbers that the data has used.
+    names = tuple(data.source.class_names) if task.outputs_are_classes else None
     model = build_model(
-        config.model,
-        task,
-        img_size=config.img_size,
-        checkpoint=checkpoint,
-        settings=settings,
-        class_names=data.source.class_names if task.outputs_are_classes else None,
+        config.model, task, img_size=config.img_size, checkpoint=checkpoint, settings=settings, class_names=names
     )
     preprocessing = build_preprocessing(model, data, data.loader, config.preset)
     task, network = with_teacher(task, model.network, preprocessing, data.source.class_names, compile_network)
@@ -113,7 +109,7 @@ def build_training(config: TrainConfig, launch: Launch, plain: dict[str, Any]) -
     data_module = build_data_module(config, batching, data, task, preprocessing)
     metadata = Metadata(
         model=model.described,
-        class_names=tuple(data.source.class_names) if task.outputs_are_classes else None,
+        class_names=names,
         preprocessing=preprocessing,
         run=RunMetadata(precision=launch.precision, device_batch=batching.device_batch, config=plain),
     )

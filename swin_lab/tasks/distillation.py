@@ -43,7 +43,7 @@ class Distillation(Classification):
     Args:
         teacher: where the teacher is, which only a training opens, or the opened teacher.
         teacher_transfer: how its weights are loaded, as `transfer` of conf/eval.yaml.
-        teacher_trust: whether its checkpoint may ask for more than `swin_lab.run.trust` lists.
+        teacher_trust: whether its checkpoint may ask for more than `swin_lab.run.allowed` lists.
         kind: whether the most probable class of the teacher is learned, or its probabilities.
         share: share of the teacher in the loss. If None, the published one, 0.5 for hard and 0.1 for soft.
         temperature: divisor of the logits for kind=soft. If None, the published one, 3.

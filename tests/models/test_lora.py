@@ -172,9 +172,16 @@ def test_invalid_settings_are_refused(values: dict[str, Any], words: str) -> Non
 
 
 def test_a_rank_above_the_smallest_layer_is_refused() -> None:
-    LoraConfig(rank=8).check_rank(SwinConfig(**NETWORK))
+    LoraConfig(rank=8).check_network(SwinConfig(**NETWORK))
     with pytest.raises(UserError, match=r"model.lora.rank=9 is larger than the smallest adapted layer, of 8 channels"):
-        LoraConfig(rank=9).check_rank(SwinConfig(**NETWORK))
+        LoraConfig(rank=9).check_network(SwinConfig(**NETWORK))
+
+
+def test_swin_mlp_has_adapters_of_its_mlps_only() -> None:
+    network = SwinConfig(**NETWORK, token_mixer="mlp")
+    LoraConfig(rank=4, layers=("fc1", "fc2")).check_network(network)
+    with pytest.raises(UserError, match="Swin-MLP has no attention; choose"):
+        LoraConfig(rank=4).check_network(network)
 
 
 def test_a_network_without_a_layer_is_refused() -> None:

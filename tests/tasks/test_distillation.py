@@ -130,6 +130,21 @@ def test_a_student_with_adapters_gives_the_logits_of_the_model():
     assert network.layer_of("model.embed.proj.weight") == 0
 
 
+def test_compiled_networks_have_the_loss_and_the_gradients_of_plain_ones():
+    """With a backend that needs no C++ compiler, and without graph breaks."""
+    task, network, _, _ = built(kind="soft", features=0.4)
+    parameters = list(network.parameters())
+    expected = task.training_loss(network, batch_of(), 0)
+    expected_gradients = torch.autograd.grad(expected, parameters)
+    for part in (network, task.teacher.network):
+        part.compile(backend="eager", fullgraph=True)
+    loss = task.training_loss(network, batch_of(), 0)
+    torch._dynamo.reset()
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
+    for mine, theirs in zip(torch.autograd.grad(loss, parameters), expected_gradients, strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
 # The teacher
 
 

@@ -102,12 +102,14 @@ function drawMatrices() {
 }
 
 function drawSheets() {
-  for (const {title, images, captions} of DATA.sheets) {
+  for (const {title, images, captions, columns} of DATA.sheets) {
     const figures = images.map((src, i) => {
       const image = element("img", {src, alt: captions[i], className: src.startsWith("data:image/png") ? "small" : ""});
       return element("figure", {}, image, element("figcaption", {textContent: captions[i]}));
     });
-    $("sheets").append(element("section", {}, element("h2", {textContent: title}), element("div", {className: "sheet"}, ...figures)));
+    const sheet = element("div", {className: "sheet"}, ...figures);
+    if (columns) sheet.style.gridTemplateColumns = `repeat(${columns}, minmax(0, 12rem))`;
+    $("sheets").append(element("section", {}, element("h2", {textContent: title}), sheet));
   }
 }
 
