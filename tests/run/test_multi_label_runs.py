@@ -187,3 +187,9 @@ def test_data_check_counts_labels_and_data_pack_refuses_them(cli: Command, run: 
     packed = cli("data", "pack", *data, "--out", "shards")
     assert packed.code == 2
     assert "these images have several labels" in packed.err
+
+
+def test_balanced_sampling_by_one_class_is_refused(command: Command) -> None:
+    outcome = command("train", *MULTI, "data.several_labels=true", "data.class_balance=0.5")
+    assert outcome.code == 2
+    assert "data.class_balance=0.5 needs one class per image" in outcome.err
