@@ -86,8 +86,8 @@ def test_a_stopped_run_goes_on_at_the_size_of_its_epoch(command: Command, tmp_pa
     """Its weights are those of a run that was not stopped, to the bit."""
     words = [*TINY, "data.size_by_epoch=[[0,16],[1,24]]"]
     assert command("train", *words, "out=whole").code == 0
-    (tmp_path / "stopper.py").write_text(STOP)
-    assert command("train", *words, "out=parts", "+callbacks.stop={_target_: stopper.Stop}").code == 75
+    (tmp_path / "stop_progressive.py").write_text(STOP)
+    assert command("train", *words, "out=parts", "+callbacks.stop={_target_: stop_progressive.Stop}").code == 75
     assert command("train", f"resume={only_run(tmp_path / 'parts')}").code == 0
     one, two = (
         torch.load(only_run(tmp_path / out) / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]

@@ -113,13 +113,13 @@ def test_the_adapters_are_dropped_where_the_student_is_loaded(distilled: tuple[P
 
 
 def test_a_run_that_was_stopped_continues_to_the_bit(distilled: tuple[Path, Outcome], command: Command, teacher: Path) -> None:
-    Path("stopper.py").write_text(
+    Path("stop_distillation.py").write_text(
         "import os, signal\nfrom lightning import Callback\nclass Stop(Callback):\n"
         "    def on_train_batch_end(self, trainer, *_):\n"
         "        if trainer.global_step == 3: os.kill(os.getpid(), signal.SIGTERM)\n"
     )
     shutil.copytree(teacher, "teacher")
-    stop = "+callbacks.stop={_target_: stopper.Stop}"
+    stop = "+callbacks.stop={_target_: stop_distillation.Stop}"
     assert command("train", *STUDENT, *SOFT, "task.teacher=teacher", stop).code == 75
     run = next(Path("runs/tiny").iterdir())
     outcome = command("train", f"resume={run}")
@@ -196,12 +196,12 @@ def test_a_teacher_that_predicts_no_classes_is_refused(command: Command) -> None
 
 def test_a_replay_opens_the_teacher_of_a_trusted_dump_only(command: Command, cli: Command, teacher: Path) -> None:
     """The gradient of the run was spoiled after its backward pass, so that the loss of the replay is that of the run."""
-    Path("spoil.py").write_text(
+    Path("spoil_distillation.py").write_text(
         "import torch\nfrom lightning import Callback\nclass Spoil(Callback):\n"
         "    def on_after_backward(self, trainer, module):\n"
         "        if trainer.global_step == 5: next(module.parameters()).grad.view(-1)[0] = torch.inf\n"
     )
-    words = [*STUDENT, *SOFT, f"task.teacher={teacher}", "+callbacks.spoil={_target_: spoil.Spoil}"]
+    words = [*STUDENT, *SOFT, f"task.teacher={teacher}", "+callbacks.spoil={_target_: spoil_distillation.Spoil}"]
     assert command("train", *words).code == 2
     run = next(Path("runs/tiny").iterdir())
     dump = run / "nonfinite_6.pt"

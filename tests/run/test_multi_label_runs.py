@@ -141,12 +141,12 @@ def test_weights_in_other_files_are_evaluated_without_naming_the_task(
 
 def test_a_resumed_run_keeps_the_thresholds_until_its_next_evaluation(command: Command, tmp_path: Path) -> None:
     several = [*MULTI, "data.several_labels=true", "trainer.max_epochs=2", "checkpoint.every_n_updates=1"]
-    Path("stopper.py").write_text(
+    Path("stop_multi_label.py").write_text(
         "import os, signal\nfrom lightning import Callback\nclass Stop(Callback):\n"
         "    def on_train_batch_end(self, trainer, *_):\n"
         "        if trainer.global_step in (5, 6): os.kill(os.getpid(), signal.SIGTERM)\n"
     )
-    assert command("train", *several, "+callbacks.stop={_target_: stopper.Stop}").code == 75
+    assert command("train", *several, "+callbacks.stop={_target_: stop_multi_label.Stop}").code == 75
     first = metadata(only_run(tmp_path) / "checkpoints" / "last.ckpt")["thresholds"]
     assert first != [0.5] * 6
     assert command("train", f"resume={only_run(tmp_path)}").code == 75

@@ -124,7 +124,7 @@ def test_an_exif_orientation_is_treated_as_by_the_origin_of_the_preset(tmp_path:
 def test_training_and_evaluation_read_images_as_the_preset_says(tmp_path: Path, preset: str, size: tuple[int, int]) -> None:
     config = composed([*FOLDER, "name=tiny", f"data.root={sideways(tmp_path)}", f"preset={preset}"])
     training = build_training(build_dataclass("", TrainConfig, config), find_launch(config["trainer"], "32-true"), config)
-    evaluation = build_evaluation_data(training.data, training.preprocessing, 1)
+    evaluation = build_evaluation_data(training.data, training.task, training.preprocessing, 1)
     content = training.data.source.train.encoded(0)
     assert [module.decode(content).size for module in (training.data_module, evaluation)] == [size, size]
 

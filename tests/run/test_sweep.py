@@ -91,8 +91,12 @@ def test_the_same_command_again_runs_only_what_is_missing(swept: tuple[Path, Out
 def test_a_search_that_a_signal_has_stopped_is_continued_by_the_same_command(tmp_path: Path) -> None:
     """The job that ran has saved a checkpoint and goes on from it; it is still the same trial of Optuna."""
     optuna = pytest.importorskip("optuna")
-    (tmp_path / "stopper.py").write_text(STOP)
-    overrides = ["+callbacks.stop={_target_: stopper.StopSweep}", "search=optuna", "optimizer.lr=tag(log,interval(1e-4,1e-2))"]
+    (tmp_path / "stop_sweep.py").write_text(STOP)
+    overrides = [
+        "+callbacks.stop={_target_: stop_sweep.StopSweep}",
+        "search=optuna",
+        "optimizer.lr=tag(log,interval(1e-4,1e-2))",
+    ]
     first = sweep(tmp_path, *overrides, "search.trials=1")
     assert first.code == 75, first.printed
     folder = only_sweep(tmp_path)
