@@ -91,9 +91,9 @@ def test_the_same_command_again_runs_only_what_is_missing(swept: tuple[Path, Out
 def test_a_search_that_a_signal_has_stopped_is_continued_by_the_same_command(tmp_path: Path) -> None:
     """The job that ran has saved a checkpoint and goes on from it; it is still the same trial of Optuna."""
     optuna = pytest.importorskip("optuna")
-    (tmp_path / "stop_sweep.py").write_text(STOP)
+    (tmp_path / "sweep_stop.py").write_text(STOP)
     overrides = [
-        "+callbacks.stop={_target_: stop_sweep.StopSweep}",
+        "+callbacks.stop={_target_: sweep_stop.StopSweep}",
         "search=optuna",
         "optimizer.lr=tag(log,interval(1e-4,1e-2))",
     ]
