@@ -1,29 +1,23 @@
 """Every key with a dozen invalid values, and every choice misspelt: exit code 2, and one to three lines that name the key.
 
-Composition takes most of the time of such a command, so the same files are read and composed once, and a run that would start
-is stopped before its directory is made.
+A run that would start is stopped before its directory is made.
 """
 
-import copy
-import pickle
 import re
 import urllib.error
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import TINY, Command, Outcome, only_run
 from invalid_values import RUN, VALID, VIT, Base, bases
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import OmegaConf, open_dict
 
 from swin_lab.run.choices import choices, groups
 
 BASES = bases()
-ONCE: dict[object, Any] = {}
-"""What was read and composed before, for all tests of a process."""
 
 TOP = "top level"
 PARTS = ("task", "model", "data", "augment", "optimizer", "schedule", "trainer", "transfer", TOP)
@@ -42,60 +36,19 @@ class StartedError(Exception):
 
 
 @pytest.fixture
-def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reads and composes the same files of the configuration once for all commands."""
+def without_job_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has Hydra run its job without the folder, the files and the copies of a job."""
     import hydra._internal.hydra as job
-    from hydra._internal import config_loader_impl
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
-    from hydra._internal.config_repository import CachingConfigRepository
     from hydra.core.hydra_config import HydraConfig
-    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.utils import JobReturn, JobStatus
 
-    list_defaults, deepcopy = config_loader_impl.create_defaults_list, DictConfig.__deepcopy__
-    parse = OverridesParser.parse_rule
-    compose, repository = ConfigLoaderImpl._compose_config_from_defaults_list, CachingConfigRepository.__init__
-
-    def parse_once(self, text, rule):
-        if (text, rule) not in ONCE:
-            ONCE[text, rule] = parse(self, text, rule)
-        return copy.copy(ONCE[text, rule])
-
-    def list_once(repo, config_name, overrides_list, prepend_hydra, skip_missing):
-        rest = [one for one in overrides_list if isinstance(one.value(), dict) or not repo.group_exists(one.key_or_group)]
-        of_groups = [one for one in overrides_list if one not in rest]
-        key = (config_name, *(one.input_line for one in of_groups))
-        if key not in ONCE:
-            ONCE[key] = list_defaults(repo, config_name, of_groups, prepend_hydra, skip_missing)
-        return replace(ONCE[key], config_overrides=rest)
-
-    def compose_once(self, defaults, repo):
-        key = tuple((entry.config_path, entry.package, entry.primary) for entry in defaults)
-        if key not in ONCE:
-            shared, repo.cache = repo.cache, {}  # Composition changes the first file that it has read.
-            ONCE[key] = pickle.dumps(compose(self, defaults, repo))
-            repo.cache = shared
-        return pickle.loads(ONCE[key])
-
-    def copy_by_pickling(self, memo):
-        return pickle.loads(pickle.dumps(self)) if self._get_parent() is None else deepcopy(self, memo)
-
     def run_job(hydra_context, task_function, config, job_dir_key, job_subdir_key, configure_logging=True):
-        with open_dict(config):  # What remains without the folder, the files and the copies of a job.
+        with open_dict(config):
             config.hydra.runtime.output_dir = str(OmegaConf.select(config, job_dir_key))
             HydraConfig.instance().set_config(config)
             del config["hydra"]
         return JobReturn(status=JobStatus.COMPLETED, _return_value=task_function(config))
 
-    def one_repository(self, delegate):
-        repository(self, delegate)
-        self.cache = ONCE.setdefault("files", {})
-
-    monkeypatch.setattr(OverridesParser, "parse_rule", parse_once)
-    monkeypatch.setattr(DictConfig, "__deepcopy__", copy_by_pickling)  # Hydra copies whole configurations several times.
-    monkeypatch.setattr(config_loader_impl, "create_defaults_list", list_once)
-    monkeypatch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", compose_once)
-    monkeypatch.setattr(CachingConfigRepository, "__init__", one_repository)
     monkeypatch.setattr(job, "run_job", run_job)
     monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # restored after the test
 
@@ -111,7 +64,9 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def checked(command: Command, composed_once: None, tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+def checked(
+    command: Command, without_job_folder: None, tiny_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Outcome]:
     """Runs a command up to its run directory, without a network; tiny_run was trained before."""
     import timm.models._builder
     import torch
@@ -191,7 +146,7 @@ def is_in(override: str, part: str) -> bool:
     return part == "" or (key.startswith(f"{part}.") if part != TOP else not key.startswith(tuple(f"{p}." for p in PARTS)))
 
 
-@pytest.mark.parametrize(("name", "part", "step"), parts())
+@pytest.mark.parametrize(("name", "part", "step"), list(parts()))
 def test_invalid_values_are_refused(
     checked: Callable[..., Outcome], overrides_of: Callable[[Base], list[str]], name: str, part: str, step: int
 ) -> None:
@@ -211,7 +166,7 @@ def test_values_that_are_listed_as_valid_are_accepted(
     assert {key: o.err for key, o in outcomes.items() if not (o.code == 0 or any(text in o.err for text in NO_FILES))} == {}
 
 
-def test_every_key_that_has_valid_values_is_walked(composed_once: None) -> None:
+def test_every_key_that_has_valid_values_is_walked() -> None:
     walked = {place: set() for base in BASES.values() for place in base.places()}
     for base in BASES.values():
         for place in base.places():
@@ -219,7 +174,7 @@ def test_every_key_that_has_valid_values_is_walked(composed_once: None) -> None:
     assert {place: list(set(VALID[place]) - walked[place]) for place in VALID if not set(VALID[place]) <= walked[place]} == {}
 
 
-def test_there_are_at_least_1500_cases(composed_once: None) -> None:
+def test_there_are_at_least_1500_cases() -> None:
     assert sum(1 for base in BASES.values() for _ in base.invalid_overrides()) >= 1500
 
 
