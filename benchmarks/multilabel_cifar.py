@@ -1,4 +1,4 @@
-"""Makes a data set with several labels per image of CIFAR-10: what the thing on an image is like, instead of what it is.
+"""Makes a data set with several labels per image of CIFAR-10: what the object in an image is like, instead of what it is.
 
     python benchmarks/multilabel_cifar.py FOLDER OUT [--train-images 50000] [--test-images 10000]
 

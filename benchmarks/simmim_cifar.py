@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from swin_lab.record import find_records, is_finished, read_record
 from swin_lab.run.entry import main as run_command
 
 CELL = 8
@@ -59,16 +60,16 @@ def write_folder(source: Path, folder: Path, train: int, test: int) -> Path:
 
 def run_once(out: Path, overrides: list[str]) -> Path:
     """Runs train.py, unless it has results; returns the run directory."""
-    if not list(out.rglob("results.json")):
+    if not [run for run in find_records(out) if is_finished(run)]:
         code = run_command("train", [*COMMON, *overrides, f"out={out}", "name=run"])
         if code != 0:
             raise SystemExit(code)
-    return next(out.rglob("results.json")).parent
+    return next(run for run in find_records(out) if is_finished(run))
 
 
 def metrics_of(run: Path) -> dict[str, float]:
-    found: dict[str, float] = json.loads((run / "results.json").read_text())["metrics"]
-    return found
+    prefix = "metrics.final."
+    return {name.removeprefix(prefix): value for name, value in read_record(run).items() if name.startswith(prefix)}
 
 
 def masked_losses(run: Path) -> list[float]:
@@ -94,7 +95,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         for name, more in (("from scratch", []), ("after SimMIM", [f"weights={pretrained}"])):
             folder = out / f"{name.replace(' ', '_')}_{seed}"
             run = run_once(folder, [*fine_tuning, *more, f"seed={seed}"])
-            top1[name].append(metrics_of(run)["val/acc1"])
+            top1[name].append(metrics_of(run)["acc1"])
     return {"options": {key: str(value) for key, value in vars(options).items()}, "masked loss": losses, "top-1": top1}
 
 

@@ -79,7 +79,7 @@ def probe(train: Train, val: Val, seed: Seed = 0, as_json: AsJson = False) -> No
 def linear_probe(
     checkpoint: Weights,
     train: Annotated[str, typer.Argument(metavar="TRAIN", help="Training images: a folder of class folders, or an archive.")],
-    val: Annotated[str, typer.Argument(metavar="VAL", help="Validation images, likewise.")],
+    val: Annotated[str, typer.Argument(metavar="VAL", help="Validation images.")],
     out: Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="A new .safetensors or .pth file.")],
     kept: Annotated[
         str | None,

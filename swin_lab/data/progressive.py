@@ -1,4 +1,4 @@
-"""Progressive resolution: an epoch trains at a lower resolution than the network is evaluated at."""
+"""Progressive resizing, or progressive resolution: an epoch trains at a lower resolution than the network is evaluated at."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -25,6 +25,7 @@ from swin_lab.run.restore import Restored, restore
 from swin_lab.run.settings import RestoreConfig
 from swin_lab.run.stored import images_at_once, restored_node
 from swin_lab.run.trainer import choose_precision
+from swin_lab.tasks import SimMIM
 from swin_lab.training import DataDescription
 from swin_lab.validation import NonNegativeInt, PositiveInt, check_fields
 from swin_lab.weights import Contents, read_source
@@ -314,6 +315,8 @@ def _restored(contents: Contents, settings: Settings) -> Restored:
         if node.get("real_labels"):
             node["real_labels"] = False  # They are those of validation images.
         task = build_task(node, DataDescription(class_names=metadata.class_names or ()))
+        if isinstance(task, SimMIM):
+            task = None  # Whole images need the Swin Transformer alone, without masks and decoder.
     return restore(contents, task, None, RestoreConfig(ema=settings.ema, name=settings.name), trust=settings.trust)
 
 

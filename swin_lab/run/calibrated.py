@@ -31,7 +31,7 @@ def calibration_target(given: str | None, task: Task, trainer: Trainer) -> Path 
     """Returns the file of `calibrate=`; None if none is given.
 
     Raises:
-        UserError: it exists, cannot be written or has another ending, the task has no classes, or the weights are sharded.
+        UserError: it exists, cannot be written or has another ending, the task has no classes, or weights are rounded or split.
     """
     if given is None:
         return None
@@ -45,6 +45,8 @@ def calibration_target(given: str | None, task: Task, trainer: Trainer) -> Path 
         raise UserError(f"{where}: {target.parent} is not a folder; create it first")
     if not isinstance(task, Classification):
         raise UserError(f"{where}: a temperature is for the logits of a classification, not of a {type(task).__name__}")
+    if trainer.precision in ("bf16-true", "16-true"):
+        raise UserError(f"{where}: precision={trainer.precision} rounds all weights; choose 32-true, or a mixed precision")
     if sharder(trainer):
         raise UserError(f"{where}: the weights are sharded over the devices; choose another trainer, such as trainer=default")
     return target
@@ -112,7 +114,7 @@ def write_calibrated(
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
     for name in (f"{layer}.weight", f"{layer}.bias"):
         if name in tensors:
-            tensors[name] = (tensors[name].double() * factor).float()
+            tensors[name] = (tensors[name].double() * factor).to(tensors[name].dtype)
     if isinstance(network, SwinTransformer):
         node = {"_target_": SWIN, **network.config.as_dict()}
         metadata = replace(metadata, model=node) if metadata is not None else Metadata(model=node)

@@ -102,6 +102,8 @@ def replay(given: str, *, precision: str | None, device: str, trust: bool) -> tu
     except UserError as error:
         raise UserError(str(error).replace("trust=true", "--trust")) from error
     lines.append(("replayed", f"on {trainer.strategy.root_device}, {chosen}, batches: {len(batches)}"))
+    if contents.lora is not None:
+        lines.append(("adapters", "added to the weights: the norm is that of all weights, and dropout is left out"))
     groups, rows = [lines], []
     for batch in batches:
         found, of_images = _passes(network, task, trainer, batch, facts.scale / len(batches), contents.file)

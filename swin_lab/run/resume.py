@@ -145,7 +145,7 @@ def check_changes(resumption: Resumption, values: Mapping[str, Any], permitted: 
     old, new = ({k: v for k, v in flat(dict(config)).items() if k not in OF_RESUMING} for config in (stored, values))
     changed = differing(old, new)
     for key in permitted:
-        if not has_prefix(key, list(new)) and not any(has_prefix(name, [key]) for name in new):
+        if not has_prefix(key, [*old, *new]) and not any(has_prefix(name, [key]) for name in [*old, *new]):
             raise UserError(f"resume_with=[{key}]: the configuration has no key {key}")
     refused = [(key, before, now) for key, before, now in changed if not _may_change(key, before, now, permitted)]
     if refused:

@@ -17,7 +17,7 @@ from swin_lab.run.restore import Restored, check_same_classes, restore
 from swin_lab.run.settings import Node, RestoreConfig
 from swin_lab.run.stored import restored_node
 from swin_lab.run.targets import resolve
-from swin_lab.tasks import Distillation
+from swin_lab.tasks import Classification, Distillation
 from swin_lab.tasks.teacher import Teacher
 from swin_lab.training import DataDescription, Task
 from swin_lab.validation import check_value
@@ -80,9 +80,12 @@ def _opened(task: Distillation, source: str, class_names: Sequence[str]) -> Rest
         return _published(source.removeprefix(TIMM), class_names)
     contents, settings = read_source(source), build_dataclass("transfer", RestoreConfig, task.teacher_transfer)
     own = _own_task(contents, task.teacher_trust)
-    if own is not None and not own.outputs_are_classes:
+    if own is not None and not isinstance(own, Classification):
         raise UserError(f"it was trained by {type(own).__name__}, whose outputs are not classes; choose a classifier")
-    return restore(contents, own, class_names, settings, trust=task.teacher_trust)
+    restored = restore(contents, own, class_names, settings, trust=task.teacher_trust)
+    if restored.thresholds is not None:
+        raise UserError("it gives an image several labels, and the student one class; choose a classifier")
+    return restored
 
 
 def _own_task(contents: Contents, trust: bool) -> Task | None:

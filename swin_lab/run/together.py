@@ -2,21 +2,52 @@
 
 from collections.abc import Sequence
 
+import torch
 from lightning import Callback
 from torch import nn
 
+from swin_lab.data import ImageData
+from swin_lab.errors import UserError
+from swin_lab.models import SwinTransformer
+from swin_lab.models.feature_model import FeatureModel
 from swin_lab.run.components import Optimization
+from swin_lab.run.instantiate import first_line
 from swin_lab.run.settings import TrainConfig
 from swin_lab.run.trainer import Launch, build_trainer
 from swin_lab.training import Freezing
 
 
 def check_together(
-    callbacks: Sequence[Callback], config: TrainConfig, launch: Launch, optimization: Optimization, network: nn.Module
+    callbacks: Sequence[Callback],
+    config: TrainConfig,
+    launch: Launch,
+    optimization: Optimization,
+    network: nn.Module,
+    data_module: ImageData,
+    channels: int,
 ) -> None:
-    """Raises UserError if optimizer, trainer or callbacks contradict the network or each other."""
+    """Raises UserError if optimizer, trainer, data or callbacks contradict the network or each other."""
     optimization.optimizer.groups(network, config.global_batch)  # raises what it would raise in a started run
     build_trainer(config.trainer, launch.precision, callbacks=list(callbacks))  # Lightning refuses what cannot be combined.
     for callback in callbacks:
         if isinstance(callback, Freezing):
             callback.check(network)
+    if data_module.progressive is not None and not isinstance(network, SwinTransformer | FeatureModel):
+        check_image_sizes(network, [size for _, size in data_module.progressive.sizes], channels)
+
+
+def check_image_sizes(network: nn.Module, sizes: Sequence[int], channels: int) -> None:
+    """Raises UserError unless a network takes images of every size, which not all of other libraries do."""
+    was_training = network.training
+    network.eval()
+    try:
+        for size in sizes:
+            with torch.no_grad():
+                network(torch.zeros(1, channels, size, size))
+    except Exception as error:  # A network of a library raises anything.
+        raise UserError(
+            f"data.size_by_epoch: a {type(network).__name__} takes no images of {size}x{size} pixels: {first_line(error)}\n"
+            "Choose a Swin Transformer, another network that takes any size, or data.size_by_epoch=null"
+        ) from error
+    finally:
+        network.train(was_training)

@@ -111,14 +111,20 @@ def build_training(config: TrainConfig, launch: Launch, plain: dict[str, Any]) -
         model=model.described,
         class_names=names,
         preprocessing=preprocessing,
-        run=RunMetadata(precision=launch.precision, device_batch=batching.device_batch, config=plain),
+        run=RunMetadata(precision=launch.precision, device_batch=batching.device_batch, config=described(plain, task)),
     )
     engine = build_engine(config, launch, batching, optimization, task, model, metadata, compile_network)
     callbacks = build_callbacks(config.callbacks, task, optimization.ema is not None)
-    check_together(callbacks, config, launch, optimization, model.network)
+    check_together(callbacks, config, launch, optimization, model.network, data_module, preprocessing.channels)
     evaluate_first = settings.evaluate_first and model.report is not None and model.report.keeps_all_classes
     components = (optimization, data, task, model, preprocessing, data_module, engine, callbacks, saving)
     return Training(config, launch, batching, *components, evaluate_first)
+
+
+def described(plain: dict[str, Any], task: Task) -> dict[str, Any]:
+    """Returns the configuration for checkpoints, which contains what the task has computed of the training images."""
+    computed = dict(task.computed_arguments())
+    return plain | {"task": plain["task"] | computed} if computed else plain
 
 
 def check_nodes(config: TrainConfig) -> None:

@@ -124,6 +124,11 @@ class MultiLabelClassification(Task):
                 raise UserError(f"task.class_weights=balanced: {how_many} training image has the label {name!r}; give numbers")
         return torch.tensor([(1 - share) / share for share in shares])
 
+    def computed_arguments(self) -> dict[str, Any]:
+        if not isinstance(self.class_weights, str) or self._positive_weights is None:
+            return {}
+        return {"class_weights": self._positive_weights.tolist()}
+
     def model_arguments(self) -> dict[str, Any]:
         return {"num_classes": self.num_classes}
 

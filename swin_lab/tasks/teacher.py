@@ -39,7 +39,7 @@ class Teacher(nn.Module):
             raise UserError(f"it reads images of {own.channels} channels, and the student images of {seen.channels}")
         self.network = network.eval().requires_grad_(False)
         self.description = description
-        self.size = None if own.img_size == seen.img_size else own.img_size
+        self.size = own.img_size
         self.mode = MODES[own.interpolation]
         self.renormalises = (own.mean, own.std) != (seen.mean, seen.std)
         seen_mean, seen_std, mean, std = (
@@ -50,7 +50,7 @@ class Teacher(nn.Module):
         changes = []
         if self.renormalises:
             changes.append(f"normalised with mean {_shown(own.mean)} and std {_shown(own.std)}")
-        if self.size is not None:
+        if own.img_size != seen.img_size:
             changes.append(f"resized from {_sides(seen.img_size)} to {_sides(own.img_size)} ({self.mode})")
         self.changes = ", ".join(changes) or "as the student sees them"
         """What is done to the images, for the log."""
@@ -67,7 +67,7 @@ class Teacher(nn.Module):
             self.to(image_BCHW)
         if self.renormalises:
             image_BCHW = image_BCHW * self.scale + self.shift
-        if self.size is not None:
+        if tuple(image_BCHW.shape[2:]) != self.size:  # also where an epoch has another size than the student
             antialias = self.mode != "nearest"
             resized = F.interpolate(in_fp32(image_BCHW), self.size, mode=self.mode, antialias=antialias)
             image_BCHW = resized.to(image_BCHW.dtype)

@@ -231,6 +231,13 @@ class Task(ABC):
         """
         return {}
 
+    def computed_arguments(self) -> Mapping[str, Any]:
+        """Returns arguments that the task has computed of the training images, as plain Python.
+
+        Checkpoints contain them in place of those that were given, because they are read where these images are not.
+        """
+        return {}
+
     def metadata_of(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Returns what an evaluation adds to the metadata of later checkpoints: fields of `Metadata`, as plain Python.
 

@@ -5,9 +5,11 @@ import sys
 import pytest
 import torch
 from conftest import TINY, Command, only_run
+from torch import nn
 
 from swin_lab.data.progressive import ProgressiveSize
 from swin_lab.errors import UserError
+from swin_lab.run.together import check_image_sizes
 
 SIZES = ((1, 16), (3, 24), (5, 32))
 
@@ -112,6 +114,19 @@ def test_sizes_without_sense_are_refused(command: Command, override: str, messag
     outcome = command("train", *TINY, override)
     assert outcome.code == 2
     assert message in outcome.err
+
+
+def test_a_network_that_takes_one_size_is_refused() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2))
+    check_image_sizes(network, [32], 3)
+    with pytest.raises(UserError, match="a Sequential takes no images of 16x16 pixels"):
+        check_image_sizes(network, [32, 16], 3)
+    assert network.training
+
+
+def test_a_convolutional_network_of_another_library_is_accepted(command: Command) -> None:
+    words = [*TINY[3:], "model=timm", "model.name=test_resnet", "model.img_size=32", "data.size_by_epoch=[[0,16]]"]
+    assert command("train", *words, "trainer.max_epochs=1").code == 0
 
 
 def test_it_is_refused_together_with_masks_that_a_task_draws(command: Command) -> None:

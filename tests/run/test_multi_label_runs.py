@@ -193,3 +193,21 @@ def test_balanced_sampling_by_one_class_is_refused(command: Command) -> None:
     outcome = command("train", *MULTI, "data.several_labels=true", "data.class_balance=0.5")
     assert outcome.code == 2
     assert "data.class_balance=0.5 needs one class per image" in outcome.err
+
+
+def test_a_checkpoint_has_the_weights_that_were_computed_of_the_training_images(command: Command, tmp_path: Path) -> None:
+    """An evaluation and a replay, which have other images or none, need nothing else."""
+    words = [*MULTI, "data.several_labels=true", "task.class_weights=balanced", "trainer.max_epochs=1"]
+    assert command("train", *words).code == 0
+    found = only_run(tmp_path)
+    weights = metadata(found / "checkpoints" / "best.ckpt")["run"]["config"]["task"]["class_weights"]
+    assert len(weights) == len(SOURCE.class_names)
+    assert all(weight > 0 for weight in weights)
+    assert record(found)["config.task.class_weights"] == "balanced"
+    assert command("eval", f"checkpoint={found}").code == 0
+
+
+def test_it_is_no_teacher_of_one_class_per_image(command: Command, run: Path) -> None:
+    outcome = command("train", *TINY, "task=distillation", f"task.teacher={run}")
+    assert outcome.code == 2
+    assert "it was trained by MultiLabelClassification, whose outputs are not classes" in outcome.err

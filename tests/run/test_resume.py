@@ -327,6 +327,16 @@ def test_what_changes_the_results_is_refused_unless_it_is_named(command: Command
     assert "optimizer.lr" in outcome.out
 
 
+def test_the_keys_that_a_refusal_names_are_accepted(command: Command) -> None:
+    """Also those of an entry of a list that the resumed run has and this one has not."""
+    _, run = stopped(command)
+    changes = ["data.size_by_epoch=[[0,24],[1,32]]"]
+    refused = command("train", f"resume={run}", *changes)
+    named = re.search(r"'(resume_with=\[.*?\])'", refused.err)
+    assert named is not None
+    assert command("train", f"resume={run}", *changes, named[1]).code == 0
+
+
 def test_what_does_not_change_the_results_may_change(command: Command, unstopped: Path) -> None:
     _, run = stopped(command)
     outcome = command("train", f"resume={run}", "data.num_workers=1", "checkpoint.every_n_updates=null")

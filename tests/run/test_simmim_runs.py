@@ -74,6 +74,15 @@ def test_eval_py_prints_the_metric_of_the_training(command: Command, pretrained:
     assert Image.open("evaluated/reconstruction.png").width > 100
 
 
+def test_the_encoder_embeds_images_and_has_no_classes_to_predict(cli: Command, pretrained: Path) -> None:
+    Image.new("RGB", (32, 32), "red").save("red.png")
+    outcome = cli("embed", pretrained, "red.png", "-o", "vectors.parquet")
+    assert outcome.code == 0, outcome.printed
+    refused = cli("predict", pretrained, "red.png")
+    assert refused.code == 2
+    assert "head" in refused.err
+
+
 def test_a_pre_training_starts_from_the_weights_of_another_one(command: Command, pretrained: Path, tmp_path: Path) -> None:
     outcome = command("train", *SIMMIM, f"weights={pretrained}", "optimizer.lr=0", "trainer.max_epochs=1")
     assert outcome.code == 0, outcome.err

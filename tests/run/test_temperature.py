@@ -118,3 +118,9 @@ def test_a_file_that_exists_or_cannot_be_written_is_refused_before_the_evaluatio
     assert part in outcome.err
     assert not list(trained.glob("eval_*"))
     assert (tmp_path / "there.ckpt").read_text() == "mine"
+
+
+def test_weights_that_the_precision_rounds_are_not_calibrated(command: Command, trained: Path) -> None:
+    outcome = command("eval", f"checkpoint={trained}", "calibrate=a.ckpt", "precision=bf16-true")
+    assert outcome.code == 2
+    assert "precision=bf16-true rounds all weights" in outcome.err

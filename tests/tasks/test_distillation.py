@@ -191,6 +191,11 @@ def test_a_teacher_of_the_same_preprocessing_gets_the_very_images():
     assert teacher.changes == "as the student sees them"
 
 
+def test_a_teacher_keeps_its_size_where_an_epoch_of_the_student_has_another_one():
+    teacher = Teacher(torch.nn.Identity(), "a teacher", SEEN, SEEN)
+    assert teacher(torch.randn(2, 3, 16, 16)).shape == (2, 3, 32, 32)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_the_teacher_computes_in_the_precision_of_its_images(dtype):
     teacher = Teacher(network_of(8, 0), "a teacher", replace(SEEN, mean=(0.4, 0.4, 0.4)), SEEN)

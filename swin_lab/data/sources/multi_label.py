@@ -27,7 +27,7 @@ class MultiLabel:
     Args:
         root: the folder of the images, in folders of any names.
         targets: file of the targets, relative to `root` or absolute; `swin_lab.data.targets` explains its formats.
-        val_targets: file of the targets of the validation images, likewise; if None, a part of the images of `targets`.
+        val_targets: file of the targets of the validation images; if None, a part of the images of `targets`.
         separator: what separates class names in a CSV file; if None, it has a column of 0 and 1 for each class.
         val_fraction: fraction of the images in the validation set, if `val_targets` is None.
         split_seed: seed of the split.
