@@ -150,7 +150,7 @@ def test_the_wheel_contains_the_configurations_and_the_commands(tmp_path: Path) 
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "site")}
     )
     assert done.stdout.startswith(str(tmp_path)), done.stderr
-    assert "24 ((7, 7), (7, 7), (14, 14), (7, 7))" in done.stdout
+    assert "35 ((7, 7), (7, 7), (14, 14), (7, 7))" in done.stdout
     for arguments in (["init", "mine"], ["train", "--config-dir", "mine/conf", "experiment=my_experiment", "--cfg", "job"]):
         done = subprocess.run(
             [sys.executable, "-m", "swin_lab", *arguments],
