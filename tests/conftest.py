@@ -212,8 +212,11 @@ def command(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> Command:
-    """Runs train.py or eval.py inside this process, in an empty folder: command("train", "key=value", ...)."""
+) -> Iterator[Command]:
+    """Runs train.py or eval.py inside this process, in an empty folder: command("train", "key=value", ...).
+
+    Modules of this folder, which a command has imported, are forgotten after the test: another one may have the same names.
+    """
     from matplotlib.figure import Figure
 
     monkeypatch.chdir(tmp_path)
@@ -226,7 +229,10 @@ def command(
         captured = capsys.readouterr()
         return Outcome(code, captured.out, captured.err)
 
-    return run
+    yield run
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(f"{tmp_path}{os.sep}"):
+            del sys.modules[name]
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from swin_lab.errors import UserError
 from swin_lab.intervals import CONFIDENCE, interval_of_mean, wilson_interval
+from swin_lab.tasks.galleries import mistakes_and_predictions
 from swin_lab.tasks.metrics import ClassificationMetrics
 from swin_lab.tasks.mixing import Mixer
 from swin_lab.tasks.reassessed import reassessed_labels
@@ -109,9 +110,7 @@ class Classification(Task):
 
     def evaluation_output(self, network: nn.Module, batch: Batch) -> Tensor:
         """Returns logits (B, num_classes) in float32."""
-        images = batch[0]
-        logits = self.logits(network, images).float()
-        return (logits + self.logits(network, images.flip(-1)).float()) / 2 if self.flip else logits
+        return evaluated_logits(network, batch[0], self.num_classes, flip=self.flip)
 
     def model_inputs(self, batch: Batch, batch_seed: int) -> Tensor:
         return self.mixed((batch[0].clone(), *batch[1:]), batch_seed)[0]
@@ -147,16 +146,9 @@ class Classification(Task):
         if not len(predictions.get("index", ())):
             return {}
         wrong = np.flatnonzero(predictions["classes"][:, 0] != predictions["label"])
-        confident = wrong[np.argsort(-predictions["probabilities"][wrong, 0], kind="stable")][:limit]
-        count = len(predictions["index"])
-        spread = np.unique(np.linspace(0, count - 1, min(limit, count)).round().astype(int))
-        rows = {"mistakes": confident, "predictions": spread}
-        titles = {"mistakes": "The most confident mistakes", "predictions": "Predictions"}
-        return {
-            name: Gallery(f"{titles[name]} (truth → prediction)", [self._shown(predictions, row) for row in chosen])
-            for name, chosen in rows.items()
-            if len(chosen)
-        }
+        confident = wrong[np.argsort(-predictions["probabilities"][wrong, 0], kind="stable")]
+        count, shown = len(predictions["index"]), partial(self._shown, predictions)
+        return mistakes_and_predictions(confident, count, limit, "truth → prediction", shown)
 
     def _shown(self, predictions: Mapping[str, np.ndarray], row: int) -> ShownImage:
         names, truth, found = self.data.class_names, predictions["label"][row], predictions["classes"][row, 0]
@@ -224,6 +216,12 @@ def checked_logits(network: nn.Module, images: Tensor, num_classes: int) -> Tens
             "(images, classes)"
         )
     return logits
+
+
+def evaluated_logits(network: nn.Module, images: Tensor, num_classes: int, *, flip: bool) -> Tensor:
+    """Returns logits (B, num_classes) in float32, averaged over the images and their mirror images if `flip` is true."""
+    logits = checked_logits(network, images, num_classes).float()
+    return (logits + checked_logits(network, images.flip(-1), num_classes).float()) / 2 if flip else logits
 
 
 def in_fp32(logits: Tensor) -> Tensor:

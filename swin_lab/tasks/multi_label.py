@@ -5,7 +5,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from swin_lab.errors import UserError
 from swin_lab.metadata import Threshold
-from swin_lab.tasks.classification import checked_logits, in_fp32
+from swin_lab.tasks.classification import checked_logits, evaluated_logits, in_fp32
+from swin_lab.tasks.galleries import mistakes_and_predictions
 from swin_lab.tasks.mixing import Mixer
 from swin_lab.tasks.multi_label_metrics import HALF, MultiLabelMetrics
 from swin_lab.training import (
@@ -159,11 +160,7 @@ class MultiLabelClassification(Task):
 
     def evaluation_output(self, network: nn.Module, batch: Batch) -> Tensor:
         """Returns logits (B, C) in float32."""
-        images = batch[0]
-        logits = checked_logits(network, images, self.num_classes).float()
-        if self.flip:
-            logits = (logits + checked_logits(network, images.flip(-1), self.num_classes).float()) / 2
-        return logits
+        return evaluated_logits(network, batch[0], self.num_classes, flip=self.flip)
 
     def metrics(self) -> MultiLabelMetrics:
         return MultiLabelMetrics(self.num_classes, self.thresholds)
@@ -185,16 +182,8 @@ class MultiLabelClassification(Task):
             return {}
         labels, probabilities = predictions["labels"], predictions["probabilities"]
         wrong = np.abs(labels - probabilities).max(axis=1)
-        rows = {
-            "mistakes": np.argsort(-wrong, kind="stable")[: min(limit, int((wrong > 0.5).sum()))],
-            "predictions": np.unique(np.linspace(0, count - 1, min(limit, count)).round().astype(int)),
-        }
-        titles = {"mistakes": "The most confident mistakes", "predictions": "Predictions"}
-        return {
-            name: Gallery(f"{titles[name]} (+ found, - missed)", [self._shown(predictions, row) for row in chosen])
-            for name, chosen in rows.items()
-            if len(chosen)
-        }
+        mistakes = np.argsort(-wrong, kind="stable")[: int((wrong > 0.5).sum())]
+        return mistakes_and_predictions(mistakes, count, limit, "+ found, - missed", partial(self._shown, predictions))
 
     def _shown(self, predictions: Mapping[str, np.ndarray], row: int) -> ShownImage:
         labels, probabilities = predictions["labels"][row], predictions["probabilities"][row]

@@ -48,6 +48,15 @@ def test_it_prints_classes_and_confusions_and_draws_the_matrix(plots: None, comm
     assert len(results_of(trained)[0]["per_class.accuracy"]) == 6
 
 
+def test_it_prints_the_ten_worst_of_more_classes_and_records_all(command: Command, tmp_path: Path) -> None:
+    run = ["data.num_classes=12", "data.val_images=60", "trainer.max_epochs=1"]
+    assert command("train", *TINY, *run).code == 0
+    printed = command("eval", f"checkpoint={only_run(tmp_path)}").out
+    table = printed.partition("Accuracy per class, worst first: 10 of 12")[2].partition("Most frequent")[0]
+    assert table.count("pattern ") == 10
+    assert len(results_of(only_run(tmp_path))[0]["per_class.accuracy"]) == 12
+
+
 def test_it_tells_the_calibration_of_the_predictions_that_it_writes(plots: None, command: Command, trained: Path) -> None:
     """The expected calibration error is that of torchmetrics on the written predictions, within 1e-6."""
     printed = command("eval", f"checkpoint={trained}").out
