@@ -200,7 +200,9 @@ def differences(reference: Path, resumed: Path) -> list[str]:
     if (reference / "metrics.csv").read_bytes() != (resumed / "metrics.csv").read_bytes():
         found.append("metrics.csv")
     for name in ("last.ckpt", "best.ckpt"):
-        one, two = (torch.load(run / "checkpoints" / name, map_location="cpu", weights_only=True) for run in (reference, resumed))
+        one, two = (
+            torch.load(run / "checkpoints" / name, map_location="cpu", weights_only=True) for run in (reference, resumed)
+        )
         found += [f"{name}: {key}" for key in SAME for key in _differing(key, one.get(key), two.get(key))]
     return found
 

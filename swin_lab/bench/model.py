@@ -130,7 +130,7 @@ def build_networks(config: SwinConfig, settings: Settings) -> Networks:
     torch.manual_seed(0)
     ours = SwinTransformer(replace(config, attention_backend=settings.backends[0]))
     _fill_zero_norms(ours)
-    image = torch.randn(1, config.in_channels, *config.image_size)
+    image = torch.randn(1, config.in_channels, *config.image_size).to(settings.device)  # Triton kernels need a GPU.
     expected = _logits(ours, image)
     own = mixer_part(config) if config.token_mixer == "mlp" else f"attention {settings.backends[0]}"
     found = [_compared(OURS, own, ours, image, expected)]
@@ -281,8 +281,11 @@ def _compared(name: str, library: str, module: nn.Module, image: Tensor, expecte
 
 
 def _logits(module: nn.Module, image: Tensor) -> Tensor:
+    """Returns logits on the CPU, computed on the device of the image; the module is on the CPU before and after it."""
     with torch.no_grad():
-        return logits_of(module.eval(), image)
+        logits = logits_of(module.to(image.device).eval(), image).cpu()
+    module.cpu()
+    return logits
 
 
 def _fill_zero_norms(model: SwinTransformer) -> None:

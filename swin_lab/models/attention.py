@@ -127,6 +127,7 @@ class CosineWindowAttention(nn.Module):
         """
         weight = self.proj.weight
         offsets = log_spaced_offsets(self.window, self.trained_window, weight.device).to(weight.dtype)
-        device = weight.device.type if torch.amp.is_autocast_available(weight.device.type) else "cpu"
+        # The meta device has no autocast; Dynamo of torch 2.11 cannot trace torch.amp.is_autocast_available.
+        device = "cpu" if weight.is_meta else weight.device.type
         with torch.autocast(device, enabled=False):  # half precision is too coarse for a bias of up to 16
             return MAX_BIAS * self.cpb_mlp(offsets).sigmoid()

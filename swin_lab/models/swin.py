@@ -213,7 +213,7 @@ def _is_cast(image_BCHW: Tensor) -> bool:
     return (
         image_BCHW.is_floating_point()
         and image_BCHW.dtype != torch.float64
-        and torch.amp.is_autocast_available(image_BCHW.device.type)
+        and not image_BCHW.is_meta
         and torch.is_autocast_enabled(image_BCHW.device.type)
     )
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from swin_lab.ops.derivatives import is_transformed
+from swin_lab.ops.geometry import Size
 from swin_lab.ops.products import products
 from swin_lab.ops.reference import reference
 from swin_lab.ops.sdpa import sdpa
@@ -11,11 +12,11 @@ from swin_lab.ops.triton_attention import triton
 from swin_lab.ops.triton_support import supports
 from swin_lab.ops.windows import Backend, WindowLayout
 
-MAX_TOKENS = 64
-"""Larger windows are faster by SDPA in inference, because it does not write their logits to memory."""
+SMALL = 64
+"""Tokens of the largest windows in which products on a CPU and the Triton kernels on a GPU were measured to beat SDPA.
 
-TRITON_IS_FASTER = False
-"""Whether the Triton kernels are chosen where they are supported. They have not been measured on a GPU yet."""
+On a CPU, SDPA is faster in larger windows because it does not write their logits to memory.
+"""
 
 
 def auto(
@@ -23,29 +24,35 @@ def auto(
 ) -> Tensor:
     """Computes window attention by the fastest backend; see `swin_lab.ops.window_attention` for the arguments.
 
-    On a CPU, training takes products, and so does inference in half precision in windows of at most 64 tokens. No backend has
-    been measured on a GPU yet, where SDPA is used. Transforms of `torch.func`, forward-mode differentiation and
-    `torch.jit.trace` take the reference, the only backend that they understand. docs/performance.md contains the figures.
+    Transforms of `torch.func`, forward-mode differentiation and `torch.jit.trace` take the reference, the only backend that
+    they understand; everything else takes that of `fastest`.
     """
     inputs = (qkv_BHWC, bias_table, pad_value, cosine_scale)
     if is_transformed(*inputs):
         return reference(qkv_BHWC, bias_table, layout, pad_value, cosine_scale)
-    if TRITON_IS_FASTER and supports(qkv_BHWC, layout):
-        return triton(qkv_BHWC, bias_table, layout, pad_value, cosine_scale)
     trains = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
-    tokens = layout.window[0] * layout.window[1]
-    half = qkv_BHWC.element_size() == 2 and not torch.compiler.is_compiling()  # compiled, SDPA is 1.5 times as fast
-    chosen = fastest(qkv_BHWC.device.type, trains=trains, half=half, tokens=tokens)
+    head_dim = qkv_BHWC.shape[-1] // 3 // layout.num_heads
+    chosen = fastest(qkv_BHWC.device.type, qkv_BHWC.dtype, layout.window, head_dim, trains=trains)
     return chosen(qkv_BHWC, bias_table, layout, pad_value, cosine_scale)
 
 
-def fastest(device: str, *, trains: bool, half: bool = False, tokens: int = 1) -> Backend:
-    """Returns the fastest backend.
+def fastest(device: str, dtype: torch.dtype, window: Size, head_dim: int, *, trains: bool) -> Backend:
+    """Returns the fastest backend. docs/performance.md contains the figures.
+
+    On a CPU, training takes products, and so does inference in half precision in windows of at most `SMALL` tokens. On an
+    NVIDIA GPU, half precision in such windows takes the Triton kernels, if they support the heads: on one H200 they make
+    Swin-T 1.45 times as fast in inference and 1.38 times in training. Larger windows and fp32 have not been measured on a GPU;
+    they take SDPA, as does everything else.
 
     Args:
         device: type of the device, such as cpu or cuda.
+        dtype: of queries, keys and values.
+        window: (M, N).
+        head_dim: channels of a head.
         trains: whether gradients are needed. torch's fused attention has no kernel for a bias that needs one on a CPU.
-        half: whether queries, keys and values have 16 bits.
-        tokens: tokens of a window.
     """
-    return products if device == "cpu" and (trains or (half and tokens <= MAX_TOKENS)) else sdpa
+    small_and_half = dtype.itemsize == 2 and window[0] * window[1] <= SMALL
+    if device == "cpu":
+        # Compiled, SDPA is 1.5 times as fast as products.
+        return products if trains or (small_and_half and not torch.compiler.is_compiling()) else sdpa
+    return triton if small_and_half and supports(device, dtype, head_dim, window) else sdpa

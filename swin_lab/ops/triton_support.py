@@ -39,16 +39,22 @@ def check(qkv_BHWC: Tensor, layout: WindowLayout) -> None:
         )
 
 
-def supports(qkv_BHWC: Tensor, layout: WindowLayout) -> bool:
-    """Returns whether a map is on an NVIDIA GPU and the kernels support its dtype, heads and windows."""
-    head_dim = qkv_BHWC.shape[-1] // 3 // layout.num_heads
+def supports(device: str, dtype: torch.dtype, head_dim: int, window: Size) -> bool:
+    """Returns whether the kernels run on this machine's devices of that type, which only NVIDIA GPUs are, and support the rest.
+
+    Args:
+        device: type of the device, such as "cuda".
+        dtype: of queries, keys and values.
+        head_dim: channels of a head.
+        window: (M, N).
+    """
     return (
-        qkv_BHWC.is_cuda
+        device == "cuda"
         and torch.version.cuda is not None
         and INSTALLED
-        and qkv_BHWC.dtype in DTYPES
+        and dtype in DTYPES
         and MIN_HEAD_DIM <= head_dim <= MAX_HEAD_DIM
-        and max(layout.window) <= MAX_WINDOW_SIDE
+        and max(window) <= MAX_WINDOW_SIDE
     )
 
 

@@ -91,7 +91,15 @@ def attention_backend(name: str | Backend) -> Backend:
     return BACKENDS[name]
 
 
-def training_backend(name: str, device: str) -> str:
-    """Returns the name of the backend that a training uses: of `auto`, the one it chooses for that type of device."""
+def training_backend(name: str, device: str, dtype: torch.dtype, window: Size, head_dim: int) -> str:
+    """Returns the name of the backend that a training uses: of `auto`, the one it chooses.
+
+    Args:
+        name: of a backend.
+        device: type of the device, such as "cuda".
+        dtype: of queries, keys and values.
+        window: (M, N).
+        head_dim: channels of a head.
+    """
     chosen = attention_backend(name)
-    return (fastest(device, trains=True) if chosen is auto else chosen).__name__
+    return (fastest(device, dtype, window, head_dim, trains=True) if chosen is auto else chosen).__name__

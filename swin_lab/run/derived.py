@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from swin_lab.models import SwinTransformer, count_macs
 from swin_lab.ops.window_attention import training_backend
 from swin_lab.record import Derived
@@ -10,6 +12,9 @@ from swin_lab.run.identity import checkout, describe_data, hardware, versions
 from swin_lab.run.recipe import run_length
 from swin_lab.run.training import Training
 from swin_lab.training import Engine, Task
+
+DTYPES = {"bf16": torch.bfloat16, "16": torch.float16, "64": torch.float64}
+"""First part of Lightning's name of a precision -> dtype of matrix products; float32 for all others."""
 
 
 def constants_of(training: Training, values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -58,14 +63,18 @@ def derive(training: Training) -> Derived:
 
 
 def attention_backend(training: Training) -> str | None:
-    """Returns the implementation of window attention that a run trains with; None for networks without the choice."""
-    node = training.model.node
-    wanted = node.get("attention_backend")
-    return (
-        None
-        if wanted is None or node.get("token_mixer") == "mlp"
-        else training_backend(wanted, training.launch.trainer.strategy.root_device.type)
-    )
+    """Returns the implementation of window attention that a run trains with, in the first stage if stages differ.
+
+    None for networks without the choice.
+    """
+    network = training.model.network
+    if not isinstance(network, SwinTransformer) or network.config.token_mixer == "mlp":
+        return None
+    config = network.config
+    device = training.launch.trainer.strategy.root_device.type
+    dtype = DTYPES.get(training.launch.precision.partition("-")[0], torch.float32)
+    head_dim = config.channels[0] // config.num_heads[0]
+    return training_backend(config.attention_backend, device, dtype, config.windows[0], head_dim)
 
 
 def monitored_of(engine: Engine) -> dict[str, Any]:

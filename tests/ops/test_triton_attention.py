@@ -15,7 +15,8 @@ import torch
 import swin_lab.ops.auto as automatic
 from swin_lab import SwinConfig, create_model
 from swin_lab.errors import UserError
-from swin_lab.ops import window_attention
+from swin_lab.ops import triton_support, window_attention
+from swin_lab.ops.products import products
 from swin_lab.ops.sdpa import sdpa
 from swin_lab.ops.triton_attention import triton
 from swin_lab.ops.windows import WindowLayout
@@ -300,12 +301,12 @@ def test_swin_tiny_trains_compiled_under_autocast_on_the_gpu(version):
 
 
 @needs_gpu
-def test_auto_takes_the_kernels_on_the_gpu_once_they_are_said_to_be_faster(monkeypatch):
-    qkv, table, pad_value, _ = inputs(CASES["windows of 2"], torch.float32, 1)
-    layout = WindowLayout(2, (2, 2), (1, 1))
-    monkeypatch.setattr(automatic, "TRITON_IS_FASTER", True)
-    chosen = automatic.auto(qkv, table, layout, pad_value, None)
-    assert torch.equal(chosen, triton(qkv, table, layout, pad_value, None))
+def test_auto_takes_the_kernels_in_bfloat16_and_sdpa_in_float32():
+    for dtype, expected in ((torch.bfloat16, triton), (torch.float32, sdpa)):
+        qkv, table, pad_value, _ = inputs(CASES["windows of 2"], dtype, 1)
+        layout = WindowLayout(2, (2, 2), (1, 1))
+        chosen = automatic.auto(qkv, table, layout, pad_value, None)
+        assert torch.equal(chosen, expected(qkv, table, layout, pad_value, None))
 
 
 not_interpreted = pytest.mark.skipif(INTERPRETED, reason="is about processes without the interpreter")
@@ -366,7 +367,17 @@ def test_a_configuration_that_the_kernels_do_not_support_is_refused(values, mess
 
 
 @not_interpreted
-def test_auto_never_takes_the_kernels_on_a_cpu(monkeypatch):
-    monkeypatch.setattr(automatic, "TRITON_IS_FASTER", True)
-    with torch.inference_mode():
-        assert torch.equal(automatic.auto(*CPU_ARGUMENTS), sdpa(*CPU_ARGUMENTS))
+@pytest.mark.skipif(torch.version.cuda is None or not triton_support.INSTALLED, reason="this torch has no CUDA or no Triton")
+@pytest.mark.parametrize(
+    ("device", "dtype", "window", "head_dim", "chosen"),
+    [
+        ("cuda", torch.bfloat16, (7, 7), 32, triton),
+        ("cuda", torch.float16, (8, 8), 32, triton),
+        ("cuda", torch.float32, (7, 7), 32, sdpa),
+        ("cuda", torch.bfloat16, (12, 12), 32, sdpa),
+        ("cuda", torch.bfloat16, (7, 7), 96, sdpa),
+        ("cpu", torch.bfloat16, (7, 7), 32, products),
+    ],
+)
+def test_the_kernels_are_chosen_for_small_windows_in_half_precision_on_a_gpu(device, dtype, window, head_dim, chosen):
+    assert automatic.fastest(device, dtype, window, head_dim, trains=True) is chosen
