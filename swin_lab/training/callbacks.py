@@ -35,6 +35,7 @@ class EpochSummary(Callback):
         self._fit_started_at = 0.0
         self._first_epoch = 0
         self._batches = 0
+        self._evaluated = False
 
     @property
     def images_per_second(self) -> float | None:
@@ -48,7 +49,7 @@ class EpochSummary(Callback):
         self._first_epoch = trainer.current_epoch
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._epoch_started_at, self._batches = perf_counter(), 0
+        self._epoch_started_at, self._batches, self._evaluated = perf_counter(), 0, False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -59,9 +60,13 @@ class EpochSummary(Callback):
                 torch.cuda.synchronize()
             self.speeds.append(self._batches * self.images_per_batch / (perf_counter() - self._epoch_started_at))
 
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._evaluated = True
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Engine)
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        # Lightning keeps the metrics of earlier epochs.
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()} if self._evaluated else {}
         done, last = trainer.current_epoch + 1, trainer.max_epochs
         parts = [f"epoch {done:>3}/{last if last is not None and last > 0 else '?'}"]
         parts.append(f"loss {float(pl_module.epoch_loss()):.4f}")  # of all processes, which therefore all ask for it

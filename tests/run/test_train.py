@@ -143,6 +143,12 @@ def test_without_a_terminal_each_epoch_is_one_plain_line(tiny_training: tuple[Pa
     assert "\x1b" not in printed
 
 
+def test_the_line_of_an_epoch_without_an_evaluation_has_no_metrics_of_an_earlier_one(command: Command) -> None:
+    printed = command("train", *TINY, "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2").out
+    lines = re.findall(r"^epoch +\d/3.*", printed, re.M)
+    assert ["top-1" in line and "val loss" in line for line in lines] == [False, True, False]
+
+
 def test_derived_values_are_printed_once(tiny_training: tuple[Path, Outcome]) -> None:
     printed = tiny_training[1].out
     assert printed.count("16 = 1 device x 16 images") == 1
