@@ -86,6 +86,7 @@ def test_every_package_is_listed() -> None:
     }
 
 
+@pytest.mark.slow
 def test_models_and_ops_work_without_the_frameworks() -> None:
     """Triton is not imported either before a GPU needs it."""
     names = ("lightning", "hydra", "wandb", "torchmetrics", "sklearn", "triton")
@@ -95,6 +96,7 @@ def test_models_and_ops_work_without_the_frameworks() -> None:
     assert done.stdout.strip() == "torch.Size([1, 1000])", done.stderr
 
 
+@pytest.mark.slow
 def test_the_package_imports_without_wandb_and_does_not_import_timm_before_it_is_used() -> None:
     code = "import sys; sys.modules['wandb'] = None; import swin_lab.run.evaluate, swin_lab.run.fit; "
     code += "print('timm' in sys.modules)"
@@ -102,6 +104,7 @@ def test_the_package_imports_without_wandb_and_does_not_import_timm_before_it_is
     assert done.stdout.strip() == "False", done.stderr
 
 
+@pytest.mark.slow
 def test_importing_a_module_prints_nothing() -> None:
     optional = set() if find_spec("nvidia") and find_spec("nvidia.dali") else {PACKAGE / "data" / "dali" / "graph.py"}
     files = [file for file in FILES if file.name != "__init__.py" and file not in optional]

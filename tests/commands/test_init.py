@@ -27,6 +27,7 @@ def script(project: Path, name: str, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_experiment_runs_as_a_script_and_as_a_command(project: Path, cli: Command, tmp_path: Path) -> None:
     by_script = script(project, "train.py", "experiment=my_experiment", *SHORT)
     by_command = cli("train", "--config-dir", "project/conf", "experiment=my_experiment", *SHORT)

@@ -405,6 +405,7 @@ print(next(batches))
 """
 
 
+@pytest.mark.slow
 def test_a_process_ends_although_its_loader_workers_ignore_the_signal_that_ends_them():
     done = subprocess.run([sys.executable, "-c", LEFT_OPEN], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "[0, 1, 2, 3]\n", "")

@@ -72,6 +72,7 @@ def test_every_parameter_of_the_backbone_has_a_gradient(trained, request):
     assert [name for name, parameter in backbone.named_parameters() if parameter.grad is None] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", PROGRAMS, ids=lambda file: file.name)
 def test_a_program_is_short_and_runs_as_documented(file):
     assert len(file.read_text().splitlines()) <= 60

@@ -82,6 +82,7 @@ def test_a_process_number_that_is_none_is_refused(command, monkeypatch: pytest.M
     assert command("train").err == "error: the environment variable LOCAL_RANK=abc must be a non-negative integer; unset it\n"
 
 
+@pytest.mark.slow
 def test_modules_in_the_current_folder_are_not_imported_if_no_target_names_them(process, tmp_path: Path) -> None:
     for name in ("hydra_plugins/evil.py", "accelerate.py", "zstandard.py", "pandas.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

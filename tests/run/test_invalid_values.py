@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import TINY, Command, Outcome, only_run
-from invalid_values import RUN, VALID, VIT, Base, bases
+from invalid_values import FIRST_OF_ITS_CLASS, RUN, VALID, VIT, Base, bases
 from omegaconf import OmegaConf, open_dict
 
 from swin_lab.run.choices import choices, groups
@@ -128,15 +128,23 @@ def overrides_of(request: pytest.FixtureRequest) -> Callable[[Base], list[str]]:
     return lambda base: [replaced(override) for override in base.overrides]
 
 
+EVERY = 8
+"""The other choices of models and recipes, whose keys are those of a first one and get one value each, are slow tests."""
+
+
 def parts() -> Iterator[Any]:
     """Yields base, part and step; the longest bases are divided by the groups of their keys, to run at the same time.
 
-    All values together take two minutes, in the slow tests. The others take every fourth value of each key.
+    All values together take minutes, in the slow tests. The others take every fourth value of each key, and every eighth model
+    and recipe.
     """
     for name, base in BASES.items():
+        is_fast = base.group not in ("model", "experiment") or name in FIRST_OF_ITS_CLASS or base.number % EVERY == 0
+        gets_one_value = base.group in ("experiment", "debug")
         for part in PARTS if name in ("train", "eval") else [""]:
-            yield pytest.param(name, part, 4, id=f"{name}-{part}-some")
-            if base.group not in ("experiment", "debug"):  # whose keys get one value each
+            if is_fast:
+                yield pytest.param(name, part, 4, id=f"{name}-{part}-some")
+            if not (is_fast and gets_one_value):
                 yield pytest.param(name, part, 1, id=f"{name}-{part}-all", marks=pytest.mark.slow)
 
 

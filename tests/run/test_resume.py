@@ -205,6 +205,7 @@ def test_a_signal_before_the_first_update_stops_the_run_without_a_trace(
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the moment of the signal is found in /proc, which is Linux's")
 def test_a_signal_while_packages_are_imported_stops_the_run(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "train.py"), *RUN]
