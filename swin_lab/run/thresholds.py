@@ -22,7 +22,8 @@ def with_thresholds(node: Node, contents: Contents, class_names: Sequence[str]) 
     It is returned unchanged if it has thresholds, if its task takes none, or if the weights lack those of a class.
     """
     metadata = contents.metadata
-    if node.get(TARGET) != MULTI_LABEL[TARGET] or node.get("thresholds") or metadata is None or metadata.thresholds is None:
+    takes_them = node.get(TARGET) == MULTI_LABEL[TARGET] or "thresholds" in node  # a class of the user's
+    if not takes_them or node.get("thresholds") or metadata is None or metadata.thresholds is None:
         return node
     known = dict(zip(metadata.class_names or (), metadata.thresholds, strict=True))
     return node | {"thresholds": [known[name] for name in class_names]} if known.keys() >= set(class_names) else node

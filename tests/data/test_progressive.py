@@ -73,9 +73,11 @@ class Stop(Callback):
 """
 
 
-def test_a_run_trains_at_the_size_of_the_epoch_and_evaluates_at_the_full_one(command: Command, tmp_path) -> None:
+@pytest.mark.parametrize("loading", [[], ["data.cache=device", "augment=cifar"]], ids=["loader", "on the device"])
+def test_a_run_trains_at_the_size_of_the_epoch_and_evaluates_at_the_full_one(command: Command, tmp_path, loading) -> None:
     (tmp_path / "sizes.py").write_text(WATCH)
-    outcome = command("train", *TINY, "data.size_by_epoch=[[0,16],[1,24]]", "+callbacks.watch={_target_: sizes.Watch}")
+    watched = ["data.size_by_epoch=[[0,16],[1,24]]", "+callbacks.watch={_target_: sizes.Watch}"]
+    outcome = command("train", *TINY, *loading, *watched)
     assert outcome.code == 0, outcome.err
     seen = sys.modules["sizes"].SIZES
     assert {entry[2] for entry in seen if entry[0] == "val"} == {32}

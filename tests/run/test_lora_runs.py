@@ -72,10 +72,19 @@ def test_convert_export_and_a_further_training_take_the_sums(
 ) -> None:
     assert command("train", *LORA, "trainer.max_epochs=1").code == 0
     run = only_run(tmp_path)
-    converted = cli("convert", run, "merged.safetensors", "--layout", "timm", "--verify")
-    assert converted.code == 0, converted.err
-    assert "adapters added to the weights: rank 4, alpha 8" in " ".join(converted.printed.split())
-    assert torch.equal(load_model("merged.safetensors").head.weight, load_model(run).head.weight)
+    trained = load_model(run).state_dict()
+    adapted = [name for name in trained if name.endswith("attn.qkv.weight")]
+    assert adapted
+    assert not any(torch.equal(trained[name], start.state_dict()[name]) for name in adapted)
+    for layout in ("timm", "official", "huggingface"):
+        converted = cli("convert", run, f"{layout}.safetensors", "--layout", layout, "--verify")
+        assert converted.code == 0, converted.err
+        assert "adapters added to the weights: rank 4, alpha 8" in " ".join(converted.printed.split())
+        assert all(
+            torch.equal(trained[name], value) for name, value in load_model(f"{layout}.safetensors").state_dict().items()
+        )
+    exported = cli("export", run, "merged.pt2")
+    assert exported.code == 0, exported.err
     again = command("train", *TINY, f"weights={run}", "trainer.max_epochs=1", "out=again")
     assert again.code == 0, again.err
     assert "loaded     50 of 50 tensors" in again.printed

@@ -11,6 +11,7 @@ from swin_lab.errors import UserError
 from swin_lab.models.feature_model import FeatureModel
 from swin_lab.preprocessing import Preprocessing
 from swin_lab.tasks import Classification, Distillation, Mixing
+from swin_lab.tasks.distillation import map_difference
 from swin_lab.tasks.teacher import Teacher
 from swin_lab.training import DataDescription
 
@@ -180,8 +181,28 @@ def test_the_teacher_gets_images_of_its_own_size(interpolation, mode):
 
 
 def test_maps_of_another_size_are_compared_at_that_of_the_student():
+    """A map of 2x2 means of a map is compared like these means: the loss of maps that are equal then is 0."""
+    means = torch.randn(2, 3, 4, 8, generator=torch.Generator().manual_seed(0))
+    larger = means.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
+    resized = F.interpolate(larger.permute(0, 3, 1, 2), (3, 4), mode="bilinear", antialias=True).permute(0, 2, 3, 1)
+    assert map_difference(resized, larger).item() == 0
+    assert map_difference(means + 1, larger).item() == pytest.approx((means + 1 - resized).square().mean().item(), rel=1e-6)
     task, network, _, _ = built(own=replace(SEEN, img_size=(64, 64)), features=1.0)
     assert task.training_loss(network, batch_of(), 0).isfinite()
+
+
+def test_statistics_of_a_teacher_do_not_change_in_a_training():
+    network = network_of(8, 2)
+    layers = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 4, 4), torch.nn.BatchNorm2d(4), torch.nn.Flatten(), torch.nn.Linear(256, 5)
+    )
+    teacher = Teacher(layers.train(), "a teacher", SEEN, SEEN)
+    before = {name: value.clone() for name, value in layers.state_dict().items()}
+    task = Distillation(data=DataDescription(class_names=CLASSES), teacher=teacher)
+    network.train()
+    task.training_loss(network, batch_of(), 0).backward()
+    assert all(torch.equal(value, before[name]) for name, value in layers.state_dict().items())
+    assert all(parameter.grad is None for parameter in layers.parameters())
 
 
 def test_a_teacher_of_the_same_preprocessing_gets_the_very_images():

@@ -78,12 +78,15 @@ def test_the_asymmetric_loss_and_its_gradient_are_those_of_the_formula(random_ba
     images, targets, indices = random_batch
     images = images.clone().requires_grad_()
     task = task_of(loss="asymmetric", gamma_negative=gamma_negative, gamma_positive=gamma_positive, margin=margin)
-    task.training_loss(Flat(), (images, targets, indices), 0).backward()
+    loss = task.training_loss(Flat(), (images, targets, indices), 0)
+    loss.backward()
     exact = Flat()(images).detach().double().requires_grad_()
     p, y = exact.sigmoid(), targets.double()
     p_m = (p - margin).clamp(min=0)
     terms = y * (1 - p) ** gamma_positive * p.log() + (1 - y) * p_m**gamma_negative * (1 - p_m).log()
-    (-terms.mean()).backward()
+    expected = -terms.mean()
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
     assert torch.allclose(Flat()(images.grad).double(), exact.grad, atol=1e-7)
 
 
@@ -106,6 +109,16 @@ def test_mixup_mixes_the_labels_of_images_like_their_pixels():
     mixed, targets = task._mixed(images, labels, 3)
     assert not torch.equal(targets, labels.float())
     assert torch.allclose(Flat()(mixed), targets, atol=1e-6)
+
+
+def test_cutmix_mixes_labels_by_the_share_of_pixels():
+    """Image i has the value i everywhere, so that the pixels of a mixed image say how much of it is of which image."""
+    labels = torch.tensor([[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1]], dtype=torch.uint8)
+    images = torch.arange(4.0)[:, None, None, None].expand(4, 3, 16, 16).clone()
+    mixed, targets = task_of(mixing=Mixing(mixup=0.0, cutmix=1.0))._mixed(images, labels, 3)
+    shares = torch.stack([(mixed == i).float().mean(dim=(1, 2, 3)) for i in range(4)], dim=1)
+    assert torch.all((shares > 0).sum(dim=1) == 2)
+    assert torch.allclose(targets, shares @ labels.float(), atol=1e-6)
 
 
 def test_the_images_that_the_network_sees_are_the_mixed_ones(random_batch):
