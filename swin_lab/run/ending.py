@@ -45,7 +45,13 @@ def report_stop(stop: StoppedRunError, again: str) -> int:
     return INTERRUPTED if stop.signal == "SIGINT" else STOPPED
 
 
-def report_lost(lost: LostRankError) -> int:
-    """Prints which process did not arrive, and returns the exit code."""
-    print(f"error: {lost}; all processes end\nMake sure that it is started and reaches this machine", file=sys.stderr)
+def report_lost(lost: LostRankError, again: str) -> int:
+    """Prints which process did not arrive, and returns the exit code.
+
+    Args:
+        lost: the process.
+        again: the command that has started this one; nothing was trained, so that it also continues a run that it resumes.
+    """
+    print(f"error: {lost}; all processes end", file=sys.stderr)
+    print(f"Make sure that it is started and reaches this machine, and start it again with: {again}", file=sys.stderr)
     return LOST

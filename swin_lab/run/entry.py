@@ -97,12 +97,17 @@ def main(
         print(f"error: {message_of(error, job, line.overrides, line.config_dirs)}", file=sys.stderr)
         return WRONG_INPUT
     except StoppedRunError as stop:
-        return report_stop(stop, as_started([*command_of(job, launcher).split(), *given.flag_words(), *given.overrides]))
+        return report_stop(stop, _again(job, launcher, given))
     except LostRankError as lost:
-        return report_lost(lost)
+        return report_lost(lost, _again(job, launcher, given))
     except KeyboardInterrupt as interrupt:
         print(f"\ninterrupted{': ' if str(interrupt) else ''}{interrupt}", file=sys.stderr)
         return INTERRUPTED
+
+
+def _again(job: Job, launcher: Launcher, given: CommandLine) -> str:
+    """Returns the command that was typed."""
+    return as_started([*command_of(job, launcher).split(), *given.flag_words(), *given.overrides])
 
 
 def _join(job: Job, run_dir: Path, train_command: tuple[str, ...]) -> int:

@@ -76,13 +76,11 @@ def test_convert_export_and_a_further_training_take_the_sums(
     adapted = [name for name in trained if name.endswith("attn.qkv.weight")]
     assert adapted
     assert not any(torch.equal(trained[name], start.state_dict()[name]) for name in adapted)
-    for layout in ("timm", "official", "huggingface"):
-        converted = cli("convert", run, f"{layout}.safetensors", "--layout", layout, "--verify")
+    for layout, out in (("timm", "timm.safetensors"), ("official", "official.pth"), ("huggingface", "folder")):
+        converted = cli("convert", run, out, "--layout", layout, "--verify")
         assert converted.code == 0, converted.err
         assert "adapters added to the weights: rank 4, alpha 8" in " ".join(converted.printed.split())
-        assert all(
-            torch.equal(trained[name], value) for name, value in load_model(f"{layout}.safetensors").state_dict().items()
-        )
+        assert all(torch.equal(trained[name], value) for name, value in load_model(out).state_dict().items())
     exported = cli("export", run, "merged.pt2")
     assert exported.code == 0, exported.err
     again = command("train", *TINY, f"weights={run}", "trainer.max_epochs=1", "out=again")

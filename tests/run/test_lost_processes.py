@@ -165,6 +165,8 @@ def test_processes_that_do_not_arrive_are_named(command: Command, port: int, mon
     outcome = command("train", *TINY, "trainer=ddp", "trainer.devices=3", "rank_timeout=1")
     assert outcome.code == 76
     assert outcome.err.startswith("error: ranks 1, 2 of 3 did not arrive within 1 s")
+    assert outcome.err.splitlines()[1].endswith("trainer=ddp trainer.devices=3 rank_timeout=1")
+    assert "start it again with: " in outcome.err
     assert not Path("runs").exists()
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("MASTER_PORT", str(other := free_port()))  # This process may still have the store of the first command.
