@@ -11,6 +11,10 @@ BENCH_PYTHON := .venv/bin/python
 BENCH_NEEDS := .venv/.installed-dev
 endif
 
+# Like pip, uv must trust the certificates of the system, for networks that have their own; the name depends on its release.
+export UV_SYSTEM_CERTS = 1
+export UV_NATIVE_TLS = 1
+
 .DEFAULT_GOAL := help
 .PHONY: help train dashboard test test-slow test-lowest check bench bench-gpu clean
 
@@ -59,10 +63,7 @@ clean:  ## remove .venv and caches; runs/ stays
 	$(call install,-e '.[dev]')
 	@touch .venv/.installed $@
 
-# Only uv can choose the lowest versions; without it, it is installed into .venv-lowest by pip. Like pip, it must trust the
-# certificates of the system, for networks that have their own.
-.venv-lowest/.installed: export UV_SYSTEM_CERTS = 1
-.venv-lowest/.installed: export UV_NATIVE_TLS = 1
+# Only uv can choose the lowest versions; without it, it is installed into .venv-lowest by pip.
 .venv-lowest/.installed: pyproject.toml
 	@echo "installing the lowest versions into .venv-lowest (about two minutes)"
 	@rm -rf .venv-lowest
