@@ -15,7 +15,7 @@ from pyarrow import parquet
 from sklearn.datasets import load_sample_images
 from torchvision.transforms import v2
 
-from swin_lab.data import Folder, ImageData, LoaderConfig, Parquet, Shards, Synthetic, TimmAugment, Zipped
+from swin_lab.data import Folder, ImageData, LoaderConfig, MultiLabel, Parquet, Shards, Synthetic, TimmAugment, Zipped
 from swin_lab.data.dali import loader as dali
 from swin_lab.data.decoding import decode
 from swin_lab.data.loading import WaitingTime
@@ -390,6 +390,21 @@ def packed(root, archive):
         (root / "classes.txt").write_text("\n".join(CLASSES))
         return Shards(str(root))
     return Parquet(str(root))
+
+
+@needs_dali
+def test_images_with_several_labels_have_those_of_the_other_loader(tmp_path):
+    folder_of(tmp_path, {f"{i}.jpg": encoded(photo) for i, photo in enumerate(photos(6))})
+    rows = [f"{path.relative_to(tmp_path)},{i % 2},1,{i // 2 % 2}" for i, path in enumerate(sorted(tmp_path.rglob("*.jpg")))]
+    (tmp_path / "labels.csv").write_text("\n".join(["file_name,odd,always,second", *rows]))
+    source = MultiLabel(str(tmp_path), "labels.csv", val_fraction=0.4)
+    delivered = {}
+    for loader in ("dali", "torch"):
+        batches = list(image_data(source, loader, augmentation(**CROP_AND_FLIP), batch=7).train_dataloader())
+        delivered[loader] = torch.cat([batch.labels for batch in batches])
+    assert delivered["dali"].dtype == torch.uint8
+    assert len(delivered["dali"]) == 7
+    assert torch.equal(delivered["dali"], delivered["torch"])
 
 
 # Damaged images

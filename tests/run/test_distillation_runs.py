@@ -147,6 +147,26 @@ def test_a_student_learns_from_a_published_model_of_timm(command: Command, monke
     assert "normalised with mean (0.500, 0.500, 0.500)" in outcome.out
 
 
+@pytest.mark.parametrize(("layout", "file"), [("timm", "teacher.safetensors"), ("huggingface", "teacher")])
+def test_a_teacher_in_the_file_of_another_library_teaches_the_same(
+    distilled: tuple[Path, Outcome], command: Command, cli: Command, teacher: Path, layout: str, file: str
+) -> None:
+    assert cli("convert", teacher, file, "--layout", layout).code == 0
+    outcome = command("train", *STUDENT, *SOFT, f"task.teacher={file}")
+    assert outcome.code == 0, outcome.err
+    assert same(state(only_run(Path()))["state_dict"], state(distilled[0])["state_dict"])
+
+
+def test_a_teacher_in_an_official_file_gets_images_of_imagenets_normalisation(
+    command: Command, cli: Command, teacher: Path
+) -> None:
+    """Such a file has no preprocessing of its own, and the official models have this one."""
+    assert cli("convert", teacher, "teacher.pth", "--layout", "official").code == 0
+    outcome = command("train", *STUDENT, *SOFT, "task.teacher=teacher.pth", "trainer.max_epochs=1")
+    assert outcome.code == 0, outcome.err
+    assert "normalised with mean (0.485, 0.456, 0.406) and std (0.229, 0.224, 0.225)" in outcome.out
+
+
 def test_a_teacher_of_other_classes_is_refused_before_anything_is_written(command: Command, teacher: Path) -> None:
     outcome = command("train", *STUDENT, "data.num_classes=7", "task=distillation", f"task.teacher={teacher}")
     assert outcome.code == 2

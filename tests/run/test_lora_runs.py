@@ -113,6 +113,37 @@ def test_adapters_of_other_models_are_refused(command: Command) -> None:
     assert "model.lora.rank=4 is for swin_lab.models.SwinTransformer; the model is a swin_lab.models.external" in outcome.err
 
 
+def test_several_labels_are_learned_by_adapters_and_evaluated_with_their_sums(
+    command: Command, start: SwinTransformer, tmp_path: Path
+) -> None:
+    outcome = command("train", *LORA, "task=multilabel", "data.several_labels=true", "transfer.head=reinit")
+    assert outcome.code == 0, outcome.err
+    run = only_run(tmp_path)
+    assert torch.equal(checkpoint(run)["state_dict"]["network.embed.proj.weight"], start.embed.proj.weight)
+    assert len(load_model(run).thresholds or ()) == 6
+    evaluated = command("eval", f"checkpoint={run}", "out=evaluated")
+    assert evaluated.code == 0, evaluated.err
+    for name in ("map", "f1_tuned", "loss"):
+        metric = f"metrics.final.{name}"
+        assert recorded(tmp_path / "evaluated")[metric] == pytest.approx(recorded(run)[metric], abs=1e-6)
+
+
+def test_a_student_with_adapters_learns_from_a_teacher(command: Command, start: SwinTransformer, tmp_path: Path) -> None:
+    distillation = ["task=distillation", "task.teacher=start.safetensors", "task.features=0.1", "task.share=0.5"]
+    outcome = command("train", *LORA, *distillation)
+    assert outcome.code == 0, outcome.err
+    run = only_run(tmp_path)
+    trained = load_model(run).state_dict()
+    assert trained.keys() == start.state_dict().keys()
+    changed = {name for name, tensor in start.state_dict().items() if not torch.equal(trained[name], tensor)}
+    assert changed == {
+        name for name in trained if name.endswith(("qkv.weight", "attn.proj.weight")) or name.startswith("head.")
+    }
+    evaluated = command("eval", f"checkpoint={run}", "out=evaluated")
+    assert evaluated.code == 0, evaluated.err
+    assert final_metrics(tmp_path / "evaluated")["val/loss"] == pytest.approx(final_metrics(run)["val/loss"], abs=1e-6)
+
+
 def test_without_peft_training_is_refused_and_evaluation_works(
     command: Command, start: SwinTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

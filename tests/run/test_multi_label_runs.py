@@ -2,11 +2,13 @@
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -17,6 +19,7 @@ from swin_lab import Predictor, load_model
 from swin_lab.data import Synthetic
 from swin_lab.metadata import METADATA_KEY
 from swin_lab.run.thresholds import with_thresholds
+from swin_lab.tasks.multi_label_metrics import best_thresholds
 
 SOURCE = Synthetic(num_classes=6, train_images=64, val_images=30, several_labels=True)
 MULTI = [*TINY, "task=multilabel", "data.num_workers=0"]
@@ -66,6 +69,64 @@ def evaluated(run: Path, run_script: Command) -> Path:
     assert outcome.code == 0, outcome.err
     assert "Average precision per class" in outcome.out
     return run.parent / "evaluated"
+
+
+def write_parquet(folder: Path) -> list[str]:
+    """Writes the same images as parquet files with a list column of class names, and returns the overrides for them."""
+    for split, images in (("train", SOURCE.train), ("val", SOURCE.val)):
+        files = sorted((folder / split).iterdir())
+        names = [[SOURCE.class_names[c] for c in np.flatnonzero(labels)] for labels in images.labels]
+        contents = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
+        pq.write_table(pa.table({"image": contents, "tags": names}), f"{split}.parquet")
+    return ["data=parquet", "data.root=.", "data.label_column=tags"]
+
+
+def write_dataset(folder: Path) -> list[str]:
+    """Writes a map-style dataset of the same images, and returns the overrides for it."""
+    Path("tagged_images.py").write_text(
+        "import csv, numpy as np\nfrom PIL import Image\nclass Tagged:\n"
+        "    def __init__(self, folder, split):\n"
+        "        self.folder = folder\n"
+        "        self.classes, *self.rows = [row[1:] for row in csv.reader(open(f'{folder}/{split}.csv'))]\n"
+        "        self.names = [row[0] for row in csv.reader(open(f'{folder}/{split}.csv'))][1:]\n"
+        "    def __len__(self): return len(self.rows)\n"
+        "    def __getitem__(self, i):\n"
+        "        return Image.open(f'{self.folder}/{self.names[i]}').convert('RGB'), np.array(self.rows[i], dtype=int)\n"
+    )
+    node = "{{_target_: tagged_images.Tagged, folder: {0}, split: {1}}}"
+    return ["data=dataset", *(f"data.{split}={node.format(folder, split)}" for split in ("train", "val"))]
+
+
+@pytest.mark.parametrize("write", [write_parquet, write_dataset], ids=["lists in parquet files", "a dataset of torch"])
+def test_other_sources_of_the_same_images_give_the_same_run(
+    run: Path, command: Command, tmp_path: Path, write: Callable[[Path], list[str]]
+) -> None:
+    data = write(run.parents[2] / "images")
+    outcome = command("train", *ON_FILES, *data, "data.num_workers=0", "mixing=imagenet", "mixing.prob=0.5")
+    assert outcome.code == 0, outcome.err
+    other = only_run(tmp_path)
+    names, stored = (
+        [metadata(folder / "checkpoints" / "best.ckpt")[key] for folder in (other, run)]
+        for key in ("class_names", "thresholds")
+    )
+    assert names[0] == names[1]
+    assert stored[0] == stored[1]
+    for name in ("map", "f1", "f1_tuned", "loss"):
+        assert record(other)[f"metrics.final.{name}"] == record(run)[f"metrics.final.{name}"]
+
+
+def test_with_an_ema_thresholds_are_those_of_its_weights(command: Command, tmp_path: Path) -> None:
+    words = [*MULTI, "data.several_labels=true", "ema=warm", "trainer.max_epochs=1"]
+    assert command("train", *words).code == 0
+    trained, best = only_run(tmp_path), {}
+    for ema in ("true", "false"):
+        assert command("eval", f"checkpoint={trained}", f"transfer.ema={ema}", f"out=ema_{ema}").code == 0
+        table = pq.read_table(tmp_path / f"ema_{ema}" / "predictions.parquet")
+        probabilities, labels = (torch.tensor(table[name].to_pylist()) for name in ("probabilities", "labels"))
+        best[ema] = best_thresholds(probabilities, labels.long()).tolist()
+    stored = metadata(trained / "checkpoints" / "last.ckpt")["thresholds"]
+    assert stored == pytest.approx(best["true"], abs=1e-6)
+    assert stored != pytest.approx(best["false"], abs=1e-3)
 
 
 def test_the_record_of_an_evaluation_has_a_row_for_each_class(evaluated: Path) -> None:

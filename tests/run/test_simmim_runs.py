@@ -83,6 +83,20 @@ def test_the_encoder_embeds_images_and_has_no_classes_to_predict(cli: Command, p
     assert "head" in refused.err
 
 
+def test_a_linear_probe_of_the_encoder_is_a_classifier(cli: Command, pretrained: Path) -> None:
+    for split in ("train", "val"):
+        for name in ("blue", "red"):
+            Path(split, name).mkdir(parents=True)
+            for i in range(4):
+                Image.new("RGB", (32, 32), name).point(lambda value, i=i: max(0, value - 9 * i)).save(f"{split}/{name}/{i}.png")
+    outcome = cli("linear-probe", pretrained, "train", "val", "-o", "probed.safetensors", "--workers", "0")
+    assert outcome.code == 0, outcome.printed
+    model = load_model("probed.safetensors")
+    assert model.class_names == ("blue", "red")
+    saved = load_model(pretrained).state_dict()
+    assert [name for name, tensor in saved.items() if not torch.equal(model.state_dict()[name], tensor)] == []
+
+
 def test_a_pre_training_starts_from_the_weights_of_another_one(command: Command, pretrained: Path, tmp_path: Path) -> None:
     outcome = command("train", *SIMMIM, f"weights={pretrained}", "optimizer.lr=0", "trainer.max_epochs=1")
     assert outcome.code == 0, outcome.err
