@@ -32,8 +32,22 @@ def check_together(
     for callback in callbacks:
         if isinstance(callback, Freezing):
             callback.check(network)
+            check_frozen_weights(config, network)
     if data_module.progressive is not None and not isinstance(network, SwinTransformer | FeatureModel):
         check_image_sizes(network, [size for _, size in data_module.progressive.sizes], channels)
+
+
+def check_frozen_weights(config: TrainConfig, network: nn.Module) -> None:
+    """Raises UserError if a part of a network is frozen that has random weights, unless that is wanted for a trial.
+
+    Networks of other classes may have weights of their own.
+    """
+    random = config.weights is None and isinstance(network, SwinTransformer | FeatureModel)
+    if random and config.transfer.get("required") is None:
+        raise UserError(
+            "callbacks.freezing keeps weights of the network as they are, and they are random here; add weights=FILE\n"
+            "For a trial with random weights, add transfer.required=false"
+        )
 
 
 def check_image_sizes(network: nn.Module, sizes: Sequence[int], channels: int) -> None:

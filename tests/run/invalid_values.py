@@ -151,6 +151,8 @@ NEEDED: Mapping[str, list[str]] = {
     "model=timm": ["model.name=resnet10t"],
     "model=torchvision": ["model.name=mobilenet_v3_small"],
     "model=transformers": [f"model.name={VIT}"],
+    "callbacks=head_only": ["transfer.required=false"],
+    "callbacks=unfreeze": ["transfer.required=false"],
     "task=multilabel": ["data.several_labels=true"],
     "task=simmim": ["task.mask_patch_size=8"],
     "task=distillation": [f"task.teacher={RUN}"],

@@ -88,6 +88,15 @@ def test_more_stages_than_there_are_cannot_be_frozen(command: Command, start: di
     assert "3 stages cannot be frozen; the model has 2" in outcome.err
 
 
+def test_random_weights_are_frozen_only_for_a_trial(command: Command) -> None:
+    words = [*TINY, "callbacks=unfreeze", "callbacks.freezing.epochs=1"]
+    outcome = command("train", *words)
+    assert outcome.code == 2
+    assert "they are random here; add weights=FILE" in outcome.err
+    assert not Path("runs").exists()
+    assert command("train", *words, "transfer.required=false").code == 0
+
+
 def test_a_network_without_stages_is_refused(command: Command, tmp_path: Path) -> None:
     (tmp_path / "mine" / "model").mkdir(parents=True)
     text = "_target_: timm.create_model\nmodel_name: test_vit\nimg_size: 32\nnum_classes: null\n"
