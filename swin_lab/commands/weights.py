@@ -42,13 +42,18 @@ def convert(
     """
     from swin_lab.report import print_lines
     from swin_lab.weights import load, save_weights
-    from swin_lab.weights.save import check_target
+    from swin_lab.weights.save import check_target, keeps_metadata
 
     check_target(_absolute(out), layout)
     model, report = load(source, name=name, ema=ema)
     print_lines(report.lines())
     written = save_weights(model, out, layout)
     print_lines([("written", f"{written}, layout {layout}")])
+    if not keeps_metadata(layout, written.suffix):
+        lost = {"class names": model.class_names, "preprocessing": model.preprocessing, "thresholds": model.thresholds}
+        names = [what for what, value in lost.items() if value is not None]
+        if names:
+            print_lines([("note", f"not in this file: {', '.join(names)}; a .safetensors file has them")])
     if verify:
         print_lines(_verify(model, written, layout, name or next(iter(report.checkpoint.variants), None)))
 

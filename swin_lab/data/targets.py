@@ -197,7 +197,8 @@ def _read_coco(file: Path) -> tuple[list[str], list[str], list[list[str]]]:
     if not isinstance(content, dict):
         raise UserError(f"{file} is not in the style of COCO: it has no images, categories and annotations")
     images = dict(_pairs(file, content, "images", "id", "file_name"))
-    categories = dict(sorted(_pairs(file, content, "categories", "id", "name")))
+    found = _pairs(file, content, "categories", "id", "name")
+    categories = dict(sorted(found, key=lambda pair: (isinstance(pair[0], str), pair[0])))
     if len(images) != len(content["images"]) or len(set(categories.values())) != len(content["categories"]):
         raise UserError(f"{file}: two images have the same id, or two categories the same id or name")
     if len(categories) > MAX_CLASSES:
@@ -208,16 +209,17 @@ def _read_coco(file: Path) -> tuple[list[str], list[str], list[list[str]]]:
             what = f"image_id {image}" if image not in classes else f"category_id {category}"
             raise UserError(f"{file}: an annotation has {what}, which the file does not contain")
         classes[image].add(category)
-    rows = [[categories[category] for category in sorted(found)] for found in classes.values()]
+    rows = [[name for category, name in categories.items() if category in found] for found in classes.values()]
     return list(images.values()), list(categories.values()), rows
 
 
 def _pairs(file: Path, content: dict[str, Any], part: str, *keys: str) -> Iterator[tuple[Any, Any]]:
-    """Yields two values of each entry of a list."""
+    """Yields two values of each entry of a list; names are text."""
     entries = content.get(part)
     if not isinstance(entries, list):
         raise UserError(f"{file} is not in the style of COCO: it has no list {part!r}")
+    types = {key: str if key.endswith("name") else int | str for key in keys}
     for number, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), int | str) for key in keys):
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), kind) for key, kind in types.items()):
             raise UserError(f"{file}: entry {number} of {part!r} has no {' and '.join(keys)}")
         yield entry[keys[0]], entry[keys[1]]

@@ -69,7 +69,8 @@ def check_labels(train: Inputs, val: Inputs) -> None:
 def kept_vectors(model: InferenceModel, inputs: Inputs, folder: Path, set_name: str, workers: int) -> KeptVectors:
     """Computes the vectors of images, unless a file in a folder has them, and keeps them there.
 
-    The name of the file has a hash of the weights, the preprocessing, the images and whatever else the vectors depend on.
+    The name of the file has a hash of the weights, the preprocessing, the names and labels of the images, and whatever else the
+    vectors depend on; the contents of images are not read.
 
     Args:
         model: the network.

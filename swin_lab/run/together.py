@@ -32,16 +32,25 @@ def check_together(
     for callback in callbacks:
         if isinstance(callback, Freezing):
             callback.check(network)
-            check_frozen_weights(config, network)
-    if data_module.progressive is not None and not isinstance(network, SwinTransformer | FeatureModel):
-        check_image_sizes(network, [size for _, size in data_module.progressive.sizes], channels)
+            check_frozen_weights(callback, config, network)
+    if (progressive := data_module.progressive) is not None:
+        sizes = [progressive.at(epoch) for epoch, _ in progressive.sizes]
+        if isinstance(network, SwinTransformer | FeatureModel):
+            check_patches(network.config.patch_size, sizes)
+        else:
+            check_image_sizes(network, sizes, channels)
 
 
-def check_frozen_weights(config: TrainConfig, network: nn.Module) -> None:
-    """Raises UserError if a part of a network is frozen that has random weights, unless that is wanted for a trial.
+def check_frozen_weights(freezing: Freezing, config: TrainConfig, network: nn.Module) -> None:
+    """Raises UserError if a part of a network is frozen that has adapters, or random weights that no trial wants.
 
     Networks of other classes may have weights of their own.
     """
+    if freezing.stages is None and freezing.epochs is None and (rank := (config.model.get("lora") or {}).get("rank")):
+        raise UserError(
+            f"callbacks=head_only keeps the adapters of model.lora.rank={rank} at their start; choose one of them, or "
+            "callbacks=unfreeze to train the head alone first"
+        )
     random = config.weights is None and isinstance(network, SwinTransformer | FeatureModel)
     if random and config.transfer.get("required") is None:
         raise UserError(
@@ -50,17 +59,27 @@ def check_frozen_weights(config: TrainConfig, network: nn.Module) -> None:
         )
 
 
-def check_image_sizes(network: nn.Module, sizes: Sequence[int], channels: int) -> None:
+def check_patches(patch_size: int, sizes: Sequence[tuple[int, int]]) -> None:
+    """Raises UserError if images of an epoch are smaller than a patch."""
+    for height, width in sizes:
+        if min(height, width) < patch_size:
+            raise UserError(
+                f"data.size_by_epoch: images of {height}x{width} pixels are smaller than a patch, {patch_size}x{patch_size}; "
+                "choose larger ones"
+            )
+
+
+def check_image_sizes(network: nn.Module, sizes: Sequence[tuple[int, int]], channels: int) -> None:
     """Raises UserError unless a network takes images of every size, which not all of other libraries do."""
     was_training = network.training
     network.eval()
     try:
-        for size in sizes:
+        for height, width in sizes:
             with torch.no_grad():
-                network(torch.zeros(1, channels, size, size))
+                network(torch.zeros(1, channels, height, width))
     except Exception as error:  # A network of a library raises anything.
         raise UserError(
-            f"data.size_by_epoch: a {type(network).__name__} takes no images of {size}x{size} pixels: {first_line(error)}\n"
+            f"data.size_by_epoch: a {type(network).__name__} takes no images of {height}x{width} pixels: {first_line(error)}\n"
             "Choose a Swin Transformer, another network that takes any size, or data.size_by_epoch=null"
         ) from error
     finally:

@@ -99,6 +99,9 @@ class MultiLabelClassification(Task):
         for name in ("gamma_negative", "gamma_positive"):
             if 0 < (gamma := getattr(self, name)) < 1:
                 raise UserError(f"task.{name}={gamma} must be 0, or 1 and more: between them, gradients are infinite")
+        for name in ("gamma_negative", "gamma_positive", "margin"):
+            if self.loss == "bce" and (value := getattr(self, name)) != getattr(type(self), name):
+                raise UserError(f"task.{name}={value} has no effect on task.loss=bce; add task.loss=asymmetric")
         for name in ("class_weights", "thresholds"):
             values = getattr(self, name)
             if isinstance(values, tuple) and len(values) != self.num_classes:
@@ -156,7 +159,8 @@ class MultiLabelClassification(Task):
         # Every image is a class of its own here, so that the targets of the mixer are the shares of the images.
         count = len(images)
         images, shares_BB = self.mixing.mix(images, torch.arange(count, device=images.device), count, 0.0, batch_seed)
-        return images, shares_BB.float() @ targets_BC
+        with torch.autocast(images.device.type, enabled=False):  # It would round the targets to half precision.
+            return images, shares_BB.float() @ targets_BC
 
     def evaluation_output(self, network: nn.Module, batch: Batch) -> Tensor:
         """Returns logits (B, C) in float32."""

@@ -1,6 +1,7 @@
 """Metrics of several labels per image: average precision and F1 per class, by torchmetrics, over all processes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +56,20 @@ class MultiLabelMetrics(Metric):
         self.logits.append(logits)
         self.targets.append(targets.to(torch.uint8))
 
+    def sync(
+        self,
+        dist_sync_fn: Callable | None = None,
+        process_group: Any = None,
+        should_sync: bool = True,
+        distributed_available: Callable | None = None,
+    ) -> None:
+        """Exchanges the states, also if this process has no images: tensors of all processes need the same dimensions."""
+        if not self.logits:
+            device = self.images.device
+            self.logits.append(torch.zeros(0, self.num_classes, device=device))
+            self.targets.append(torch.zeros(0, self.num_classes, dtype=torch.uint8, device=device))
+        super().sync(dist_sync_fn, process_group, should_sync, distributed_available)
+
     def compute(self) -> dict[str, Tensor]:
         """Returns the number of images, loss, means over classes, and (C,) each: ap, f1_per_class, thresholds and positives.
 
@@ -101,5 +116,9 @@ def best_thresholds(probabilities_NC: Tensor, targets_NC: Tensor) -> Tensor:
         f1 = 2 * precision * recall / (precision + recall).clamp(min=torch.finfo(precision.dtype).tiny)
         lowest = levels[f1[: len(levels)].argmax()]  # The last point of the curve has no threshold.
         below = column_N[column_N < lowest]
-        thresholds[c] = (lowest + below.max()) / 2 if len(below) else lowest / 2
+        next_lower = below.max() if len(below) else torch.zeros_like(lowest)
+        middle = (lowest + next_lower) / 2
+        thresholds[c] = (
+            middle if middle < lowest else next_lower
+        )  # The middle of two adjacent numbers is rounded to one of them.
     return thresholds

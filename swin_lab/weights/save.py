@@ -70,6 +70,11 @@ def check_target(target: Path, layout: str) -> None:
         raise UserError(f"{target.parent} is not a folder; create it first")
 
 
+def keeps_metadata(layout: str, suffix: str) -> bool:
+    """Returns whether a file has class names, preprocessing and thresholds besides the weights; a folder has a .safetensors."""
+    return layout in ("swin_lab", "huggingface") or suffix == ".safetensors"
+
+
 def to_layout(model: SwinTransformer, layout: Layout) -> Tensors:
     """Returns a model's tensors with the names and packing of a layout, and the derived ones that its files contain."""
     last = len(model.stages) - 1
@@ -151,7 +156,7 @@ def _write_file(model: SwinTransformer, tensors: Tensors, layout: str, suffix: s
         part.write_bytes(safetensors.torch.save({name: tensor.clone() for name, tensor in tensors.items()}, metadata))
         return
     content: dict[str, Any] = {WRAPPED[layout]: tensors} if layout in WRAPPED else dict(tensors)
-    if layout == "swin_lab":
+    if keeps_metadata(layout, suffix):
         content[METADATA_KEY] = metadata_of(model)
     try:
         with part.open("wb") as file:  # Given a name, torch would raise RuntimeError for a folder that cannot be written.
@@ -204,6 +209,7 @@ def transformers_config(model: SwinTransformer) -> dict[str, Any]:
         "use_absolute_embeddings": False,
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},
+        **({"problem_type": "multi_label_classification"} if model.thresholds is not None else {}),
     }
 
 

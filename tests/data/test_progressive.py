@@ -104,6 +104,7 @@ def test_a_stopped_run_goes_on_at_the_size_of_its_epoch(command: Command, tmp_pa
     ("override", "message"),
     [
         ("data.size_by_epoch=[[0,64]]", "64 pixels from epoch 0 on are more than the 32 of the input"),
+        ("data.size_by_epoch=[[0,1]]", "images of 1x1 pixels are smaller than a patch, 4x4; choose larger ones"),
         ("data.size_by_epoch=[]", "a list of pairs"),
         ("data.size_by_epoch=[[-1,16]]", "a list of pairs"),
         ("data.size_by_epoch=[[0,0]]", "a list of pairs"),
@@ -120,9 +121,9 @@ def test_sizes_without_sense_are_refused(command: Command, override: str, messag
 
 def test_a_network_that_takes_one_size_is_refused() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2))
-    check_image_sizes(network, [32], 3)
+    check_image_sizes(network, [(32, 32)], 3)
     with pytest.raises(UserError, match="a Sequential takes no images of 16x16 pixels"):
-        check_image_sizes(network, [32, 16], 3)
+        check_image_sizes(network, [(32, 32), (16, 16)], 3)
     assert network.training
 
 

@@ -154,6 +154,7 @@ def test_files_that_contradict_each_other_are_refused(root, train, val, message)
     [
         ({"categories": None}, "it has no list 'categories'"),
         ({"images": [{"id": 1}]}, "entry 0 of 'images' has no id and file_name"),
+        ({"images": [{"id": 1, "file_name": 5}]}, "entry 0 of 'images' has no id and file_name"),
         ({"annotations": [{"image_id": 99, "category_id": 1}]}, "an annotation has image_id 99"),
         ({"annotations": [{"image_id": 10, "category_id": 99}]}, "an annotation has category_id 99"),
         ({"categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "cat"}]}, "two categories the same id or name"),
@@ -163,6 +164,16 @@ def test_json_that_is_not_in_the_style_of_coco_is_refused(tmp_path, change, mess
     (tmp_path / "labels.json").write_text(json.dumps(coco() | change))
     with pytest.raises(UserError, match=message):
         read_targets(tmp_path / "labels.json")
+
+
+def test_categories_with_numbers_and_text_as_ids_are_in_the_order_of_the_numbers_first(tmp_path):
+    content = coco() | {"categories": [{"id": "x", "name": "wet"}, {"id": 2, "name": "dog"}, {"id": 1, "name": "cat"}]}
+    pairs = [(10 + i, c) for i, row in enumerate(HOT) for c, hot in zip((1, 2, "x"), row, strict=True) if hot]
+    content["annotations"] = [{"image_id": image, "category_id": category} for image, category in pairs]
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    found = read_targets(tmp_path / "labels.json")
+    assert found.class_names == ["cat", "dog", "wet"]
+    assert found.labels.tolist() == HOT
 
 
 def test_other_kinds_of_files_and_separators_without_effect_are_refused(tmp_path):

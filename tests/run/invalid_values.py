@@ -153,7 +153,7 @@ NEEDED: Mapping[str, list[str]] = {
     "model=transformers": [f"model.name={VIT}"],
     "callbacks=head_only": ["transfer.required=false"],
     "callbacks=unfreeze": ["transfer.required=false"],
-    "task=multilabel": ["data.several_labels=true"],
+    "task=multilabel": ["data.several_labels=true", "task.loss=asymmetric"],
     "task=simmim": ["task.mask_patch_size=8"],
     "task=distillation": [f"task.teacher={RUN}"],
     "data=multilabel": ["data.root=nowhere", "data.targets=labels.csv"],

@@ -155,6 +155,13 @@ def test_without_peft_training_is_refused_and_evaluation_works(
     assert command("eval", f"checkpoint={only_run(tmp_path)}").code == 0
 
 
+def test_adapters_that_would_never_be_trained_are_refused(command: Command, start: SwinTransformer) -> None:
+    outcome = command("train", *LORA, "callbacks=head_only")
+    assert outcome.code == 2
+    assert "callbacks=head_only keeps the adapters of model.lora.rank=4 at their start" in outcome.err
+    assert not Path("runs").exists()
+
+
 def test_the_head_can_be_trained_alone_first(command: Command, start: SwinTransformer, tmp_path: Path) -> None:
     overrides = [*LORA, "callbacks=unfreeze", "callbacks.freezing.epochs=1"]
     outcome = command("train", *overrides)

@@ -145,6 +145,20 @@ def test_checkpoints_contain_thresholds_which_an_evaluation_uses(run: Path, eval
     assert len(metadata(run / "checkpoints" / "last.ckpt")["thresholds"]) == 6
 
 
+def test_an_evaluation_on_other_images_keeps_the_thresholds(run: Path, command: Command, tmp_path: Path) -> None:
+    """The best thresholds of the training images are others."""
+    data = ["data=multilabel", f"data.root={run.parents[2] / 'images'}", "data.targets=val.csv", "data.val_targets=train.csv"]
+    outcome = command("eval", f"checkpoint={run}", *data, f"out={tmp_path / 'other'}")
+    assert outcome.code == 0, outcome.err
+    values = record(tmp_path / "other")
+    used = dict(zip(values["per_class.class"], values["per_class.threshold"], strict=True))
+    stored = metadata(run / "checkpoints" / "best.ckpt")["thresholds"]
+    assert [used[name] for name in SOURCE.class_names] == pytest.approx(stored, abs=1e-6)
+    table = pq.read_table(tmp_path / "other" / "predictions.parquet")
+    probabilities, labels = (torch.tensor(table[name].to_pylist()) for name in ("probabilities", "labels"))
+    assert best_thresholds(probabilities, labels.long()).tolist() != pytest.approx(stored, abs=1e-3)
+
+
 def test_an_evaluation_repeats_the_metrics_of_the_run(run: Path, evaluated: Path) -> None:
     again, before = record(evaluated), record(run)
     assert before["metrics.final.f1_tuned"] >= before["metrics.final.f1"]
@@ -194,6 +208,19 @@ def test_weights_in_other_files_keep_the_thresholds(cli: Command, run: Path, tmp
     images = [run.parents[2] / "images" / "val" / f"{i:03d}.png" for i in range(4)]
     assert load_model(tmp_path / "weights.safetensors").thresholds is not None
     assert Predictor(str(tmp_path / "weights.safetensors"))(images) == Predictor(str(run))(images)
+
+
+def test_a_folder_for_transformers_says_that_images_have_several_labels(cli: Command, run: Path) -> None:
+    assert cli("convert", run, "folder", "--layout", "huggingface").code == 0
+    assert json.loads(Path("folder/config.json").read_text())["problem_type"] == "multi_label_classification"
+
+
+def test_a_file_that_cannot_contain_thresholds_is_written_with_a_note(cli: Command, run: Path) -> None:
+    outcome = cli("convert", run, "weights.pth", "--layout", "official")
+    assert outcome.code == 0, outcome.err
+    assert "not in this file: class names, preprocessing, thresholds; a .safetensors file has them" in " ".join(
+        outcome.out.split()
+    )
 
 
 def test_weights_in_other_files_are_evaluated_without_naming_the_task(

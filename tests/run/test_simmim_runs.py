@@ -40,7 +40,7 @@ def assert_same_weights(one: Path, two: Path) -> None:
 
 def metrics(folder: Path) -> dict[str, float]:
     record = json.loads((folder / "results.json").read_text())
-    return {name: value for name, value in record.items() if name == "metrics.final.loss"}
+    return {"loss": record["metrics.final.loss"]}
 
 
 def test_two_workers_give_the_weights_of_none(command: Command, pretrained: Path, tmp_path: Path) -> None:
@@ -81,6 +81,17 @@ def test_the_encoder_embeds_images_and_has_no_classes_to_predict(cli: Command, p
     refused = cli("predict", pretrained, "red.png")
     assert refused.code == 2
     assert "head" in refused.err
+
+
+def test_images_without_labels_are_a_folder_with_one_class(command: Command) -> None:
+    Path("images/all").mkdir(parents=True)
+    for i in range(20):
+        Image.new("RGB", (32, 32), (12 * i, 0, 0)).save(f"images/all/{i}.png")
+    words = [word for word in SIMMIM if not word.startswith("data.")]
+    words = [word if word != "data=synthetic" else "data=folder" for word in words]
+    outcome = command("train", *words, "data.root=images", "data.num_workers=0", "trainer.max_epochs=1", "global_batch=6")
+    assert outcome.code == 0, outcome.err
+    assert "18 training and 2 validation images" in outcome.printed
 
 
 def test_a_linear_probe_of_the_encoder_is_a_classifier(cli: Command, pretrained: Path) -> None:

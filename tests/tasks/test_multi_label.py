@@ -8,7 +8,7 @@ from torch import nn
 
 from swin_lab.errors import UserError
 from swin_lab.tasks import Classification, Mixing, MultiLabelClassification
-from swin_lab.tasks.multi_label_metrics import MultiLabelMetrics
+from swin_lab.tasks.multi_label_metrics import MultiLabelMetrics, best_thresholds
 from swin_lab.training import DataDescription
 
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -121,6 +121,18 @@ def test_cutmix_mixes_labels_by_the_share_of_pixels():
     assert torch.allclose(targets, shares @ labels.float(), atol=1e-6)
 
 
+def test_mixed_targets_keep_their_precision_in_mixed_precision():
+    """Equal to those without autocast; bfloat16 would round them to 3 digits."""
+    images, labels = torch.zeros(4, 3, 2, 2), torch.tensor([[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1]])
+    task = task_of(mixing=Mixing(mixup=1.0, cutmix=0.0))
+    _, expected = task._mixed(images.clone(), labels, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        _, targets = task._mixed(images.clone(), labels, 3)
+    assert targets.dtype == torch.float32
+    assert torch.equal(targets, expected)
+    assert not torch.equal(expected, expected.bfloat16().float())
+
+
 def test_the_images_that_the_network_sees_are_the_mixed_ones(random_batch):
     seen = []
 
@@ -174,6 +186,13 @@ def test_thresholds_have_the_best_f1_that_scikit_learn_finds(random_set):
         assert float(found["f1_at_threshold"][c]) == pytest.approx(best, abs=1e-6)
 
 
+def test_a_threshold_lies_below_the_probability_that_it_separates_from_the_next_lower_one():
+    """The mean of the two largest numbers up to 1 is rounded to 1, above which there is no probability."""
+    highest, next_lower = torch.tensor(1.0), torch.nextafter(torch.tensor(1.0), torch.tensor(0.0))
+    (threshold,) = best_thresholds(torch.stack([highest, next_lower])[:, None], torch.tensor([[1], [0]]))
+    assert next_lower <= threshold < highest
+
+
 def test_given_thresholds_are_used_instead(random_set):
     logits, targets = random_set
     found = computed(MultiLabelMetrics(4, (0.2, 0.4, 0.6, 0.8)), logits, targets)
@@ -213,7 +232,9 @@ def test_the_metadata_of_checkpoints_has_thresholds_before_and_after_an_evaluati
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"gamma_negative": 0.5}, "task.gamma_negative=0.5 must be 0, or 1 and more"),
+        ({"loss": "asymmetric", "gamma_negative": 0.5}, "task.gamma_negative=0.5 must be 0, or 1 and more"),
+        ({"gamma_negative": 2.0}, "task.gamma_negative=2.0 has no effect on task.loss=bce; add task.loss=asymmetric"),
+        ({"margin": 0.2}, "task.margin=0.2 has no effect on task.loss=bce; add task.loss=asymmetric"),
         ({"class_weights": [1, 2]}, "task.class_weights has 2 numbers, and the data 4 classes"),
         ({"thresholds": [0.5]}, "task.thresholds has 1 numbers, and the data 4 classes"),
         ({"class_weights": "some"}, "task.class_weights='?some'? must be null, balanced, or a list"),
