@@ -36,7 +36,14 @@ class Freezing(Callback):
         if stage == "fit":  # It must precede DDP, which registers the parameters that require gradients.
             self._freeze(pl_module)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._unfreeze(trainer, pl_module)  # A run that is resumed within an epoch does not start this epoch again.
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._unfreeze(trainer, pl_module)
+
+    def _unfreeze(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Trains everything from now on if the epoch for it has come."""
         if not self._frozen or self.epochs is None or trainer.current_epoch < self.epochs:
             return
         network = pl_module.network

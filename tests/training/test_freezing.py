@@ -53,6 +53,29 @@ def test_the_backbone_is_frozen_until_its_epoch_and_then_unfrozen(command: Comma
     assert "unfrozen   the whole network is trained from epoch 3" in outcome.printed
 
 
+def test_a_run_that_is_resumed_within_an_epoch_after_unfreezing_has_the_bits_of_one_that_was_not_interrupted(
+    command: Command, start: dict, tmp_path: Path
+) -> None:
+    """It is stopped at update 6 of 8, in the second epoch; the first one trains the head alone."""
+    Path("stop_unfrozen.py").write_text(
+        "import os, signal\nfrom lightning import Callback\nclass Stop(Callback):\n"
+        "    def on_train_batch_end(self, trainer, *_):\n"
+        "        if trainer.global_step == 6: os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    words = [
+        *TINY,
+        "weights=start.safetensors",
+        "callbacks=unfreeze",
+        "callbacks.freezing.epochs=1",
+        "model.drop_path_rate=0.2",
+    ]
+    assert command("train", *words, "out=whole").code == 0
+    assert command("train", *words, "out=parts", "+callbacks.stop={_target_: stop_unfrozen.Stop}").code == 75
+    outcome = command("train", f"resume={only_run(tmp_path / 'parts')}")
+    assert outcome.code == 0, outcome.err
+    assert changed(weights(tmp_path / "whole"), weights(tmp_path / "parts")) == set()
+
+
 def test_drop_path_is_disabled_in_frozen_layers(command: Command, start: dict, tmp_path: Path) -> None:
     """With drop path, the frozen backbone would give the head random inputs: two rates must train the same head."""
     overrides = [*TINY, "weights=start.safetensors", "callbacks=head_only"]
