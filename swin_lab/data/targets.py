@@ -145,6 +145,11 @@ def _read_columns(
 ) -> tuple[list[str], list[str], "np.ndarray | list[list[str]]"]:
     """Returns names of images, class names, and labels: (N, classes) of 0 and 1, or the class names of each image."""
     columns = table.column_names
+    if not columns:
+        raise UserError(f"{file} has no columns; it needs one of file names, and one for each class")
+    for name in columns:
+        if columns.count(name) > 1:
+            raise UserError(f"{file} has several columns named {printable(name)!r}; every class needs its own name")
     name_column = FILE_NAME if FILE_NAME in columns else columns[0]
     others = [name for name in columns if name != name_column]
     names = table[name_column].cast(pa.string()).to_pylist()
@@ -157,9 +162,16 @@ def _read_columns(
     if separator is None and not lists:
         return names, others, np.stack([_zeros_and_ones(file, table[name], name, names) for name in others], axis=1)
     chosen = lists or others
+    if len(chosen) > 1 and not lists:
+        raise UserError(
+            f"{file} has columns {chosen[0]!r} and {chosen[1]!r}, and data.separator={separator!r} is for one column of names\n"
+            "If the columns have 0 and 1, leave data.separator out"
+        )
     if len(chosen) > 1:
         raise UserError(f"{file} has several columns of classes, {chosen[0]!r} and {chosen[1]!r}; remove all but one")
     rows = [_words(value, separator) for value in table[chosen[0]].to_pylist()]
+    if not any(rows):
+        raise UserError(f"{file}: column {chosen[0]!r} names no classes; every image would have none")
     return names, sorted({name for row in rows for name in row}), rows
 
 
@@ -173,17 +185,20 @@ def _words(value: Any, separator: str | None) -> list[str]:
 def _zeros_and_ones(file: Path, column: pa.ChunkedArray, class_name: str, names: Sequence[str]) -> np.ndarray:
     """Returns a column as (N,) of uint8; raises UserError for any value besides 0 and 1."""
     is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-    text = pc.utf8_trim_whitespace(column) if is_text else pc.cast(column, pa.int64(), safe=True).cast(pa.string())
-    valid = pc.fill_null(pc.is_in(text, value_set=pa.array(["0", "1"])), False)
+    values = pc.utf8_trim_whitespace(column) if is_text else pc.cast(column, pa.float64())
+    zero, one = ("0", "1") if is_text else (0.0, 1.0)
+    valid = pc.fill_null(pc.is_in(values, value_set=pa.array([zero, one], values.type)), False)
     if not pc.all(valid).as_py():
         row = valid.to_pylist().index(False)
         value = column[row].as_py()
-        hint = f'\nIf it contains class names, give what separates them, such as data.separator="{_separator_in(value)}"'
+        hint = ""
+        if isinstance(value, str) and value:
+            hint = f'\nIf it contains class names, give what separates them, such as data.separator="{_separator_in(value)}"'
         raise UserError(
             f"{file}: row {row + 1} ({printable(str(names[row]))}) has {printable(repr(value))[:100]} in column "
-            f"{class_name!r}; write 1 if the image has this label, else 0" + (hint if isinstance(value, str) and value else "")
+            f"{class_name!r}; write 1 if the image has this label, else 0" + hint
         )
-    ones: np.ndarray = pc.equal(text, "1").to_numpy()
+    ones: np.ndarray = pc.equal(values, one).to_numpy()
     return ones.astype(np.uint8)
 
 

@@ -31,7 +31,12 @@ def check_together(
     build_trainer(config.trainer, launch.precision, callbacks=list(callbacks))  # Lightning refuses what cannot be combined.
     for callback in callbacks:
         if isinstance(callback, Freezing):
-            callback.check(network)
+            if isinstance(network, FeatureModel) and callback.stages is None:
+                raise UserError(
+                    "callbacks.freezing keeps all but the head, and task.features trains maps of the stages\n"
+                    "Set task.features=0, or callbacks.freezing.stages to the number of frozen stages"
+                )
+            callback.check(network.model if isinstance(network, FeatureModel) else network)
             check_frozen_weights(callback, config, network)
     if (progressive := data_module.progressive) is not None:
         sizes = [progressive.at(epoch) for epoch, _ in progressive.sizes]
@@ -46,12 +51,13 @@ def check_frozen_weights(freezing: Freezing, config: TrainConfig, network: nn.Mo
 
     Networks of other classes may have weights of their own.
     """
-    if freezing.stages is None and freezing.epochs is None and (rank := (config.model.get("lora") or {}).get("rank")):
+    stages = len(network.config.depths) if isinstance(network, SwinTransformer | FeatureModel) else None
+    if freezing.stages in (None, stages) and freezing.epochs is None and (rank := (config.model.get("lora") or {}).get("rank")):
         raise UserError(
-            f"callbacks=head_only keeps the adapters of model.lora.rank={rank} at their start; choose one of them, or "
+            f"callbacks.freezing keeps the adapters of model.lora.rank={rank} at their start; choose one of them, or "
             "callbacks=unfreeze to train the head alone first"
         )
-    random = config.weights is None and isinstance(network, SwinTransformer | FeatureModel)
+    random = config.weights is None and stages is not None
     if random and config.transfer.get("required") is None:
         raise UserError(
             "callbacks.freezing keeps weights of the network as they are, and they are random here; add weights=FILE\n"

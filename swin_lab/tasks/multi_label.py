@@ -19,7 +19,7 @@ from swin_lab.metadata import Threshold
 from swin_lab.tasks.classification import checked_logits, evaluated_logits, in_fp32
 from swin_lab.tasks.galleries import mistakes_and_predictions
 from swin_lab.tasks.mixing import Mixer
-from swin_lab.tasks.multi_label_metrics import HALF, MultiLabelMetrics
+from swin_lab.tasks.multi_label_metrics import HALF, PER_CLASS, MultiLabelMetrics
 from swin_lab.training import (
     Batch,
     DataDescription,
@@ -171,8 +171,8 @@ class MultiLabelClassification(Task):
 
     def metadata_of(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Returns the thresholds, 0.5 before an evaluation."""
-        if "thresholds" in arrays:
-            return {"thresholds": arrays["thresholds"].tolist()}
+        if "per_class" in arrays:
+            return {"thresholds": by_name(arrays)["thresholds"].tolist()}
         return {"thresholds": list(self.thresholds or [HALF] * self.num_classes)}
 
     def predictions(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -196,10 +196,11 @@ class MultiLabelClassification(Task):
         return ShownImage(int(predictions["index"][row]), f"{sign}{self.data.class_names[c]} {probabilities[c]:.0%}")
 
     def present(self, arrays: Mapping[str, np.ndarray]) -> Presentation:
-        if "ap" not in arrays:
+        if "per_class" not in arrays:
             return Presentation()
         rows = per_class(self.data.class_names, arrays)
-        absent = [name for name, count in zip(self.data.class_names, arrays["positives"], strict=True) if not count]
+        positives = by_name(arrays)["positives"]
+        absent = [name for name, count in zip(self.data.class_names, positives, strict=True) if not count]
         title = "Average precision per class, worst first"
         if absent:
             shown = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
@@ -241,17 +242,24 @@ def asymmetric_loss(
     p_BC = logits_BC.sigmoid()
     shifted_BC = (p_BC - margin).clamp(min=0)
     present_BC = (1 - p_BC) ** gamma_positive * F.logsigmoid(logits_BC)
-    # Without a margin, the logarithm of 1 - p loses all digits near p = 1, unlike that of the sigmoid of the negative logit.
-    log_absent_BC = (1 - shifted_BC).log() if margin > 0 else F.logsigmoid(-logits_BC)
+    # 1 - p is the sigmoid of the negative logit; a difference would lose all digits near p = 1.
+    log_absent_BC = ((-logits_BC).sigmoid() + margin).clamp(max=1).log() if margin > 0 else F.logsigmoid(-logits_BC)
     absent_BC = shifted_BC**gamma_negative * log_absent_BC
     if weights_C is not None:
         present_BC = present_BC * weights_C
     return -(targets_BC * present_BC + (1 - targets_BC) * absent_BC).mean()
 
 
+def by_name(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the rows of `per_class`, (C,) each, under the names in PER_CLASS."""
+    return dict(zip(PER_CLASS, arrays["per_class"], strict=True))
+
+
 def per_class(class_names: Sequence[str], arrays: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     """Returns images, average precision, F1 and threshold of every class that has images, the lowest precision first."""
     names = {"images": "positives", "ap": "ap", "f1": "f1_half", "f1_tuned": "f1_at_threshold", "threshold": "thresholds"}
-    columns = {name: arrays[source].tolist() for name, source in names.items()}
+    found = by_name(arrays)
+    columns = {name: found[source].tolist() for name, source in names.items()}
+    columns["images"] = [int(count) for count in columns["images"]]
     rows = [{"class": name} | {key: columns[key][c] for key in names} for c, name in enumerate(class_names)]
     return sorted((row for row in rows if row["images"]), key=lambda row: row["ap"])

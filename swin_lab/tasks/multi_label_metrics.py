@@ -17,6 +17,8 @@ from torchmetrics.utilities import dim_zero_cat
 from swin_lab.tasks.metrics import SUM_DTYPE
 
 HALF = 0.5
+PER_CLASS = ("ap", "f1_half", "f1_at_threshold", "thresholds", "positives")
+"""Rows of `per_class`: average precision, F1 at 0.5 and at the thresholds, the thresholds, and the images of the class."""
 
 
 class MultiLabelMetrics(Metric):
@@ -71,7 +73,7 @@ class MultiLabelMetrics(Metric):
         super().sync(dist_sync_fn, process_group, should_sync, distributed_available)
 
     def compute(self) -> dict[str, Tensor]:
-        """Returns the number of images, loss, means over classes, and (C,) each: ap, f1_per_class, thresholds and positives.
+        """Returns the number of images, loss, means over classes, and `per_class` (5, C), the values that PER_CLASS names.
 
         `f1` is the mean at probabilities of 0.5, `f1_tuned` that at the thresholds.
         """
@@ -92,15 +94,15 @@ class MultiLabelMetrics(Metric):
         tuned = f1_per_class(probabilities_NC, targets_NC, thresholds)
         means = {"map": precisions, "f1": at_half, "f1_tuned": tuned}
         values |= {name: per_class[present].mean() if present else per_class.sum() for name, per_class in means.items()}
-        arrays = {"ap": precisions, "f1_half": at_half, "f1_at_threshold": tuned, "thresholds": thresholds}
-        return values | arrays | {"positives": positives}
+        # One array, as torchmetrics makes a scalar of an array with a single number.
+        return values | {"per_class": torch.stack([precisions, at_half, tuned, thresholds, positives.float()])}
 
 
 def f1_per_class(probabilities_NC: Tensor, targets_NC: Tensor, thresholds_C: Tensor) -> Tensor:
     """Returns F1 of each class, (C,), of labels whose probability is above the threshold; 0 without true and found labels."""
     found_NC = (probabilities_NC > thresholds_C).long()
     scores: Tensor = multilabel_f1_score(found_NC, targets_NC, targets_NC.shape[1], average="none", validate_args=False)
-    return scores
+    return scores.reshape(-1)  # torchmetrics gives a scalar for one class.
 
 
 def best_thresholds(probabilities_NC: Tensor, targets_NC: Tensor) -> Tensor:

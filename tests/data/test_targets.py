@@ -176,6 +176,36 @@ def test_categories_with_numbers_and_text_as_ids_are_in_the_order_of_the_numbers
     assert found.labels.tolist() == HOT
 
 
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"file_name": ["a", "b"], "cat": [2, 1]}, r"row 1 \(a\) has 2 in column 'cat'"),
+        ({"file_name": ["a", "b"], "cat": [1, None]}, r"row 2 \(b\) has None in column 'cat'"),
+        ({"file_name": ["a", "b"], "cat": [1.0, 0.5]}, r"row 2 \(b\) has 0.5 in column 'cat'"),
+        ({}, "has no columns"),
+        ({"file_name": ["a", "b"], "tags": pa.array([[], []], pa.list_(pa.string()))}, "column 'tags' names no classes"),
+    ],
+)
+def test_parquet_files_with_other_values_are_refused(tmp_path, columns, message):
+    pq.write_table(pa.table(columns), tmp_path / "labels.parquet")
+    with pytest.raises(UserError, match=message) as raised:
+        read_targets(tmp_path / "labels.parquet")
+    assert len(str(raised.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize("kind", [pa.bool_(), pa.int8(), pa.float32()])
+def test_columns_of_any_numbers_and_of_booleans_are_read(tmp_path, kind):
+    column = pa.array([1, 0, 1]).cast(kind)
+    pq.write_table(pa.table({"file_name": ["a", "b", "c"], "cat": column}), tmp_path / "labels.parquet")
+    assert read_targets(tmp_path / "labels.parquet").labels.tolist() == [[1], [0], [1]]
+
+
+def test_a_separator_for_columns_of_0_and_1_is_refused_with_the_way_out(root):
+    (root / "labels.csv").write_text(COLUMNS)
+    with pytest.raises(UserError, match=r"data.separator='\|' is for one column of names\n.*leave data.separator out"):
+        read_targets(root / "labels.csv", "|")
+
+
 def test_other_kinds_of_files_and_separators_without_effect_are_refused(tmp_path):
     with pytest.raises(UserError, match="targets are read from files that end in"):
         read_targets(tmp_path / "labels.xlsx")

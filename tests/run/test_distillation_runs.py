@@ -206,6 +206,21 @@ def test_a_teacher_that_cannot_be_opened_is_refused(command: Command, teacher: P
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ("null", "callbacks.freezing keeps all but the head, and task.features trains maps of the stages"),
+        ("3", "callbacks.freezing: 3 stages cannot be frozen; the model has 2"),
+    ],
+)
+def test_a_student_of_maps_whose_stages_are_all_frozen_is_refused(
+    command: Command, teacher: Path, stages: str, message: str
+) -> None:
+    words = [*STUDENT, *SOFT, f"task.teacher={teacher}", "callbacks=head_only", f"callbacks.freezing.stages={stages}"]
+    outcome = command("train", *words)
+    assert (outcome.code, message in outcome.err) == (2, True), outcome.err
+
+
 def test_a_teacher_that_predicts_no_classes_is_refused(command: Command) -> None:
     words = [*TINY, "task=simmim", "task.mask_patch_size=8", "augment=simmim", "trainer.max_epochs=1", "out=first"]
     assert command("train", *words).code == 0

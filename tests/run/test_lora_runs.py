@@ -155,10 +155,11 @@ def test_without_peft_training_is_refused_and_evaluation_works(
     assert command("eval", f"checkpoint={only_run(tmp_path)}").code == 0
 
 
-def test_adapters_that_would_never_be_trained_are_refused(command: Command, start: SwinTransformer) -> None:
-    outcome = command("train", *LORA, "callbacks=head_only")
+@pytest.mark.parametrize("stages", ["null", "2"])
+def test_adapters_that_would_never_be_trained_are_refused(command: Command, start: SwinTransformer, stages: str) -> None:
+    outcome = command("train", *LORA, "callbacks=head_only", f"callbacks.freezing.stages={stages}")
     assert outcome.code == 2
-    assert "callbacks=head_only keeps the adapters of model.lora.rank=4 at their start" in outcome.err
+    assert "callbacks.freezing keeps the adapters of model.lora.rank=4 at their start" in outcome.err
     assert not Path("runs").exists()
 
 

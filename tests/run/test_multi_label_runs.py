@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import TINY, Command, only_run
 from PIL import Image
+from sklearn.metrics import average_precision_score
 
 from swin_lab import Predictor, load_model
 from swin_lab.data import Synthetic
@@ -288,6 +289,26 @@ def test_data_of_the_other_kind_is_refused(command: Command, given: list[str], m
     assert outcome.code == 2
     assert message in outcome.err
     assert len(outcome.err.splitlines()) <= 3
+
+
+def test_a_single_label_is_learned_and_stored_with_its_threshold(
+    run: Path, command: Command, cli: Command, tmp_path: Path
+) -> None:
+    images = run.parents[2] / "images"
+    for split, labels in (("train", SOURCE.train.labels), ("val", SOURCE.val.labels)):
+        rows = [f"{split}/{i:03d}.png,{row[0]}" for i, row in enumerate(labels.tolist())]
+        Path(f"{split}.csv").write_text("\n".join(["file_name,wet", *rows]))
+    data = [f"data.{key}={tmp_path / file}" for key, file in (("targets", "train.csv"), ("val_targets", "val.csv"))]
+    outcome = command("train", *ON_FILES, "data=multilabel", f"data.root={images}", *data, "data.num_workers=0", "out=one")
+    assert outcome.code == 0, outcome.err
+    found = only_run(tmp_path / "one")
+    (threshold,) = metadata(found / "checkpoints" / "best.ckpt")["thresholds"]
+    assert command("eval", f"checkpoint={found}", "out=evaluated").code == 0
+    assert record(tmp_path / "evaluated")["per_class.threshold"] == pytest.approx([threshold], abs=1e-6)
+    table = pq.read_table(tmp_path / "evaluated" / "predictions.parquet")
+    expected = average_precision_score(SOURCE.val.labels[:, 0], [row[0] for row in table["probabilities"].to_pylist()])
+    assert record(found)["metrics.final.map"] == pytest.approx(expected, abs=1e-6)
+    assert cli("predict", found, images / "val" / "000.png", "--workers", 0).code == 0
 
 
 def test_data_check_counts_labels_and_data_pack_refuses_them(cli: Command, run: Path) -> None:

@@ -8,7 +8,7 @@ from torch import nn
 
 from swin_lab.errors import UserError
 from swin_lab.tasks import Classification, Mixing, MultiLabelClassification
-from swin_lab.tasks.multi_label_metrics import MultiLabelMetrics, best_thresholds
+from swin_lab.tasks.multi_label_metrics import PER_CLASS, MultiLabelMetrics, best_thresholds
 from swin_lab.training import DataDescription
 
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -90,6 +90,13 @@ def test_the_asymmetric_loss_and_its_gradient_are_those_of_the_formula(random_ba
     assert torch.allclose(Flat()(images.grad).double(), exact.grad, atol=1e-7)
 
 
+def test_a_margin_that_disappears_in_float32_leaves_the_loss_finite():
+    """1 - margin is 1 in float32, so that the logarithm of 1 - (p - margin) would be that of 0."""
+    task = task_of(loss="asymmetric", margin=1e-9)
+    loss = task.training_loss(Flat(), batch_of(torch.full((1, 4), 20.0), [[0, 0, 0, 0]]), 0)
+    assert float(loss) == pytest.approx(-np.log(1 / (1 + np.exp(20.0)) + 1e-9), rel=1e-5)
+
+
 @pytest.mark.parametrize("margin", [0.0, 0.05])
 def test_the_asymmetric_loss_has_finite_gradients_for_certain_mistakes(margin):
     images, targets, indices = batch_of(torch.tensor([[200.0, -200.0, 200.0, -200.0]]), [[0, 1, 1, 0]])
@@ -153,7 +160,8 @@ def computed(metrics, logits, targets, batch=16):
     for start in range(0, len(logits), batch):
         part = slice(start, start + batch)
         metrics.update(torch.from_numpy(logits[part]), (torch.zeros(1), torch.from_numpy(targets[part])))
-    return metrics.compute()
+    found = metrics.compute()
+    return found | dict(zip(PER_CLASS, found["per_class"], strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -224,9 +232,10 @@ def test_an_image_without_any_label_is_fine():
 
 
 def test_the_metadata_of_checkpoints_has_thresholds_before_and_after_an_evaluation():
+    found = np.stack([np.full(4, 0.5), np.full(4, 0.5), np.full(4, 0.5), [0.25, 0.5, 0.5, 0.75], np.ones(4)])
     assert task_of().metadata_of({}) == {"thresholds": [0.5] * 4}
     assert task_of(thresholds=[0.1, 0.2, 0.3, 0.4]).metadata_of({}) == {"thresholds": [0.1, 0.2, 0.3, 0.4]}
-    assert task_of().metadata_of({"thresholds": np.array([0.25, 0.5, 0.5, 0.75])})["thresholds"] == [0.25, 0.5, 0.5, 0.75]
+    assert task_of().metadata_of({"per_class": found})["thresholds"] == [0.25, 0.5, 0.5, 0.75]
 
 
 @pytest.mark.parametrize(
