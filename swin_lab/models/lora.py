@@ -37,9 +37,9 @@ class LoraConfig:
         UserError: a value is invalid.
     """
 
-    rank: Annotated[int, Ge(1), Le(65_536), Expected("a positive integer or null")] | None = None
+    rank: Annotated[int, Ge(1), Le(65_536), Expected("a positive integer")] | None = None
     """Rows of A and columns of B. If None, there are no adapters."""
-    alpha: Annotated[float, Gt(0), Le(1e6), Expected("a positive number up to 1,000,000, or null")] | None = None
+    alpha: Annotated[float, Gt(0), Le(1e6), Expected("a positive number up to 1,000,000")] | None = None
     """If None, it is twice the rank."""
     dropout: Fraction = 0.0
     """Probability with which an input of A is set to 0 in training."""

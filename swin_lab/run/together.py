@@ -1,5 +1,6 @@
 """Checks of components of a training run that contradict each other, although each is valid by itself."""
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -15,6 +16,8 @@ from swin_lab.run.instantiate import first_line
 from swin_lab.run.settings import TrainConfig
 from swin_lab.run.trainer import Launch, build_trainer
 from swin_lab.training import Freezing
+
+log = logging.getLogger("swin_lab")
 
 
 def check_together(
@@ -40,6 +43,9 @@ def check_together(
             check_frozen_weights(callback, config, network)
     if (progressive := data_module.progressive) is not None:
         sizes = [progressive.at(epoch) for epoch, _ in progressive.sizes]
+        last, epochs = progressive.sizes[-1][0], config.trainer.get("max_epochs")
+        if isinstance(epochs, int) and 0 < epochs <= last:
+            log.warning("data.size_by_epoch: epoch %d, counted from 0, is never reached; the run has %d", last, epochs)
         if isinstance(network, SwinTransformer | FeatureModel):
             check_patches(network.config.patch_size, sizes)
         else:

@@ -119,6 +119,12 @@ def test_sizes_without_sense_are_refused(command: Command, override: str, messag
     assert message in outcome.err
 
 
+def test_a_size_that_is_never_reached_is_warned_of(command: Command) -> None:
+    outcome = command("train", *TINY, "data.size_by_epoch=[[0,16],[2,32]]")
+    assert outcome.code == 0, outcome.err
+    assert "data.size_by_epoch: epoch 2, counted from 0, is never reached; the run has 2" in outcome.printed
+
+
 def test_a_network_that_takes_one_size_is_refused() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2))
     check_image_sizes(network, [(32, 32)], 3)

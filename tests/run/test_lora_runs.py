@@ -91,6 +91,7 @@ def test_convert_export_and_a_further_training_take_the_sums(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["model.lora.rank=0"], "model.lora.rank=0 must be a positive integer or null\n"),
         (["model.lora.rank=9"], "model.lora.rank=9 is larger than the smallest adapted layer, of 8 channels"),
         (["model.lora.rank=4"], "model.lora.rank=4 trains adapters of weights that stay as they are; add weights=FILE"),
         (["model.lora.alpha=4"], "model.lora.alpha=4.0 has no effect without adapters; add model.lora.rank=8"),

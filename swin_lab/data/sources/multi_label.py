@@ -119,9 +119,10 @@ class _Tree:
         files = " and ".join(part.file.name for part in parts)
         unnamed, twice = np.flatnonzero(counts == 0), np.flatnonzero(counts > 1)
         if len(unnamed):
+            hint = "Add" if len(parts) > 1 else "If these are validation images, set data.val_targets=FILE; else add"
             raise UserError(
                 f"{len(unnamed):,} of {len(self.paths):,} images under {self.top} are not named in {files}, such as "
-                f"{printable(self.paths[unnamed[0]])}\nAdd them, all 0 if they have no label, or give a folder without them"
+                f"{printable(self.paths[unnamed[0]])}\n{hint} them, all 0 if they have no label, or give a folder without them"
             )
         if len(twice):
             raise UserError(f"{printable(self.paths[twice[0]])} is named in both {files}; remove it from one of them")
