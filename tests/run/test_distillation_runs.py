@@ -147,6 +147,7 @@ def test_a_student_learns_from_a_published_model_of_timm(command: Command, monke
     assert "normalised with mean (0.500, 0.500, 0.500)" in outcome.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layout", "file"), [("timm", "teacher.safetensors"), ("huggingface", "teacher")])
 def test_a_teacher_in_the_file_of_another_library_teaches_the_same(
     distilled: tuple[Path, Outcome], command: Command, cli: Command, teacher: Path, layout: str, file: str

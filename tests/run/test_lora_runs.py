@@ -107,6 +107,8 @@ def test_what_makes_no_sense_is_refused(command: Command, words: list[str], mess
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_adapters_of_other_models_are_refused(command: Command) -> None:
     others = [word for word in TINY if not word.startswith("model")]
     outcome = command("train", *others, "model=timm", "model.name=resnet10t", "model.lora.rank=4")

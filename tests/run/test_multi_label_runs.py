@@ -98,6 +98,7 @@ def write_dataset(folder: Path) -> list[str]:
     return ["data=dataset", *(f"data.{split}={node.format(folder, split)}" for split in ("train", "val"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [write_parquet, write_dataset], ids=["lists in parquet files", "a dataset of torch"])
 def test_other_sources_of_the_same_images_give_the_same_run(
     run: Path, command: Command, tmp_path: Path, write: Callable[[Path], list[str]]

@@ -83,6 +83,8 @@ def test_the_encoder_embeds_images_and_has_no_classes_to_predict(cli: Command, p
     assert "head" in refused.err
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_images_without_labels_are_a_folder_with_one_class(command: Command) -> None:
     Path("images/all").mkdir(parents=True)
     for i in range(20):
