@@ -96,6 +96,7 @@ def test_its_python_code_runs(tmp_path: Path) -> None:
 def test_links_and_images_exist(page: str) -> None:
     text = PAGES[page]
     targets = re.findall(r"\]\(([^)#]+)\)", text) + re.findall(r'src="([^"]+)"', text)
+    assert targets
     for target in targets:
         assert target.startswith("https://") or ((ROOT / page).parent / target).exists(), target
 

@@ -42,7 +42,7 @@ PROCESSES_PER_CORE = 4
 SizeByEpoch = Annotated[
     tuple[tuple[NonNegativeInt, PositiveInt], ...],
     Len(min_length=1),
-    Expected("a list of pairs of an epoch, counted from 0, and a positive size in pixels, such as [[0,128],[100,224]],"),
+    Expected("a list of pairs of an epoch, counted from 0, and a positive size in pixels, such as [[0,128],[100,224]]"),
 ]
 PerChannel = Predicate(lambda values: len(values) in (1, 3))
 Mean = Annotated[tuple[Probability, ...], PerChannel, Expected("a list of 3 numbers from 0 to 1 (RGB), or of one (greyscale)")]

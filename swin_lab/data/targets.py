@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,9 +130,6 @@ def _read_csv(file: Path, delimiter: str) -> pa.Table:
     """Reads all columns as text."""
     with file.open(encoding="utf-8-sig", newline="") as opened:
         header = next(csv.reader(opened, delimiter=delimiter), [])
-    for name in header:
-        if header.count(name) > 1:
-            raise UserError(f"{file} has several columns named {printable(name)!r}; every class needs its own name")
     types = dict.fromkeys(header, pa.string())
     return pa.csv.read_csv(
         file,
@@ -147,9 +145,9 @@ def _read_columns(
     columns = table.column_names
     if not columns:
         raise UserError(f"{file} has no columns; it needs one of file names, and one for each class")
-    for name in columns:
-        if columns.count(name) > 1:
-            raise UserError(f"{file} has several columns named {printable(name)!r}; every class needs its own name")
+    repeated = next((name for name, count in Counter(columns).items() if count > 1), None)
+    if repeated is not None:
+        raise UserError(f"{file} has several columns named {printable(repeated)!r}; every class needs its own name")
     name_column = FILE_NAME if FILE_NAME in columns else columns[0]
     others = [name for name in columns if name != name_column]
     names = table[name_column].cast(pa.string()).to_pylist()
@@ -212,8 +210,8 @@ def _read_coco(file: Path) -> tuple[list[str], list[str], list[list[str]]]:
     if not isinstance(content, dict):
         raise UserError(f"{file} is not in the style of COCO: it has no images, categories and annotations")
     images = dict(_pairs(file, content, "images", "id", "file_name"))
-    found = _pairs(file, content, "categories", "id", "name")
-    categories = dict(sorted(found, key=lambda pair: (isinstance(pair[0], str), pair[0])))
+    pairs = _pairs(file, content, "categories", "id", "name")
+    categories = dict(sorted(pairs, key=lambda pair: (isinstance(pair[0], str), pair[0])))
     if len(images) != len(content["images"]) or len(set(categories.values())) != len(content["categories"]):
         raise UserError(f"{file}: two images have the same id, or two categories the same id or name")
     if len(categories) > MAX_CLASSES:
@@ -224,7 +222,7 @@ def _read_coco(file: Path) -> tuple[list[str], list[str], list[list[str]]]:
             what = f"image_id {image}" if image not in classes else f"category_id {category}"
             raise UserError(f"{file}: an annotation has {what}, which the file does not contain")
         classes[image].add(category)
-    rows = [[name for category, name in categories.items() if category in found] for found in classes.values()]
+    rows = [[categories[category] for category in found] for found in classes.values()]
     return list(images.values()), list(categories.values()), rows
 
 

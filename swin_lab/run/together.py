@@ -34,13 +34,7 @@ def check_together(
     build_trainer(config.trainer, launch.precision, callbacks=list(callbacks))  # Lightning refuses what cannot be combined.
     for callback in callbacks:
         if isinstance(callback, Freezing):
-            if isinstance(network, FeatureModel) and callback.stages is None:
-                raise UserError(
-                    "callbacks.freezing keeps all but the head, and task.features trains maps of the stages\n"
-                    "Set task.features=0, or callbacks.freezing.stages to the number of frozen stages"
-                )
-            callback.check(network.model if isinstance(network, FeatureModel) else network)
-            check_frozen_weights(callback, config, network)
+            check_freezing(callback, config, network)
     if (progressive := data_module.progressive) is not None:
         sizes = [progressive.at(epoch) for epoch, _ in progressive.sizes]
         last, epochs = progressive.sizes[-1][0], config.trainer.get("max_epochs")
@@ -52,11 +46,17 @@ def check_together(
             check_image_sizes(network, sizes, channels)
 
 
-def check_frozen_weights(freezing: Freezing, config: TrainConfig, network: nn.Module) -> None:
-    """Raises UserError if a part of a network is frozen that has adapters, or random weights that no trial wants.
+def check_freezing(freezing: Freezing, config: TrainConfig, network: nn.Module) -> None:
+    """Raises UserError if a network cannot freeze its stages, or if they have adapters, or random weights that no trial wants.
 
     Networks of other classes may have weights of their own.
     """
+    if isinstance(network, FeatureModel) and freezing.stages is None:
+        raise UserError(
+            "callbacks.freezing keeps all but the head, and task.features trains maps of the stages\n"
+            "Set task.features=0, or callbacks.freezing.stages to the number of frozen stages"
+        )
+    freezing.check(network.model if isinstance(network, FeatureModel) else network)
     stages = len(network.config.depths) if isinstance(network, SwinTransformer | FeatureModel) else None
     if freezing.stages in (None, stages) and freezing.epochs is None and (rank := (config.model.get("lora") or {}).get("rank")):
         raise UserError(

@@ -120,7 +120,6 @@ def best_thresholds(probabilities_NC: Tensor, targets_NC: Tensor) -> Tensor:
         below = column_N[column_N < lowest]
         next_lower = below.max() if len(below) else torch.zeros_like(lowest)
         middle = (lowest + next_lower) / 2
-        thresholds[c] = (
-            middle if middle < lowest else next_lower
-        )  # The middle of two adjacent numbers is rounded to one of them.
+        # Between two adjacent numbers there is no other: their middle is rounded to one of them.
+        thresholds[c] = middle if middle < lowest else next_lower
     return thresholds
