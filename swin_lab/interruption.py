@@ -6,6 +6,9 @@ This module does not import torch, so that signals are handled while torch is im
 import logging
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
+from queue import SimpleQueue
+from threading import Thread
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -34,8 +37,8 @@ class InterruptedRunError(Exception):
 class Interruption:
     """Takes note of the first signal, so that the run can finish its update; the second Ctrl-C ends the run at once.
 
-    As a context, it has the signals handled until its end. `install` does so again after another library has taken them over.
-    SIGHUP stays ignored if the process was started so: nohup keeps a run alive when its terminal is closed.
+    As a context, entered once, it has the signals handled until its end. `install` does so again after another library has
+    taken them over. SIGHUP stays ignored if the process was started so: nohup keeps a run alive when its terminal is closed.
 
     Args:
         names: the signals that are handled.
@@ -48,10 +51,15 @@ class Interruption:
         self._names = names
         self._earlier = earlier
         self._before: dict[str, Any] = {}
+        # A signal can arrive while this process writes its log, and neither files nor logging can be entered twice.
+        # The handler therefore leaves the message to a thread; SimpleQueue.put is reentrant by its documentation.
+        self._first: SimpleQueue[str | None] = SimpleQueue()
+        self._logger = Thread(target=_log_first, args=(self._first,), name="signals", daemon=True)
 
     def __enter__(self) -> "Interruption":
         before = {name: signal.getsignal(getattr(signal, name)) for name in self._names}
         self._before = {name: one for name, one in before.items() if (name, one) != ("SIGHUP", signal.SIG_IGN)}
+        self._logger.start()
         self.install()
         if self._earlier is not None:
             self.name = self._earlier.name
@@ -60,6 +68,8 @@ class Interruption:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for name, handler in self._before.items():
             signal.signal(getattr(signal, name), handler)
+        self._first.put(None)
+        self._logger.join()
 
     def install(self) -> None:
         """Has the signals handled."""
@@ -72,4 +82,12 @@ class Interruption:
             raise KeyboardInterrupt
         if self.name is None:
             self.name = name
+            self._first.put(name)
+
+
+def _log_first(first: "SimpleQueue[str | None]") -> None:
+    """Waits for the first signal, or for None at the end of its handling."""
+    name = first.get()
+    if name is not None:
+        with suppress(OSError):  # Whoever reads the output may have left, which the main thread reports.
             log.warning("%s: stopping before the next update, with a checkpoint; Ctrl-C ends the run at once", name)

@@ -1,7 +1,9 @@
 """`resume=`: a stopped run goes on as if nothing had happened, or is refused with a message that says what to do."""
 
 import csv
+import io
 import json
+import logging
 import os
 import random
 import re
@@ -27,6 +29,7 @@ from swin_lab.run.resume import find_resumption
 from swin_lab.run.resumed import beginning, check_agreed, check_unchanged
 from swin_lab.training.checkpoint_io import LAST, PREVIOUS
 
+ENDS = "Ctrl-C ends the run at once"
 RUN = [*TINY, "ema=warm", "model.drop_path_rate=0.3", "trainer.log_every_n_steps=1", "checkpoint.every_n_updates=3"]
 STOP = '''
 import os, signal
@@ -244,6 +247,39 @@ def test_the_second_ctrl_c_ends_the_run_at_once() -> None:
         assert interruption.name == "SIGINT"
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+class Interrupting(io.RawIOBase):
+    """A file in which the first record arrives together with SIGTERM."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        first = not self.text
+        self.text += bytes(data).decode()
+        if first:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return len(data)
+
+
+def test_a_signal_while_the_log_is_written_leaves_the_log_as_it_is_and_is_logged_after_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file, log = Interrupting(), logging.getLogger("swin_lab")
+    handler = logging.StreamHandler(io.TextIOWrapper(io.BufferedWriter(file)))
+    log.addHandler(handler)
+    try:
+        with Interruption() as interruption:
+            log.warning("epoch 1")
+            assert interruption.name == "SIGTERM"
+    finally:
+        log.removeHandler(handler)
+    assert file.text.splitlines() == ["epoch 1", "SIGTERM: stopping before the next update, with a checkpoint; " + ENDS]
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_a_process_that_finds_another_checkpoint_than_the_first_one_is_refused(command: Command) -> None:
