@@ -65,4 +65,4 @@ def check_given(config: Mapping[str, Any]) -> None:
     """Raises UserError for required values that were not given."""
     missing = sorted(key for key, value in flat(dict(config)).items() if value == MISSING)
     if missing:
-        raise UserError(f"{' and '.join(missing)} must be given, for example {missing[0]}=...")
+        raise UserError(f"{' and '.join(missing)} must be given: {' '.join(f'{key}=VALUE' for key in missing)}")

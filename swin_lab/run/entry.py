@@ -38,7 +38,7 @@ from swin_lab.run.command_line import CommandLine, with_stored_overrides
 from swin_lab.run.compose import resolved
 from swin_lab.run.ending import INTERRUPTED, OK, WRONG_INPUT, LostRankError, StoppedRunError, report_lost, report_stop
 from swin_lab.run.explain import explain, message_of
-from swin_lab.run.help import help_text
+from swin_lab.run.help import comments_of, help_text
 from swin_lab.run.own_modules import allow_imports_from
 
 JOBS = {"train": "swin_lab.run.fit", "eval": "swin_lab.run.evaluate"}
@@ -151,7 +151,9 @@ def _run_job(start: Start, composed: DictConfig, interruption: Interruption) -> 
     """Runs one configuration."""
     hydra_config = HydraConfig.get()
     overrides, chosen = list(hydra_config.overrides.task), dict(hydra_config.runtime.choices)
-    _check_complete(composed)
+    if missing := sorted(OmegaConf.missing_keys(composed)):
+        comments = comments_of(start.job, chosen, start.line.config_dirs)
+        raise UserError("\n".join(f"{key} must be given: {comments.get(key, f'{key}=VALUE')}" for key in missing))
     config, unused = resolved(composed, chosen, overrides, start.line.config_dirs)
     for name in unused:
         group = name.partition(".")[0]
@@ -181,9 +183,3 @@ def _command_line(arguments: list[str]) -> Iterator[None]:
         yield
     finally:
         sys.argv = before
-
-
-def _check_complete(config: DictConfig) -> None:
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise UserError(f"{' and '.join(missing)} must be given, for example {missing[0]}=...")

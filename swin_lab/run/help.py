@@ -48,13 +48,24 @@ def help_text(job: str, command: str, overrides: Sequence[str], config_dirs: Seq
     shown = [f"  {command}{arguments:<{width}}   {text}" for arguments, text in EXAMPLES[job]]
     used = [group for group in groups(config_dirs) if group in chosen]
     listed = [_wrapped(f"  {group}: ", ", ".join(choices(group, config_dirs))) for group in used]
-    comments = _comments([CONF / f"{job}.yaml"], "")
-    for group in used:
-        if isinstance(choice := chosen[group], str):
-            comments |= _comments(files_of(group, choice, config_dirs), f"{group}.")
-    keys = list(_lines(config, comments, "", 1))
+    keys = list(_lines(config, comments_of(job, chosen, config_dirs), "", 1))
     parts = [SUMMARIES[job], "", *shown, "", "Groups and their choices", "", *listed, "", "Keys and their values", "", *keys]
     return "\n".join(parts)
+
+
+def comments_of(job: str, chosen: Mapping[str, Any], config_dirs: Sequence[Path]) -> dict[str, str]:
+    """Returns the comments beside the keys of a configuration in conf/: full name of the key -> comment.
+
+    Args:
+        job: "train" or "eval".
+        chosen: group -> choice.
+        config_dirs: directories with further configuration files.
+    """
+    comments = _comments([CONF / f"{job}.yaml"], "")
+    for group in groups(config_dirs):
+        if isinstance(choice := chosen.get(group), str):
+            comments |= _comments(files_of(group, choice, config_dirs), f"{group}.")
+    return comments
 
 
 def _wrapped(start: str, text: str) -> str:

@@ -241,7 +241,21 @@ def test_a_wrong_size_of_an_evaluation_is_refused_with_the_full_name_of_its_key(
 
 
 def test_eval_without_a_checkpoint_asks_for_one(command: Command) -> None:
-    assert_refused(command("eval"), "checkpoint must be given")
+    assert_refused(command("eval"), "error: checkpoint must be given: a run directory, a weight file of any layout")
+
+
+def test_every_missing_value_is_named_with_its_comment_in_conf(command: Command) -> None:
+    lines = ("error: data.root must be given: folder of the images\n", "data.targets must be given: file of the targets")
+    assert_refused(command("train", "data=multilabel", "task=multilabel"), *lines)
+
+
+def test_a_missing_value_without_a_comment_is_named_as_it_is_given(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "task").mkdir(parents=True)
+    (tmp_path / "mine" / "task" / "mine.yaml").write_text("defaults: [classification, _self_]\nsmoothing: ???\n")
+    assert (
+        command("train", "--config-dir", "mine", "task=mine").err
+        == "error: task.smoothing must be given: task.smoothing=VALUE\n"
+    )
 
 
 def images(folder: Path, count: int = 8) -> Path:
