@@ -38,6 +38,13 @@ class ProgressiveSize:
                     "input\nChoose smaller ones; epochs before the first one have the full size"
                 )
 
+    def __str__(self) -> str:
+        """Returns the sizes as a line of text; epochs are counted from 1 in it, as in the lines of a training."""
+        starts = sorted({0, *(start for start, _ in self.sizes)})
+        shown = ["{}x{} pixels".format(*self.at(start)) for start in starts]
+        parts = [f"{size} until epoch {end}" for size, end in zip(shown, starts[1:], strict=False)]
+        return ", ".join([*parts, f"then {shown[-1]}" if parts else shown[-1]])
+
     def at(self, epoch: int) -> tuple[int, int]:
         """Returns height and width in pixels of an epoch."""
         begun = [size for start, size in self.sizes if start <= epoch]

@@ -46,12 +46,24 @@ class ClassBalance:
     labels_N: np.ndarray
     strength: float
 
+    def __str__(self) -> str:
+        """Returns how many images of the rarest and of the most frequent class an epoch has, as a line of text."""
+        counts_K = np.unique(self.labels_N, return_counts=True)[1]
+        drawn_K = self._weights(counts_K) / self._weights(counts_K).sum() * len(self.labels_N)
+        sizes, drawn = (dict.fromkeys(f"{number:,.0f}" for number in (x_K.min(), x_K.max())) for x_K in (counts_K, drawn_K))
+        return f"{' to '.join(sizes)} images per class, of which an epoch draws {' to '.join(drawn)}"
+
+    def _weights(self, counts_K: np.ndarray) -> np.ndarray:
+        """Returns a number for each class that its part of an epoch is proportional to, from the numbers of images."""
+        weights_K: np.ndarray = counts_K.astype(np.float64) ** (1 - self.strength)
+        return weights_K
+
     def order(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Returns the shuffled images of an epoch (N,), and how often each has occurred before in it (N,)."""
         total = len(self.labels_N)
         by_class = torch.from_numpy(np.argsort(self.labels_N, kind="stable"))
         counts_K = np.unique(self.labels_N, return_counts=True)[1]
-        weights_K = counts_K.astype(np.float64) ** (1 - self.strength)
+        weights_K = self._weights(counts_K)
         ends_K = np.cumsum(weights_K) / weights_K.sum() * total
         ends_K[-1] = total
         # One offset for all classes: every share is rounded up or down, and their sum remains the number of images.

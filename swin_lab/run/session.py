@@ -107,6 +107,10 @@ def announce(training: Training) -> None:
         ("device", f"{trainer.num_devices} x {trainer.accelerator.name()}, precision {training.launch.precision}"),
         ("batch", str(training.batching)),
     ]
+    if training.data_module.balance is not None:
+        lines.append(("sampling", str(training.data_module.balance)))
+    if training.data_module.progressive is not None:
+        lines.append(("resizing", str(training.data_module.progressive)))
     if (attention := attention_backend(training)) is not None:
         lines.append(("attention", attention))
     lines += training.task.start_lines()

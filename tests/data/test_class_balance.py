@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from conftest import TINY
 from test_datamodule import image_data
 
 from swin_lab.data import Synthetic
@@ -26,6 +27,17 @@ def images_per_class(strength, **options):
 
 def test_full_strength_draws_all_classes_equally_often():
     assert images_per_class(1.0) == [25, 25, 25, 25]
+
+
+@pytest.mark.parametrize(("strength", "drawn"), [(1.0, "25"), (0.5, "11 to 43")])
+def test_it_is_described_by_the_images_of_a_class_before_and_after(strength, drawn):
+    assert str(ClassBalance(LABELS, strength)) == f"4 to 60 images per class, of which an epoch draws {drawn}"
+
+
+def test_the_start_of_a_training_describes_it(command):
+    outcome = command("train", *TINY, "data.class_balance=1")
+    assert outcome.code == 0, outcome.err
+    assert "\nsampling   10 to 11 images per class, of which an epoch draws 11\n" in outcome.out
 
 
 def test_no_strength_draws_every_image_once():

@@ -19,6 +19,12 @@ def test_an_epoch_has_the_size_of_the_last_key_that_has_begun(epoch, side):
     assert ProgressiveSize(SIZES, (32, 32)).at(epoch) == (side, side)
 
 
+def test_it_is_described_by_its_sizes_with_epochs_as_in_the_lines_of_a_training():
+    assert str(ProgressiveSize(SIZES, (32, 64))) == (
+        "32x64 pixels until epoch 1, 16x32 pixels until epoch 3, 24x48 pixels until epoch 5, then 32x64 pixels"
+    )
+
+
 def test_epochs_that_do_not_increase_are_refused():
     with pytest.raises(UserError, match=r"has the epochs \[4, 0\], which must increase"):
         ProgressiveSize(((4, 24), (0, 16)), (32, 32))
@@ -79,6 +85,7 @@ def test_a_run_trains_at_the_size_of_the_epoch_and_evaluates_at_the_full_one(com
     watched = ["data.size_by_epoch=[[0,16],[1,24]]", "+callbacks.watch={_target_: sizes.Watch}"]
     outcome = command("train", *TINY, *loading, *watched)
     assert outcome.code == 0, outcome.err
+    assert "\nresizing   16x16 pixels until epoch 1, then 24x24 pixels\n" in outcome.out
     seen = sys.modules["sizes"].SIZES
     assert {entry[2] for entry in seen if entry[0] == "val"} == {32}
     assert {entry[1:] for entry in seen if entry[0] == "train"} == {(0, 16), (1, 24)}
