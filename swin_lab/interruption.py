@@ -5,8 +5,8 @@ This module does not import torch, so that signals are handled while torch is im
 
 import logging
 import signal
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from threading import Thread
 from types import FrameType, TracebackType
@@ -32,6 +32,20 @@ class InterruptedRunError(Exception):
         super().__init__(name)
         self.name = name
         self.saved = saved
+
+
+@contextmanager
+def ending_at_ctrl_c() -> Iterator[None]:
+    """Raises KeyboardInterrupt instead of any error to which it has led: what it interrupts can fail while it tidies up."""
+    try:
+        yield
+    except Exception as error:
+        earlier: BaseException | None = error
+        while earlier is not None:
+            if isinstance(earlier, KeyboardInterrupt):
+                raise earlier from None
+            earlier = earlier.__cause__ or earlier.__context__
+        raise
 
 
 class Interruption:

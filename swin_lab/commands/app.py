@@ -31,6 +31,7 @@ from swin_lab.commands import (
     weights,
 )
 from swin_lab.errors import UserError, did_you_mean, explain_path
+from swin_lab.interruption import ending_at_ctrl_c
 
 OK, WRONG_INPUT, INTERRUPTED = 0, 2, 130
 
@@ -47,7 +48,8 @@ class _Group(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with ending_at_ctrl_c():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             print("\ninterrupted", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None

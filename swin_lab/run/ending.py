@@ -1,7 +1,10 @@
 """How a command ends: its exit codes, and what it prints after a signal."""
 
+import atexit
+import signal
 import sys
 
+from swin_lab.interruption import OF_SCHEDULERS
 from swin_lab.run.arguments import local_rank
 
 OK, FAILED, WRONG_INPUT, PRUNED, STOPPED, LOST, INTERRUPTED = 0, 1, 2, 3, 75, 76, 130
@@ -39,10 +42,17 @@ def report_stop(stop: StoppedRunError, again: str) -> int:
     """
     if stop.signal == PRUNING:
         return PRUNED
+    atexit.register(_ignore_schedulers)
     if local_rank() == 0:
         print(f"\nstopped by {stop.signal}{'' if stop.command else ' before the first update'}", file=sys.stderr)
         print(f"continue with: {stop.command}" if stop.command else f"start it again with: {again}", file=sys.stderr)
     return INTERRUPTED if stop.signal == "SIGINT" else STOPPED
+
+
+def _ignore_schedulers() -> None:
+    """Keeps the exit code if a scheduler repeats its signal while Python ends, when nothing handles it any more."""
+    for name in OF_SCHEDULERS:
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def report_lost(lost: LostRankError, again: str) -> int:

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from swin_lab.errors import UserError
-from swin_lab.interruption import OF_SCHEDULERS, Interruption
+from swin_lab.interruption import OF_SCHEDULERS, Interruption, ending_at_ctrl_c
 from swin_lab.paths import CONF
 from swin_lab.run.arguments import (
     RUN_DIR,
@@ -73,26 +73,27 @@ def main(
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # PyTorch logs a stack trace when the connection to a process ends.
     given = line = CommandLine()
     try:
-        given = line = CommandLine.parse(sys.argv[1:] if arguments is None else arguments)
-        typed = line.flag_words(["--config-dir"])
-        if config_dir is not None and not typed:
-            line = replace(line, flags=(*line.flags, ("--config-dir", str(config_dir))))
-        allow_imports_from([Path.cwd(), *(path for folder in line.config_dirs for path in (folder.parent, folder))])
-        train_command = (*command_of("train", launcher).split(), *typed)
-        if RUN_DIR in os.environ and local_rank() > 0:
-            return _join(job, Path(os.environ[RUN_DIR]), train_command)
-        line = with_stored_overrides(line)
-        if line.has("--help"):
-            print(help_text(job, command_of(job, launcher), line.overrides, line.config_dirs))
-            return OK
-        check_environment()
-        eval_command = shlex.join([*command_of("eval", launcher).split(), *typed])
-        start = Start(job, line, launcher, eval_command, train_command)
-        if line.has("--multirun") and not any(line.has(flag) for flag in PRINTED):
-            from swin_lab.run.sweep.command import run_sweep
+        with ending_at_ctrl_c():
+            given = line = CommandLine.parse(sys.argv[1:] if arguments is None else arguments)
+            typed = line.flag_words(["--config-dir"])
+            if config_dir is not None and not typed:
+                line = replace(line, flags=(*line.flags, ("--config-dir", str(config_dir))))
+            allow_imports_from([Path.cwd(), *(path for folder in line.config_dirs for path in (folder.parent, folder))])
+            train_command = (*command_of("train", launcher).split(), *typed)
+            if RUN_DIR in os.environ and local_rank() > 0:
+                return _join(job, Path(os.environ[RUN_DIR]), train_command)
+            line = with_stored_overrides(line)
+            if line.has("--help"):
+                print(help_text(job, command_of(job, launcher), line.overrides, line.config_dirs))
+                return OK
+            check_environment()
+            eval_command = shlex.join([*command_of("eval", launcher).split(), *typed])
+            start = Start(job, line, launcher, eval_command, train_command)
+            if line.has("--multirun") and not any(line.has(flag) for flag in PRINTED):
+                from swin_lab.run.sweep.command import run_sweep
 
-            return run_sweep(start)
-        return _compose_and_run(start)
+                return run_sweep(start)
+            return _compose_and_run(start)
     except (*USER_MISTAKES, OSError) as error:
         print(f"error: {message_of(error, job, line.overrides, line.config_dirs)}", file=sys.stderr)
         return WRONG_INPUT

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, TINY, Command, Outcome
+from omegaconf import ListConfig
 from PIL import Image
 
 
@@ -242,6 +243,30 @@ def test_a_wrong_size_of_an_evaluation_is_refused_with_the_full_name_of_its_key(
 
 def test_eval_without_a_checkpoint_asks_for_one(command: Command) -> None:
     assert_refused(command("eval"), "error: checkpoint must be given: a run directory, a weight file of any layout")
+
+
+def test_ctrl_c_ends_the_composition_without_a_traceback_at_any_moment(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of an assignment it leaves OmegaConf with a node that is None, on which OmegaConf and then Hydra fail."""
+    append, moment, appended = ListConfig.append, 0, 0
+
+    def interrupted(node: ListConfig, item: object) -> None:
+        nonlocal appended
+        appended += 1
+        if appended == moment:
+            node.__dict__["_content"].append(None)
+            raise KeyboardInterrupt
+        append(node, item)
+
+    monkeypatch.setattr(ListConfig, "append", interrupted)
+    for _ in range(2):  # The first composition of a process assigns more.
+        appended = 0
+        assert command("train", "--cfg", "job").code == 0
+    for moment in (1, 2, appended // 2, appended - 1, appended):
+        appended = 0
+        outcome = command("train", "--cfg", "job")
+        assert (outcome.code, outcome.err) == (130, "\ninterrupted\n"), moment
 
 
 def test_every_missing_value_is_named_with_its_comment_in_conf(command: Command) -> None:

@@ -222,6 +222,17 @@ def test_a_signal_while_packages_are_imported_stops_the_run(tmp_path: Path) -> N
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_signal_that_is_repeated_while_python_ends_leaves_the_exit_code() -> None:
+    program = """
+import atexit, os, signal, sys
+from swin_lab.run.ending import StoppedRunError, report_stop
+
+atexit.register(os.kill, os.getpid(), signal.SIGTERM)  # Functions that were registered later are called earlier.
+sys.exit(report_stop(StoppedRunError("SIGTERM", None), "train.py"))
+"""
+    assert subprocess.run([sys.executable, "-c", program], stderr=subprocess.DEVNULL).returncode == 75
+
+
 def test_ctrl_c_in_the_evaluation_before_the_first_update_stops_the_run(command: Command, trained: Path) -> None:
     Path("stopper.py").write_text(STOP)
     outcome = command("train", *RUN, f"weights={trained}", "name=stopped", "+callbacks.stop._target_=stopper.StopBefore")
