@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from queue import SimpleQueue
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -36,16 +36,30 @@ class InterruptedRunError(Exception):
 
 @contextmanager
 def ending_at_ctrl_c() -> Iterator[None]:
-    """Raises KeyboardInterrupt instead of any error to which it has led: what it interrupts can fail while it tidies up."""
+    """Raises KeyboardInterrupt instead of any error that follows Ctrl-C.
+
+    An interrupted library can raise another error while it tidies up, and torch goes on with a half-imported numpy.
+    """
+    pressed = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    handled = callable(before) and current_thread() is main_thread()  # A shell can have it ignored.
+    if handled:
+        signal.signal(signal.SIGINT, note)
     try:
         yield
-    except Exception as error:
-        earlier: BaseException | None = error
-        while earlier is not None:
-            if isinstance(earlier, KeyboardInterrupt):
-                raise earlier from None
-            earlier = earlier.__cause__ or earlier.__context__
+    except Exception:
+        if pressed:
+            raise KeyboardInterrupt from None
         raise
+    finally:
+        if handled:
+            signal.signal(signal.SIGINT, before)
 
 
 class Interruption:

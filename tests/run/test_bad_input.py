@@ -256,7 +256,7 @@ def test_ctrl_c_ends_the_composition_without_a_traceback_at_any_moment(
         appended += 1
         if appended == moment:
             node.__dict__["_content"].append(None)
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
         append(node, item)
 
     monkeypatch.setattr(ListConfig, "append", interrupted)
