@@ -1,16 +1,12 @@
 """Wrong input: one to three lines of help, exit code 2, and nothing written or overwritten."""
 
-import os
-import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ROOT, TINY, Command, Outcome
-from omegaconf import ListConfig
 from PIL import Image
 
 
@@ -245,30 +241,6 @@ def test_eval_without_a_checkpoint_asks_for_one(command: Command) -> None:
     assert_refused(command("eval"), "error: checkpoint must be given: a run directory, a weight file of any layout")
 
 
-def test_ctrl_c_ends_the_composition_without_a_traceback_at_any_moment(
-    command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In the middle of an assignment it leaves OmegaConf with a node that is None, on which OmegaConf and then Hydra fail."""
-    append, moment, appended = ListConfig.append, 0, 0
-
-    def interrupted(node: ListConfig, item: object) -> None:
-        nonlocal appended
-        appended += 1
-        if appended == moment:
-            node.__dict__["_content"].append(None)
-            os.kill(os.getpid(), signal.SIGINT)
-        append(node, item)
-
-    monkeypatch.setattr(ListConfig, "append", interrupted)
-    for _ in range(2):  # The first composition of a process assigns more.
-        appended = 0
-        assert command("train", "--cfg", "job").code == 0
-    for moment in (1, 2, appended // 2, appended - 1, appended):
-        appended = 0
-        outcome = command("train", "--cfg", "job")
-        assert (outcome.code, outcome.err) == (130, "\ninterrupted\n"), moment
-
-
 def test_every_missing_value_is_named_with_its_comment_in_conf(command: Command) -> None:
     lines = ("error: data.root must be given: folder of the images\n", "data.targets must be given: file of the targets")
     assert_refused(command("train", "data=multilabel", "task=multilabel"), *lines)
@@ -385,34 +357,6 @@ def test_a_full_disk_ends_the_run_with_a_message_that_names_the_checkpoints(tmp_
     (last,) = tmp_path.rglob("*.ckpt")  # Without the state of an optimizer, the checkpoint before the first update is smaller.
     assert_refused(outcome, "cannot write", "out=FOLDER", f"checkpoints so far: {last.relative_to(tmp_path)}")
     assert torch.load(last, weights_only=True)["global_step"] == 0
-
-
-@pytest.mark.slow
-def test_ctrl_c_keeps_the_last_checkpoint_and_exits_with_130(tmp_path: Path) -> None:
-    arguments = [*TINY, "trainer.max_epochs=100000"]
-    running = subprocess.Popen(
-        [sys.executable, "-u", str(ROOT / "train.py"), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"COLUMNS": "200"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # Background jobs of a shell ignore SIGINT.
-    )
-    killer = threading.Timer(200, running.kill)
-    killer.start()
-    assert running.stdout is not None
-    for line in running.stdout:
-        if line.startswith("epoch   3/"):
-            running.send_signal(signal.SIGINT)
-            break
-    out, err = running.communicate()
-    killer.cancel()
-    assert running.returncode == 130, out + err
-    (last,) = tmp_path.rglob("last.ckpt")
-    assert torch.load(last, weights_only=True)["epoch"] >= 1
-    assert err.endswith(f"train.py resume={last.parents[1].relative_to(tmp_path)}\n")
-    assert "Traceback" not in err
 
 
 def test_a_key_of_a_group_without_a_choice_is_refused(command: Command) -> None:

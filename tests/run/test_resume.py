@@ -1,16 +1,12 @@
 """`resume=`: a stopped run goes on as if nothing had happened, or is refused with a message that says what to do."""
 
 import csv
-import io
 import json
-import logging
 import os
 import random
 import re
 import shlex
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,14 +18,12 @@ from filelock import FileLock
 from lightning_utilities.core.apply_func import apply_to_collection
 
 from swin_lab.errors import UserError
-from swin_lab.interruption import Interruption
 from swin_lab.run.directory import LOCK
 from swin_lab.run.guard import resume_command
 from swin_lab.run.resume import find_resumption
 from swin_lab.run.resumed import beginning, check_agreed, check_unchanged
 from swin_lab.training.checkpoint_io import LAST, PREVIOUS
 
-ENDS = "Ctrl-C ends the run at once"
 RUN = [*TINY, "ema=warm", "model.drop_path_rate=0.3", "trainer.log_every_n_steps=1", "checkpoint.every_n_updates=3"]
 STOP = '''
 import os, signal
@@ -208,89 +202,12 @@ def test_a_signal_before_the_first_update_stops_the_run_without_a_trace(
     assert not Path("runs").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the moment of the signal is found in /proc, which is Linux's")
-def test_a_signal_while_packages_are_imported_stops_the_run(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "train.py"), *RUN]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
-        while "libtorch_cpu" not in Path(f"/proc/{process.pid}/maps").read_text():
-            assert process.poll() is None
-        process.send_signal(signal.SIGTERM)
-        _, err = process.communicate()
-    assert process.returncode == 75
-    assert err.splitlines()[-1].startswith("start it again with: python ")
-    assert not (tmp_path / "runs").exists()
-
-
-def test_a_signal_that_is_repeated_while_python_ends_leaves_the_exit_code() -> None:
-    program = """
-import atexit, os, signal, sys
-from swin_lab.run.ending import StoppedRunError, report_stop
-
-atexit.register(os.kill, os.getpid(), signal.SIGTERM)  # Functions that were registered later are called earlier.
-sys.exit(report_stop(StoppedRunError("SIGTERM", None), "train.py"))
-"""
-    assert subprocess.run([sys.executable, "-c", program], stderr=subprocess.DEVNULL).returncode == 75
-
-
 def test_ctrl_c_in_the_evaluation_before_the_first_update_stops_the_run(command: Command, trained: Path) -> None:
     Path("stopper.py").write_text(STOP)
     outcome = command("train", *RUN, f"weights={trained}", "name=stopped", "+callbacks.stop._target_=stopper.StopBefore")
     assert outcome.code == 130, outcome.err
     assert outcome.err.splitlines()[-2] == "stopped by SIGINT before the first update"
     assert json.loads((the_run("stopped") / "results.json").read_text())["run.state"] == "interrupted"
-
-
-def test_sighup_stays_ignored_under_nohup() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with Interruption() as interruption:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert interruption.name is None
-        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
-def test_the_second_ctrl_c_ends_the_run_at_once() -> None:
-    with Interruption() as interruption:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert interruption.name == "SIGINT"
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-
-
-class Interrupting(io.RawIOBase):
-    """A file in which the first record arrives together with SIGTERM."""
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        first = not self.text
-        self.text += bytes(data).decode()
-        if first:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return len(data)
-
-
-def test_a_signal_while_the_log_is_written_leaves_the_log_as_it_is_and_is_logged_after_it(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    file, log = Interrupting(), logging.getLogger("swin_lab")
-    handler = logging.StreamHandler(io.TextIOWrapper(io.BufferedWriter(file)))
-    log.addHandler(handler)
-    try:
-        with Interruption() as interruption:
-            log.warning("epoch 1")
-            assert interruption.name == "SIGTERM"
-    finally:
-        log.removeHandler(handler)
-    assert file.text.splitlines() == ["epoch 1", "SIGTERM: stopping before the next update, with a checkpoint; " + ENDS]
-    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_a_process_that_finds_another_checkpoint_than_the_first_one_is_refused(command: Command) -> None:
