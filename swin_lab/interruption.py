@@ -34,27 +34,28 @@ class InterruptedRunError(Exception):
         self.saved = saved
 
 
-@contextmanager
-def ending_at_ctrl_c() -> Iterator[None]:
-    """Raises KeyboardInterrupt instead of any error that follows Ctrl-C.
+class _CtrlC:
+    """Handles SIGINT as Python does, and takes note of it: torch goes on with a numpy whose import was interrupted."""
 
-    An interrupted library can raise another error while it tidies up, and torch goes on with a half-imported numpy.
-    """
-    pressed = False
+    def __init__(self) -> None:
+        self.pressed = False
 
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        pressed = True
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.pressed = True
         raise KeyboardInterrupt
 
-    before = signal.getsignal(signal.SIGINT)
+
+@contextmanager
+def ending_at_ctrl_c() -> Iterator[None]:
+    """Raises KeyboardInterrupt instead of any error that follows Ctrl-C, such as one of a library that then tidies up."""
+    before, ctrl_c = signal.getsignal(signal.SIGINT), _CtrlC()
     handled = callable(before) and current_thread() is main_thread()  # A shell can have it ignored.
     if handled:
-        signal.signal(signal.SIGINT, note)
+        signal.signal(signal.SIGINT, ctrl_c)
     try:
         yield
     except Exception:
-        if pressed:
+        if ctrl_c.pressed:
             raise KeyboardInterrupt from None
         raise
     finally:
@@ -71,6 +72,9 @@ class Interruption:
     Args:
         names: the signals that are handled.
         earlier: handles signals until this one does, and has noted those that came before. If None, nothing does.
+
+    Raises:
+        KeyboardInterrupt: on entering, if an earlier Ctrl-C was lost.
     """
 
     def __init__(self, names: Sequence[str] = NAMES, earlier: "Interruption | None" = None) -> None:
@@ -85,6 +89,8 @@ class Interruption:
         self._logger = Thread(target=_log_first, args=(self._first,), name="signals", daemon=True)
 
     def __enter__(self) -> "Interruption":
+        if isinstance(ctrl_c := signal.getsignal(signal.SIGINT), _CtrlC) and ctrl_c.pressed:
+            raise KeyboardInterrupt
         before = {name: signal.getsignal(getattr(signal, name)) for name in self._names}
         self._before = {name: one for name, one in before.items() if (name, one) != ("SIGHUP", signal.SIG_IGN)}
         self._logger.start()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from conftest import ROOT, TINY, Command
 from omegaconf import ListConfig
 
-from swin_lab.interruption import Interruption
+from swin_lab.interruption import Interruption, ending_at_ctrl_c
 
 MESSAGE = "SIGTERM: stopping before the next update, with a checkpoint; Ctrl-C ends the run at once"
 
@@ -56,6 +57,30 @@ def test_ctrl_c_ends_the_composition_without_a_traceback_at_any_moment(
         appended = 0
         outcome = command("train", "--cfg", "job")
         assert (outcome.code, outcome.err) == (130, "\ninterrupted\n"), moment
+
+
+def lose_ctrl_c() -> None:
+    with suppress(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_that_a_library_has_lost_ends_the_run_where_it_begins() -> None:
+    with ending_at_ctrl_c():
+        lose_ctrl_c()
+        with pytest.raises(KeyboardInterrupt), Interruption():
+            pytest.fail("the run has begun")
+
+
+def fail(*, interrupted: bool) -> None:
+    if interrupted:
+        lose_ctrl_c()
+    raise RecursionError("numpy is half-imported")
+
+
+@pytest.mark.parametrize(("interrupted", "error"), [(True, KeyboardInterrupt), (False, RecursionError)])
+def test_an_error_is_ctrl_c_if_it_follows_one_and_else_itself(interrupted: bool, error: type[BaseException]) -> None:
+    with pytest.raises(error), ending_at_ctrl_c():
+        fail(interrupted=interrupted)
 
 
 @pytest.mark.slow
