@@ -49,7 +49,8 @@ class ClassBalance:
     def __str__(self) -> str:
         """Returns how many images of the rarest and of the most frequent class an epoch has, as a line of text."""
         counts_K = np.unique(self.labels_N, return_counts=True)[1]
-        drawn_K = self._weights(counts_K) / self._weights(counts_K).sum() * len(self.labels_N)
+        weights_K = self._weights(counts_K)
+        drawn_K = weights_K / weights_K.sum() * len(self.labels_N)
         sizes, drawn = (dict.fromkeys(f"{number:,.0f}" for number in (x_K.min(), x_K.max())) for x_K in (counts_K, drawn_K))
         return f"{' to '.join(sizes)} images per class, of which an epoch draws {' to '.join(drawn)}"
 

@@ -11,7 +11,7 @@ from swin_lab.data.datamodule import check_processes
 from swin_lab.errors import UserError, did_you_mean
 from swin_lab.record import flat
 from swin_lab.run.components import loader_config
-from swin_lab.run.compose import MISSING
+from swin_lab.run.compose import MISSING, error_of_missing
 from swin_lab.run.directory import run_folder
 from swin_lab.run.instantiate import build_dataclass
 from swin_lab.run.model import check_transfer
@@ -65,4 +65,4 @@ def check_given(config: Mapping[str, Any]) -> None:
     """Raises UserError for required values that were not given."""
     missing = sorted(key for key, value in flat(dict(config)).items() if value == MISSING)
     if missing:
-        raise UserError(f"{' and '.join(missing)} must be given: {' '.join(f'{key}=VALUE' for key in missing)}")
+        raise error_of_missing(missing, {})

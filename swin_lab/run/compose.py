@@ -1,6 +1,6 @@
 """Composition of a configuration outside a run, as train.py and eval.py would compose it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,16 @@ WITHOUT_KEYS = ("experiment", "debug")
 
 MISSING = "???"
 """OmegaConf's mark of a required value that was not given."""
+
+
+def error_of_missing(keys: Sequence[str], comments: Mapping[str, str]) -> UserError:
+    """Returns the error that says of required values that they were not given.
+
+    Args:
+        keys: full names of their keys.
+        comments: full name of a key -> what its value is, as far as it is known.
+    """
+    return UserError("\n".join(f"{key} must be given: {comments.get(key, f'{key}=VALUE')}" for key in keys))
 
 
 def composed(overrides: Sequence[str], job: str = "train", config_dir: Path | None = None) -> dict[str, Any]:

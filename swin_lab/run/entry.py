@@ -35,7 +35,7 @@ from swin_lab.run.arguments import (
     local_rank,
 )
 from swin_lab.run.command_line import CommandLine, with_stored_overrides
-from swin_lab.run.compose import resolved
+from swin_lab.run.compose import error_of_missing, resolved
 from swin_lab.run.ending import INTERRUPTED, OK, WRONG_INPUT, LostRankError, StoppedRunError, report_lost, report_stop
 from swin_lab.run.explain import explain, message_of
 from swin_lab.run.help import comments_of, help_text
@@ -153,8 +153,7 @@ def _run_job(start: Start, composed: DictConfig, interruption: Interruption) -> 
     hydra_config = HydraConfig.get()
     overrides, chosen = list(hydra_config.overrides.task), dict(hydra_config.runtime.choices)
     if missing := sorted(OmegaConf.missing_keys(composed)):
-        comments = comments_of(start.job, chosen, start.line.config_dirs)
-        raise UserError("\n".join(f"{key} must be given: {comments.get(key, f'{key}=VALUE')}" for key in missing))
+        raise error_of_missing(missing, comments_of(start.job, chosen, start.line.config_dirs))
     config, unused = resolved(composed, chosen, overrides, start.line.config_dirs)
     for name in unused:
         group = name.partition(".")[0]
